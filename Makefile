@@ -1,0 +1,73 @@
+# make test   installs what is missing, then checks and tests everything
+# make demo   needs nothing but Python
+
+PYTHON ?= python3
+ARGS ?=
+DB ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_VENV := .venv-demo
+DEMO_BIN := $(DEMO_VENV)/bin
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint coverage clean system-packages check-python
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  ARGS=... goes to pytest or to the demo, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
+
+demo: $(DEMO_VENV)/.installed $(if $(filter sqlite,$(DB)),,$(DEMO_VENV)/.mysql) ## Run the demo (on a private MariaDB server, or on SQLite)
+	@DB='$(DB)' $(DEMO_BIN)/python -m demo $(ARGS)
+
+test: system-packages lint ## Install what is missing, then run the checks and the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed ## Run ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+coverage: $(VENV)/.installed ## Run the tests and report what they do not reach
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+clean: ## Remove the virtual environments and everything else that was made here
+	rm -rf $(VENV) $(DEMO_VENV) build dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+system-packages:
+	@$(PYTHON) tools/system_packages.py
+
+$(VENV)/.installed: pyproject.toml | system-packages
+	@echo "Installing Python packages in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[mysql,dev,demo]'
+	@touch $@
+
+$(DEMO_VENV)/.installed: pyproject.toml | check-python
+	@echo "Installing Python packages in $(DEMO_VENV) ..."
+	@$(PYTHON) -m venv $(DEMO_VENV)
+	@$(DEMO_BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+# Never fails: without it the demo runs on SQLite. Tried anew by each `make demo` until it has worked. pip may
+# well find a wheel that it built earlier, so what counts is whether the module finds the client library.
+$(DEMO_VENV)/.mysql: $(DEMO_VENV)/.installed
+	@if $(DEMO_BIN)/pip install -q --disable-pip-version-check -e '.[mysql]' >$(DEMO_VENV)/mysql.log 2>&1 \
+			&& $(DEMO_BIN)/python -c 'import MySQLdb' >>$(DEMO_VENV)/mysql.log 2>&1; then \
+		touch $@; \
+	else \
+		echo "mysqlclient cannot be built or loaded (see $(DEMO_VENV)/mysql.log), so the demo goes on without MySQL."; \
+		$(PYTHON) tools/system_packages.py --check || true; \
+	fi
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed. Name one like this: make demo PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv"; exit 1; }

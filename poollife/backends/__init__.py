@@ -1,0 +1,1 @@
+"""Floor 1, Django: one mixin, and one package per ENGINE."""

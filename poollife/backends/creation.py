@@ -1,0 +1,64 @@
+"""Law 8: tests never touch the real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from poollife.pools.registry import registry
+
+if TYPE_CHECKING:
+    from django.db.backends.base.creation import BaseDatabaseCreation
+else:
+    BaseDatabaseCreation = object
+
+
+class PooledCreation(BaseDatabaseCreation):
+    """Closes this alias's pools whenever the database behind it changes.
+
+    Pools are keyed by database, so a checkout can't get the wrong one; this also leaves no session on a
+    database that is about to be dropped, or on the real one while tests run.
+    """
+
+    def create_test_db(self, *args: Any, **kwargs: Any) -> str:
+        with self._disposing("a test database was created"):
+            return super().create_test_db(*args, **kwargs)
+
+    def clone_test_db(self, *args: Any, **kwargs: Any) -> None:
+        with self._disposing("the test database was cloned"):
+            super().clone_test_db(*args, **kwargs)
+
+    def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
+        with self._disposing("the test database was destroyed"):
+            super().destroy_test_db(*args, **kwargs)
+
+    def set_as_test_mirror(self, *args: Any, **kwargs: Any) -> None:
+        with self._disposing("it became a test mirror"):
+            super().set_as_test_mirror(*args, **kwargs)
+
+    def setup_worker_connection(self, *args: Any, **kwargs: Any) -> None:
+        with self._disposing("a test worker got its clone"):
+            super().setup_worker_connection(*args, **kwargs)
+
+    @contextmanager
+    def _disposing(self, reason: str) -> Iterator[None]:
+        """Close the pools before, for the database's sake, and after, for what was opened meanwhile."""
+        self._dispose(reason)
+        yield
+        self._dispose(reason)
+
+    def _dispose(self, reason: str) -> None:
+        self.connection.close()
+        registry.dispose(self.connection.alias, reason)
+
+
+@cache
+def pooled_creation(creation_class: type[BaseDatabaseCreation]) -> type[BaseDatabaseCreation]:
+    """That creation class, aware of pools."""
+    if issubclass(creation_class, PooledCreation):
+        return creation_class
+    return type(
+        creation_class.__name__, (PooledCreation, creation_class), {"__module__": creation_class.__module__}
+    )

@@ -1,0 +1,190 @@
+"""The mixin that makes any of Django's database backends a pooled one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from django.db import DEFAULT_DB_ALIAS
+from django.db.backends.base import base as wrapper
+from django.utils.asyncio import async_unsafe
+
+from poollife.backends.creation import pooled_creation
+from poollife.conf import UNPOOLED, PoolOptions
+from poollife.drivers.atfork import at_fork
+from poollife.drivers.connection import Driver
+from poollife.drivers.guard import getpid
+from poollife.pools.lease import Lease
+from poollife.pools.pool import LeasePool, PoolKey
+from poollife.pools.registry import registry
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+else:
+    BaseDatabaseWrapper = object
+
+
+class PooledMixin(BaseDatabaseWrapper):
+    """Put before a DatabaseWrapper of Django's or of anybody's, together with a ``driver``.
+
+    ``connect()`` borrows a connection from the pool and ``close()`` gives it back; all else is the backend's.
+    What a physical connection needs (Django's session settings, receivers of ``connection_created``) happens
+    when it is opened, not at each checkout.
+    """
+
+    driver: Driver
+    lease: Lease | None = None
+    _configured_for: PoolKey | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if wrapper.BaseDatabaseWrapper in cls.__mro__[: cls.__mro__.index(PooledMixin)]:
+            raise TypeError(f"{cls.__name__}: put poollife's mixin before the backend that it pools")
+        if hasattr(cls, "creation_class"):  # not yet, where the mixin is itself subclassed
+            cls.creation_class = pooled_creation(cls.creation_class)  # type: ignore[arg-type]  # a class is hashable
+
+    def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
+        super().__init__(settings_dict, alias)
+        options = PoolOptions.from_settings(alias, settings_dict)
+        # A pool of connections to no database in particular would be shared by aliases on different servers.
+        self.pool_options = UNPOOLED if alias == wrapper.NO_DB_ALIAS else options
+
+    @property
+    def poolable(self) -> bool:
+        """Whether a pool may have this database's connections."""
+        return True
+
+    @property
+    def pool(self) -> LeasePool:
+        """This process's pool for the present settings of this alias."""
+        return registry.pool(self.pool_key(), self.pool_options, self.driver)
+
+    def pool_key(self) -> PoolKey:
+        """What makes two connections interchangeable.
+
+        Read anew at each checkout: Django's test runner changes ``settings_dict`` in place. Override it where
+        ``get_connection_params()`` depends on anything else.
+        """
+        settings = self.settings_dict
+        return PoolKey(
+            self.alias,
+            (settings["HOST"], settings["PORT"]),
+            settings["NAME"],
+            settings["USER"],
+            freeze(settings["OPTIONS"]),
+        )
+
+    @async_unsafe
+    def ensure_connection(self) -> None:
+        # In a child that no hook announced, the connection in here is the parent's.
+        at_fork.ensure_process()
+        if self.lease and self.lease.pool.disposed and not self.in_atomic_block:
+            self._drop_lease("the database behind its alias has changed")
+            self.connection = None
+        super().ensure_connection()
+
+    @async_unsafe
+    def connect(self) -> None:
+        """Borrow a connection.
+
+        :raises PoolTimeout: if none became free in time.
+        """
+        if self.lease:
+            self._drop_lease("its wrapper lost it")
+        if not self.poolable:
+            super().connect()
+            return
+        pool = self.pool
+        lease = pool.checkout(self)
+        try:
+            if lease.fresh:
+                super().connect()
+                pool.initialised(lease)
+            else:
+                self._resume(lease)
+        except BaseException:
+            self._drop_lease("it could not be initialised")
+            self.connection = None
+            raise
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """What ``connect()`` puts into ``self.connection``: the borrowed one."""
+        return self.lease.connection if self.lease else super().get_new_connection(conn_params)
+
+    def open_connection(self) -> Any:
+        """Open and guard a physical connection, as the backend below opens it."""
+        params, pid = self.get_connection_params(), getpid()
+        with at_fork.gate.handshake(self.driver.peers(params)):
+            return self.driver.adopt(super().get_new_connection(params), pid)
+
+    def give_back(self) -> None:
+        """End the lease, unless an atomic block is open, whose owner (a TestCase, say) ends it."""
+        if self.in_atomic_block:
+            return
+        self.close()
+        if self.connection is None:
+            self._drop_lease("its wrapper lost it")
+
+    def lose_lease(self) -> None:
+        """In a child: forget the parent's connection, and fail an atomic block that was open on it."""
+        self.lease = None
+        self.connection = None
+        if self.in_atomic_block:
+            self.closed_in_transaction = True
+            self.needs_rollback = True
+
+    def _close(self) -> None:
+        if self.lease is None:
+            super()._close()  # type: ignore[misc]  # the stubs leave it out
+        elif self.in_atomic_block:
+            # Django keeps a connection that was closed in an atomic block until the block ends.
+            self._drop_lease("closed in an atomic block")
+        else:
+            self.lease.checkin()
+            self.lease = None
+
+    def _drop_lease(self, reason: str) -> None:
+        # Forgotten last: should this be interrupted, the next connect() or give_back() goes on with it.
+        if self.lease:
+            self.lease.discard(reason)
+            self.lease = None
+
+    def _resume(self, lease: Lease) -> None:
+        """The part of ``BaseDatabaseWrapper.connect()`` that is about this wrapper and not the session.
+
+        tests/test_private_names.py compares the two.
+        """
+        if self._configured_for != lease.pool.key:
+            # Backends keep some of what they read there on the wrapper (isolation_level, transaction_mode).
+            self.get_connection_params()
+            self._configured_for = lease.pool.key
+        self.in_atomic_block = False
+        self.savepoint_ids = []
+        self.atomic_blocks = []
+        self.needs_rollback = False
+        self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
+        max_age = self.settings_dict["CONN_MAX_AGE"]
+        self.close_at = None if max_age is None else time.monotonic() + max_age
+        self.closed_in_transaction = False
+        self.errors_occurred = False
+        self.health_check_done = True
+        self.connection = lease.connection
+        self.autocommit = self.settings_dict["AUTOCOMMIT"]
+        self.run_on_commit = []
+        if self.autocommit:
+            self.run_commit_hooks_on_set_autocommit_on = False
+
+
+def freeze(value: Any) -> Any:
+    """A hashable stand-in for a setting, equal for equal settings."""
+    if isinstance(value, dict):
+        return frozenset((key, freeze(item)) for key, item in value.items())
+    if isinstance(value, set | frozenset):
+        return frozenset(freeze(item) for item in value)
+    if isinstance(value, list | tuple):
+        return tuple(freeze(item) for item in value)
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value

@@ -1,0 +1,1 @@
+"""``ENGINE = "poollife.backends.mysql"``: MySQL and MariaDB through mysqlclient."""

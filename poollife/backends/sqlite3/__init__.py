@@ -1,0 +1,1 @@
+"""``ENGINE = "poollife.backends.sqlite3"``."""

@@ -1,0 +1,169 @@
+"""``DATABASES[alias]["POOL"]``: read once, checked, and frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
+
+#: What other pools call our settings; difflib alone would not find them.
+FOREIGN_NAMES = {
+    "size": "pool_size",
+    "min_size": "pool_size",
+    "max_size": "max_overflow",
+    "max_connections": "max_overflow",
+    "overflow": "max_overflow",
+    "max_lifetime": "recycle",
+    "conn_max_age": "recycle",
+    "class": "poolclass",
+    "ping": "pre_ping",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How one pool behaves. The names are SQLAlchemy's."""
+
+    #: Sessions kept open once they were needed.
+    pool_size: int = 5
+    #: Sessions opened beyond ``pool_size`` in a burst; the two together are the limit per process.
+    max_overflow: int = 10
+    #: Seconds to wait for a free connection. Under gunicorn's 30, so that our error comes before its kill.
+    timeout: float = 10.0
+    #: Seconds after which a session is replaced; -1 never; None: below the server's own ``wait_timeout``.
+    recycle: int | None = None
+    #: Seconds of idleness after which a session is pinged before it is handed out.
+    ping_idle: float = 30.0
+    #: Ping at each checkout.
+    pre_ping: bool = False
+    #: A subclass of SQLAlchemy's QueuePool or NullPool.
+    poolclass: type[Pool] = QueuePool
+
+    @classmethod
+    def from_settings(cls, alias: str, settings: Mapping[str, Any]) -> PoolOptions:
+        """Read one entry of ``DATABASES``.
+
+        :param alias: the key of that entry, for the messages.
+        :raises ImproperlyConfigured: names the alias, the key, the value and the nearest right key.
+        """
+        if "pool" in settings.get("OPTIONS", {}):
+            raise _bad(
+                alias, "OPTIONS['pool']", settings["OPTIONS"]["pool"], f"use DATABASES[{alias!r}]['POOL']"
+            )
+        value = settings.get("POOL", {})
+        if value is False:
+            return UNPOOLED
+        if value is None or value is True:
+            value = {}
+        if not isinstance(value, Mapping):
+            raise _bad(alias, "POOL", value, "use a dictionary of options, or False to switch pooling off")
+        if not value:
+            return DEFAULTS
+        return cls(**{key: _read(alias, key, value[key]) for key in value})._checked(alias, value)
+
+    @property
+    def pooled(self) -> bool:
+        """Whether sessions outlive their borrower."""
+        return issubclass(self.poolclass, QueuePool)
+
+    @property
+    def limit(self) -> int | None:
+        """The most sessions that a process may have open at once; None: no limit."""
+        return self.pool_size + self.max_overflow if self.pooled else None
+
+    def _checked(self, alias: str, given: Mapping[str, Any]) -> PoolOptions:
+        if not self.pooled:
+            for key in given:
+                if key != "poolclass":
+                    cure = f"leave it out: {self.poolclass.__name__} keeps no sessions"
+                    raise _bad(alias, f"POOL[{key!r}]", given[key], cure)
+        return self
+
+
+def _read(alias: str, key: object, value: object) -> Any:
+    reader = READERS.get(key) if isinstance(key, str) else None
+    if reader is None:
+        raise _bad(alias, f"POOL[{key!r}]", value, f"unknown key; {_guess(key)}")
+    try:
+        return reader(value)
+    except (TypeError, ValueError) as error:
+        raise _bad(alias, f"POOL[{key!r}]", value, f"{key!r} takes {error}") from error
+
+
+def _guess(key: object) -> str:
+    name = str(key).lower()
+    known = {**{name: name for name in READERS}, **FOREIGN_NAMES}
+    for candidate in (name, name.removeprefix("pool_")):
+        if close := get_close_matches(candidate, known, n=1, cutoff=0.6):
+            return f"did you mean {known[close[0]]!r}?"
+    return f"known are {', '.join(READERS)}"
+
+
+def _bad(alias: str, key: str, value: object, cure: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"DATABASES[{alias!r}]: {key} is {value!r}: {cure}")
+
+
+def _integer(minimum: int, meaning: str) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        # bool is an int, but "pool_size": True is a slip.
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise ValueError(f"a whole number from {minimum}, {meaning}")
+        return value
+
+    return read
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ValueError("a finite number of seconds from 0; waiting for ever is not offered")
+    return float(value)
+
+
+def _recycle(value: object) -> int | None:
+    if value is None:
+        return None
+    number = _integer(-1, "in seconds, or -1 for never, or None for below the server's wait_timeout")(value)
+    if number == 0:
+        raise ValueError("at least one second, or -1 for never")
+    return number
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("True or False")
+    return value
+
+
+def _poolclass(value: object) -> type[Pool]:
+    if isinstance(value, str):
+        try:
+            value = import_string(value)
+        except (ImportError, TypeError, ValueError) as error:
+            raise ValueError(f"a dotted path that can be imported ({error})") from error
+    if not isinstance(value, type) or not issubclass(value, QueuePool | NullPool):
+        raise TypeError("a subclass of sqlalchemy.pool.QueuePool or NullPool, or the dotted path of one")
+    if issubclass(value, AsyncAdaptedQueuePool):
+        raise TypeError("a pool for threads; AsyncAdaptedQueuePool is made for asyncio drivers")
+    return value
+
+
+READERS: dict[str, Callable[[object], Any]] = {
+    "pool_size": _integer(1, "the sessions kept open"),
+    "max_overflow": _integer(0, "the sessions opened beyond pool_size in a burst"),
+    "timeout": _seconds,
+    "recycle": _recycle,
+    "ping_idle": _seconds,
+    "pre_ping": _flag,
+    "poolclass": _poolclass,
+}
+assert READERS.keys() == {field.name for field in fields(PoolOptions)}
+
+DEFAULTS = PoolOptions()
+#: ``POOL: False``: the same life cycle and the same guards, but each session ends with its lease.
+UNPOOLED = PoolOptions(poolclass=NullPool)

@@ -1,0 +1,242 @@
+"""The at-fork core: what happens to pools and connections when this process forks.
+
+The floors take part by registering themselves; nothing in here knows a driver, SQLAlchemy or Django.
+Installed when a driver is imported, which only a backend does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from poollife.drivers.guard import getpid
+
+#: Seconds that a fork waits for handshakes of other threads. Most take a millisecond; a longer wait would
+#: hold up the fork for a server that does not answer.
+PATIENCE = 1.0
+
+
+class Participant(Protocol):
+    """Something that owns what a child must not inherit."""
+
+    def settle(self) -> None:
+        """In the parent, before the fork: wait, bounded, for what must not be forked in the middle."""
+
+    def hold(self) -> Any:
+        """Strong references to all that this process owns.
+
+        Taken before the fork: without them CPython frees the thread-locals of the child's lost threads, and
+        what hangs on them, before any after_in_child handler runs.
+        """
+
+    def abandon(self, held: Any) -> None:
+        """In the child: give up what is held, without any I/O on it and without its locks. Idempotent."""
+
+
+@dataclass(slots=True)
+class Handshake:
+    """One connection being opened by one thread."""
+
+    #: Where it may lead; see ``leads_to``.
+    peers: set[Any]
+
+
+class Gate:
+    """Lets forks and handshakes wait for each other.
+
+    A fork in the middle of another thread's handshake hands the child a socket that nobody knows yet.
+    The condition guards both collections; no I/O happens under it.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._handshakes: dict[int, Handshake] = {}
+        self._forking: set[int] = set()
+
+    @contextmanager
+    def handshake(self, peers: set[Any]) -> Iterator[None]:
+        """Open a connection inside this.
+
+        :param peers: the server's addresses; see ``leads_to``.
+        """
+        me, pid = threading.get_ident(), getpid()
+        with self._changed:
+            self._wait()
+            self._handshakes[me] = Handshake(peers)
+        try:
+            yield
+        finally:
+            # In a child forked in here the condition may be held by a thread that no longer exists.
+            if getpid() == pid:
+                with self._changed:
+                    self._handshakes.pop(me, None)
+                    self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether a fork is under way."""
+        return bool(self._forking)
+
+    def wait(self) -> None:
+        """Hold on while another thread forks."""
+        with self._changed:
+            self._wait()
+
+    def close(self) -> list[Handshake]:
+        """Let no handshake begin, and wait for those in flight: the forking thread's own excepted.
+
+        :returns: those that took longer than ``PATIENCE``.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            self._forking.add(me)
+            self._changed.wait_for(lambda: not self._others(me), timeout=PATIENCE)
+            return self._others(me)
+
+    def open(self) -> None:
+        with self._changed:
+            self._forking.discard(threading.get_ident())
+            self._changed.notify_all()
+
+    def _wait(self) -> None:
+        me = threading.get_ident()
+        self._changed.wait_for(lambda: not self._forking - {me})
+
+    def _others(self, me: int) -> list[Handshake]:
+        return [handshake for thread, handshake in self._handshakes.items() if thread != me]
+
+
+@dataclass(slots=True)
+class Held:
+    """What one forking thread keeps alive across its fork."""
+
+    references: list[tuple[Participant, Any]] = field(default_factory=list)
+    #: The servers of handshakes that outlasted our patience.
+    peers: set[Any] = field(default_factory=set)
+
+
+class AtFork:
+    """This process's participants, and what is held while threads of it fork."""
+
+    def __init__(self) -> None:
+        self.pid = getpid()
+        self.gate = Gate()
+        self._participants: list[Participant] = []
+        self._held: dict[int, Held] = {}
+
+    def join(self, participant: Participant) -> None:
+        """Take part in every fork from now on; the child abandons in the order of joining."""
+        self._participants.append(participant)
+
+    def before(self) -> None:
+        unfinished = self.gate.close()
+        for participant in self._participants:
+            participant.settle()
+        peers = {peer for handshake in unfinished for peer in handshake.peers}
+        self._held[threading.get_ident()] = Held(self._hold(), peers)
+
+    def after_in_parent(self) -> None:
+        self._held.pop(threading.get_ident(), None)
+        self.gate.open()
+
+    def after_in_child(self) -> None:
+        self._enter_child(self._held.get(threading.get_ident(), Held()))
+
+    def ensure_process(self) -> None:
+        """Notice a fork that no hook announced (a bare C ``fork()``, uWSGI): every way into a pool asks."""
+        if self.pid != getpid():
+            self._enter_child(Held())
+
+    def _hold(self) -> list[tuple[Participant, Any]]:
+        return [(participant, participant.hold()) for participant in self._participants]
+
+    def _enter_child(self, held: Held) -> None:
+        # Idempotent: uWSGI may run a hook of its own after this one.
+        if self.pid == getpid():
+            return
+        self.pid = getpid()
+        self.gate = Gate()
+        # And what there is now: other people's hooks may have opened something after ours had looked.
+        for participant, references in [*held.references, *self._hold()]:
+            participant.abandon(references)
+        if held.peers:
+            cover_sockets(held.peers)
+        self._held = {}
+
+
+def cover_sockets(peers: set[Any]) -> None:
+    """Put /dev/null over every inherited socket that leads to one of these addresses.
+
+    For connections whose handshake was under way at fork: their driver has not told anyone of them yet.
+    """
+    devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for fd in _descriptors():
+            if leads_to(fd, peers):
+                os.dup2(devnull, fd, inheritable=False)
+    finally:
+        os.close(devnull)
+
+
+def _descriptors() -> list[int]:
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        folder = Path("/dev/fd")
+    return [int(entry.name) for entry in folder.iterdir()]
+
+
+def leads_to(fd: int, peers: set[Any]) -> bool:
+    """Whether this is a socket connected, or being connected, to one of these addresses.
+
+    :param peers: paths of unix sockets, (address, port), or (None, port) for a host whose address is unknown.
+    """
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return False
+    except OSError:  # the descriptor of the listing itself
+        return False
+    probe = socket.socket(fileno=fd)
+    try:
+        peer = probe.getpeername()
+    except OSError:
+        return _is_connecting(probe)
+    finally:
+        probe.detach()
+    if isinstance(peer, tuple):  # IPv6 adds flow and scope, which say nothing about the server
+        return peer[:2] in peers or (None, peer[1]) in peers
+    return peer in peers
+
+
+def _is_connecting(probe: socket.socket) -> bool:
+    """Whether a TCP connect is under way: it has no peer yet, but may come to be a session."""
+    return (
+        probe.family in (socket.AF_INET, socket.AF_INET6)
+        and probe.type == socket.SOCK_STREAM
+        and not probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        and probe.getsockname()[1] != 0
+    )
+
+
+def address(host: str, port: int) -> tuple[str | None, int]:
+    """The peer of a TCP connection to this host."""
+    # No name is looked up: DNS may be what a handshake waits for.
+    try:
+        return str(ipaddress.ip_address(host)), port
+    except ValueError:
+        return None, port
+
+
+at_fork = AtFork()
+os.register_at_fork(
+    before=lambda: at_fork.before(),
+    after_in_parent=lambda: at_fork.after_in_parent(),
+    after_in_child=lambda: at_fork.after_in_child(),
+)

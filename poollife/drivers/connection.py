@@ -1,0 +1,143 @@
+"""A driver's connection as pools and leases know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from poollife.drivers.atfork import at_fork
+from poollife.drivers.guard import Guard, getpid
+
+if TYPE_CHECKING:
+    from poollife.pools.lease import Lease
+
+FOREIGN = (
+    "This connection belongs to process {owner}, which opened it before this one, {me}, was forked. "
+    "It was left alone; open a new one (django.db.connection does by itself)."
+)
+
+IDLE = (
+    "This connection went back to its pool when the request, task or block that borrowed it ended. "
+    "Use django.db.connection, which borrows another."
+)
+
+
+class Driver(Protocol):
+    """A module of drivers/."""
+
+    def adopt(self, connection: Any, pid: int) -> Any:
+        """Guard what the driver's ``connect`` returned, and return that: APM proxies included.
+
+        :param pid: the process that called ``connect``.
+        """
+
+    def unwrap(self, connection: Any) -> Any:
+        """The ``Guarded`` connection in what ``adopt`` returned."""
+
+    def peers(self, params: dict[str, Any]) -> set[Any]:
+        """Where a connection made with these parameters leads; see ``atfork.leads_to``."""
+
+    def idle_limit(self, connection: Any) -> float | None:
+        """Seconds after which the server ends an idle session; None: never."""
+
+
+class Guarded:
+    """Mixed into a driver's connection class: refuses to work in a process that did not open it."""
+
+    guard: Guard
+    #: Who has it now.
+    lease: Lease | None
+    #: Whether it waits in its pool, to be used by nobody.
+    idle: bool
+    #: Seconds on the monotonic clock.
+    born: float
+    idle_since: float
+    #: The driver's own.
+    InterfaceError: Any
+
+    def check_process(self) -> None:
+        """:raises InterfaceError: in a process that did not open this connection."""
+        if self.guard.pid != getpid():
+            self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Fail an attempt to use the parent's connection."""
+        self.guard.cover()
+        # If a hook had run here, nobody would have come by this connection any more: so none has.
+        at_fork.ensure_process()
+        raise self.InterfaceError(FOREIGN.format(owner=self.guard.pid, me=getpid()))
+
+    def abandon(self) -> None:
+        """In a foreign process: never to be read, written, closed or freed."""
+        self.guard.abandon(self)
+
+    def __del__(self) -> None:
+        # The driver's destructor would work on the parent's session without looking at the pid.
+        if self.guard.foreign:
+            self.guard.abandon(self)
+        elif finalize := getattr(super(), "__del__", None):  # sqlite3 has one since Python 3.13
+            finalize()
+
+    def note_failure(self, error: BaseException) -> None:
+        """A guarded method raised this."""
+
+    def at_rest(self) -> None:
+        """Take the present state as that of a clean session: it was just initialised."""
+        raise NotImplementedError
+
+    def end_cursors(self, cursors: Iterable[Any]) -> None:
+        """The lease of these has ended."""
+        raise NotImplementedError
+
+    def unfit(self) -> str | None:
+        """Why this connection can't be reused, if so. Sends nothing."""
+        raise NotImplementedError
+
+    def clean(self) -> None:
+        """Leave nothing for the next borrower. Sends something only where there may be something to clean."""
+        raise NotImplementedError
+
+    def closed_by_server(self) -> bool:
+        """Whether this idle connection looks dead. Sends nothing."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Ask the server: one round trip."""
+        raise NotImplementedError
+
+
+def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A driver's method, for the lease's holder in the process that opened the connection."""
+
+    @wraps(method)
+    def call(self: Guarded, *args: Any, **kwargs: Any) -> Any:
+        if self.guard.pid != getpid():
+            self.refuse()
+        if self.idle:
+            raise self.InterfaceError(IDLE)
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException as error:
+            self.note_failure(error)
+            raise
+
+    return call
+
+
+def unwrap(connection: Any, driver_class: type) -> Any:
+    """The driver's own connection behind an APM tool's proxies (wrapt's, by their ``__wrapped__``).
+
+    :raises TypeError: where there is none to be found, so that it could not be guarded.
+    """
+    found = connection
+    # type() and not isinstance(): a proxy pretends to be of the class that it wraps.
+    while not issubclass(type(found), driver_class):
+        try:
+            found = found.__wrapped__
+        except AttributeError:
+            raise TypeError(
+                f"The driver's connect() returned {type(connection)!r}, neither {driver_class!r} nor a proxy "
+                f"with __wrapped__ around one: poollife can't keep it safe across forks."
+            ) from None
+    return found

@@ -1,0 +1,90 @@
+"""Cursors that die with their lease."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from poollife.drivers.guard import getpid
+
+ENDED = (
+    "This cursor's connection went back to the pool when the request, task or block that borrowed it ended. "
+    "Open a new cursor."
+)
+
+
+class LeasedCursor:
+    """Mixed into a driver's cursor class: usable for as long as the lease that it was opened under.
+
+    A cursor kept longer would read and commit inside the next borrower's transaction, and closing it between
+    the next borrower's query and its rowcount would spoil that.
+    """
+
+    _driver: Any = None
+
+    def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
+        self._driver = connection
+        self._lease = connection.lease
+        super().__init__(connection, *args, **kwargs)  # type: ignore[call-arg]
+
+    def __del__(self) -> None:
+        # Freed in a child, a half-read result would read the rest from the parent's socket, and a statement
+        # of SQLite would let go of the parent's locks.
+        if self._driver is not None and self._driver.guard.foreign:
+            self._driver.guard.abandon(self)
+
+    def close(self) -> None:
+        """Close, or do nothing where the connection is no longer this cursor's to use."""
+        if self._lease.ended or self._driver.guard.pid != getpid():
+            return
+        self._lease.cursors.discard(self)
+        super().close()  # type: ignore[misc]
+
+    def _check(self) -> None:
+        self._driver.check_process()
+        if self._lease.ended:
+            raise self._driver.InterfaceError(ENDED)
+
+    def _run(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        try:
+            return method(*args, **kwargs)
+        finally:
+            # From now on there may be something to read.
+            self._lease.cursors.add(self)
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(super().execute, *args, **kwargs)  # type: ignore[misc]
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(super().executemany, *args, **kwargs)  # type: ignore[misc]
+
+    def callproc(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(super().callproc, *args, **kwargs)  # type: ignore[misc]
+
+    def nextset(self) -> Any:
+        self._check()
+        return super().nextset()  # type: ignore[misc]
+
+    def fetchone(self) -> Any:
+        self._check()
+        return super().fetchone()  # type: ignore[misc]
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        return super().fetchmany(*args, **kwargs)  # type: ignore[misc]
+
+    def fetchall(self) -> Any:
+        self._check()
+        return super().fetchall()  # type: ignore[misc]
+
+    def __next__(self) -> Any:
+        self._check()
+        return super().__next__()  # type: ignore[misc]
+
+
+@cache
+def leased(cursor_class: type) -> type:
+    """The subclass of a driver's cursor class whose cursors die with their lease."""
+    return type(f"Leased{cursor_class.__name__}", (LeasedCursor, cursor_class), {})

@@ -1,0 +1,242 @@
+"""mysqlclient: the guarded connection."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import MySQLdb
+from MySQLdb.connections import Connection
+
+from poollife.drivers.atfork import address, at_fork
+from poollife.drivers.connection import IDLE, Guarded, guarded
+from poollife.drivers.connection import unwrap as connection_of
+from poollife.drivers.cursors import leased
+from poollife.drivers.guard import Guard, WeakRegistry, getpid
+
+#: Statements that can't leave a transaction open where autocommit is on. A false "can" costs one ROLLBACK.
+#: What several statements in one string do is seen by their several results.
+HARMLESS = (
+    "SELECT",
+    "(SELECT",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "REPLACE",
+    "WITH",
+    "SAVEPOINT",
+    "RELEASE",
+    "SHOW",
+)
+#: Server errors after which the session is gone: 1053 shutdown, 1152 aborted, 1153 packet too large,
+#: 1159-1161 network, 1927 killed (MariaDB), 3169 killed (MySQL), 4031 idle for too long.
+LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
+
+#: Where the client libraries of the distributions look for a server on this machine.
+DEFAULT_SOCKETS = {
+    os.environ.get("MYSQL_UNIX_PORT"),
+    "/run/mysqld/mysqld.sock",
+    "/var/run/mysqld/mysqld.sock",
+    "/var/lib/mysql/mysql.sock",
+    "/tmp/mysql.sock",
+}
+
+
+class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclient is not typed
+    """A connection that works only in the process that opened it, and knows whether it may be reused.
+
+    Made by ``adopt()`` from what ``MySQLdb.connect`` returned, by assigning its class: so ``connect`` is
+    called as Django calls it, and whoever has wrapped it (APM tools do) sees every connection.
+    """
+
+    #: Why it can't be reused, if so.
+    broken: str | None
+    #: Whether a query was sent and its answer was not read yet, which the C client does not know.
+    in_flight: bool
+    #: Whether something ran that may have left a transaction open.
+    dirty: bool
+    #: The state of autocommit to come back to.
+    autocommit_at_rest: bool
+    poller: select.poll
+
+    commit = guarded(Connection.commit)
+    rollback = guarded(Connection.rollback)
+    autocommit = guarded(Connection.autocommit)
+    ping = guarded(Connection.ping)
+    store_result = guarded(Connection.store_result)
+    discard_result = guarded(Connection.discard_result)
+    change_user = guarded(Connection.change_user)
+    select_db = guarded(Connection.select_db)
+    set_character_set = guarded(Connection.set_character_set)
+    set_server_option = guarded(Connection.set_server_option)
+    kill = guarded(Connection.kill)
+    shutdown = guarded(Connection.shutdown)
+    stat = guarded(Connection.stat)
+    dump_debug_info = guarded(Connection.dump_debug_info)
+    use_result = guarded(Connection.use_result)
+    _query = guarded(Connection.query)
+    _send_query = guarded(Connection.send_query)
+    _read_query_result = guarded(Connection.read_query_result)
+    _next_result = guarded(Connection.next_result)
+
+    def query(self, query: bytes | str) -> None:
+        self._note_statement(query)
+        self._query(query)
+
+    def send_query(self, query: bytes | str) -> None:
+        self._note_statement(query)
+        self.in_flight = True
+        self._send_query(query)
+
+    def read_query_result(self) -> None:
+        self._read_query_result()
+        self.in_flight = False
+
+    def next_result(self) -> int:
+        status: int = self._next_result()
+        if status != -1:
+            # Several statements in one string, or a procedure: the first word did not tell all.
+            self.dirty = True
+        return status
+
+    def cursor(self, cursorclass: type | None = None) -> Any:
+        self.check_process()
+        if self.lease is None:
+            raise self.InterfaceError(IDLE)
+        return leased(cursorclass or self.cursorclass)(self)
+
+    def close(self) -> None:
+        """End the session; in a foreign process only let go of it."""
+        if self.guard.pid != getpid():
+            self.abandon()
+            return
+        try:
+            if self.open:
+                super().close()
+        finally:
+            # Not before: a fork may come in the middle of the goodbye.
+            live.remove(self)
+
+    def note_failure(self, error: BaseException) -> None:
+        """Decide whether the session is still in a known state after this."""
+        if not (isinstance(error, MySQLdb.MySQLError) and is_answer(error)):
+            self.broken = f"{type(error).__name__}: {error}"
+
+    def _note_statement(self, query: bytes | str) -> None:
+        head = query[:16] if isinstance(query, str) else query[:16].decode("latin-1")
+        if not head.lstrip().upper().startswith(HARMLESS):
+            self.dirty = True
+
+    def at_rest(self) -> None:
+        """Take the present state as that of a clean session: it was just initialised."""
+        self.dirty = False
+        self.autocommit_at_rest = self.get_autocommit()
+
+    def end_cursors(self, cursors: Iterable[Any]) -> None:
+        """Nothing to do: they look at their lease, and unread results make this connection unfit."""
+
+    def unfit(self) -> str | None:
+        """Why this connection can't be reused, if so. Sends nothing."""
+        if self.broken:
+            return self.broken
+        if not self.open:
+            return "closed by its borrower"
+        return "results left unread" if self._has_unread() else None
+
+    def clean(self) -> None:
+        """Leave nothing for the next borrower. Sends something only where a transaction may be open."""
+        if self.dirty or not self.get_autocommit():
+            super().rollback()
+            self.dirty = False
+        super().autocommit(self.autocommit_at_rest)
+
+    def closed_by_server(self) -> bool:
+        """Whether something waits in this idle connection's socket: a goodbye, or what nobody has read.
+
+        Sends nothing, and can't see a network that silently drops packets.
+        """
+        return bool(self.poller.poll(0))
+
+    def answers(self) -> bool:
+        """Ask the server: one round trip."""
+        try:
+            super().ping()
+        except MySQLdb.Error:
+            return False
+        return True
+
+    def _has_unread(self) -> bool:
+        """Whether a result, or a part of one, was left behind. Sends nothing."""
+        if self.in_flight:
+            return True
+        try:
+            # Where all was read this says so at once. In the middle of a result the C client refuses, and
+            # where another result follows it reads the head of that.
+            return bool(super().next_result() != -1)
+        except MySQLdb.Error:
+            return True
+
+
+def is_answer(error: MySQLdb.MySQLError) -> bool:
+    """Whether the server sent this error, which leaves the protocol in step."""
+    # 2000 to 2999 are the client library's own.
+    code = error.args[0] if error.args else None
+    return isinstance(code, int) and not 2000 <= code < 3000 and code not in LOST_SESSION
+
+
+def adopt(connection: Any, pid: int) -> Any:
+    """See ``Driver.adopt``."""
+    driver = unwrap(connection)
+    driver.guard = Guard(pid, driver.fileno())
+    driver.lease = driver.broken = None
+    driver.idle = driver.in_flight = driver.dirty = False
+    driver.autocommit_at_rest = driver.get_autocommit()
+    driver.born = driver.idle_since = time.monotonic()
+    driver.poller = select.poll()
+    driver.poller.register(driver.guard.fd, select.POLLIN)
+    driver.__class__ = GuardedConnection
+    live.add(driver)
+    return connection
+
+
+def unwrap(connection: Any) -> Any:
+    """See ``Driver.unwrap``."""
+    return connection_of(connection, Connection)
+
+
+def peers(params: dict[str, Any]) -> set[Any]:
+    """See ``Driver.peers``. Servers named in a read_default_file only are not known here."""
+    if params.get("unix_socket"):
+        return {params["unix_socket"]}
+    host, port = params.get("host"), params.get("port", 3306)
+    if host in (None, "", "localhost"):
+        return {address("127.0.0.1", port), address("::1", port), *DEFAULT_SOCKETS}
+    return {address(host, port)}
+
+
+def idle_limit(connection: GuardedConnection) -> int:
+    """Seconds after which the server ends an idle session."""
+    connection.query(b"SELECT @@wait_timeout")
+    return int(connection.store_result().fetch_row()[0][0])
+
+
+class _Inherited:
+    """What this driver gives up in a child."""
+
+    def settle(self) -> None:
+        """Handshakes are waited for by the gate; all else can be forked in the middle."""
+
+    def hold(self) -> list[GuardedConnection]:
+        return live.hold()
+
+    def abandon(self, held: list[GuardedConnection]) -> None:
+        for connection in held:
+            connection.abandon()
+        live.forget()
+
+
+live: WeakRegistry[GuardedConnection] = WeakRegistry()
+at_fork.join(_Inherited())

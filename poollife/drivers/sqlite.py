@@ -1,0 +1,262 @@
+"""SQLite: a connection whose handle no child ever touches.
+
+There is no socket here. What a child inherits is worse: SQLite's picture of the file locks that its parent
+holds. Closing or freeing a handle in a child, or just ending the process normally, malformed databases.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import cache, wraps
+from typing import Any, NamedTuple
+
+from poollife.drivers.atfork import PATIENCE, at_fork
+from poollife.drivers.connection import IDLE, Guarded, guarded
+from poollife.drivers.connection import unwrap as connection_of
+from poollife.drivers.cursors import leased
+from poollife.drivers.guard import Guard, WeakRegistry, getpid
+from poollife.errors import ForkedTransaction
+
+#: The driver's own, for the pool, which has connections that are nobody's at the moment.
+ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level
+
+
+def inside(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a connection or a cursor, marking that its thread is inside SQLite."""
+
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        connection = self if isinstance(self, GuardedConnection) else self.connection
+        connection.enter()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            connection.calls -= 1
+
+    return call
+
+
+def guarded_property(name: str) -> property:
+    """The driver's attribute of that name, not to be assigned to in a foreign process."""
+    descriptor = getattr(sqlite3.Connection, name)
+    return property(descriptor.__get__, guarded(inside(descriptor.__set__)))
+
+
+class MarkedCursor(sqlite3.Cursor):
+    """Marks its connection while its thread is inside SQLite."""
+
+    execute = inside(sqlite3.Cursor.execute)
+    executemany = inside(sqlite3.Cursor.executemany)
+    executescript = inside(sqlite3.Cursor.executescript)
+    fetchone = inside(sqlite3.Cursor.fetchone)
+    fetchmany = inside(sqlite3.Cursor.fetchmany)
+    fetchall = inside(sqlite3.Cursor.fetchall)
+    __next__ = inside(sqlite3.Cursor.__next__)
+    close = inside(sqlite3.Cursor.close)
+
+
+class GuardedConnection(Guarded, sqlite3.Connection):
+    """A connection that works only in the process that opened it. Made by sqlite3's ``factory``."""
+
+    InterfaceError = sqlite3.InterfaceError
+    #: The database's name, as given.
+    path: str
+    #: The isolation level to come back to.
+    level_at_rest: Any
+    #: How many calls of its thread are under way in SQLite.
+    calls: int
+
+    backup = guarded(inside(sqlite3.Connection.backup))
+    blobopen = guarded(inside(sqlite3.Connection.blobopen))
+    commit = guarded(inside(sqlite3.Connection.commit))
+    create_aggregate = guarded(inside(sqlite3.Connection.create_aggregate))
+    create_collation = guarded(inside(sqlite3.Connection.create_collation))
+    create_function = guarded(inside(sqlite3.Connection.create_function))
+    execute = guarded(inside(sqlite3.Connection.execute))
+    executemany = guarded(inside(sqlite3.Connection.executemany))
+    executescript = guarded(inside(sqlite3.Connection.executescript))
+    iterdump = guarded(inside(sqlite3.Connection.iterdump))
+    rollback = guarded(inside(sqlite3.Connection.rollback))
+    deserialize = guarded(inside(sqlite3.Connection.deserialize))
+    serialize = guarded(inside(sqlite3.Connection.serialize))
+    create_window_function = guarded(inside(sqlite3.Connection.create_window_function))
+    __call__ = guarded(inside(sqlite3.Connection.__call__))
+    __exit__ = guarded(inside(sqlite3.Connection.__exit__))
+    # Assigning to these can commit.
+    isolation_level = guarded_property("isolation_level")
+    if hasattr(sqlite3.Connection, "autocommit"):  # Python 3.12
+        autocommit = guarded_property("autocommit")
+    if hasattr(sqlite3.Connection, "load_extension"):  # an option of the interpreter's build
+        load_extension = guarded(inside(sqlite3.Connection.load_extension))
+
+    def __init__(self, database: Any, *args: Any, **kwargs: Any) -> None:
+        self.guard = Guard(getpid())
+        self.lease = None
+        self.idle = False
+        self.calls = 0
+        self.path = str(database)
+        super().__init__(database, *args, **kwargs)
+        self.level_at_rest = self.isolation_level
+        self.born = self.idle_since = time.monotonic()
+        live.add(self)
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        self.check_process()
+        if self.lease is None:
+            raise self.InterfaceError(IDLE)
+        return super().cursor(leased(marked(factory)))
+
+    def enter(self) -> None:
+        """Wait for a fork under way, unless that waits for this thread."""
+        self.calls += 1
+        # In this order, and in hold() in the other: one of the two sees the other.
+        if at_fork.gate.closed and not self.holds_locks():
+            self.calls -= 1
+            at_fork.gate.wait()
+            self.calls += 1
+
+    def close(self) -> None:
+        if self.guard.pid == getpid():
+            live.remove(self)
+            self.enter()
+            try:
+                super().close()
+            finally:
+                self.calls -= 1
+
+    def holds_locks(self) -> bool:
+        """Whether this may hold locks on the file."""
+        return self.in_transaction or bool(self.lease and self.lease.cursors)
+
+    def in_use(self) -> bool:
+        """Whether this holds locks, or its thread is in a position to."""
+        return bool(self.calls) or self.holds_locks()
+
+    def at_rest(self) -> None:
+        """Take the present state as that of a clean session."""
+        self.level_at_rest = self.isolation_level
+
+    def end_cursors(self, cursors: Iterable[Any]) -> None:
+        """A cursor that was not read to its end holds a lock on the file."""
+        for cursor in list(cursors):
+            sqlite3.Cursor.close(cursor)
+
+    def unfit(self) -> str | None:
+        """Why this connection can't be reused, if so."""
+        try:
+            self.total_changes  # noqa: B018  # the property complains of a closed connection
+        except sqlite3.ProgrammingError:
+            return "closed by its borrower"
+        return None
+
+    def clean(self) -> None:
+        """Leave no transaction for the next borrower."""
+        if self.in_transaction:
+            inside(sqlite3.Connection.rollback)(self)
+        ISOLATION_LEVEL.__set__(self, self.level_at_rest)
+
+    def closed_by_server(self) -> bool:
+        """There is none."""
+        return False
+
+    def answers(self) -> bool:
+        """Whether the handle still works."""
+        try:
+            super().execute("SELECT 1")
+        except sqlite3.Error:
+            return False
+        return True
+
+
+@cache
+def marked(cursor_class: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
+    """That cursor class, over the marking methods."""
+    return type(cursor_class.__name__, (cursor_class, MarkedCursor), {})
+
+
+@cache
+def guarded_factory(factory: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
+    """The guarded subclass of a connection class."""
+    if factory is sqlite3.Connection:
+        return GuardedConnection
+    return type(f"Guarded{factory.__name__}", (GuardedConnection, factory), {})
+
+
+def adopt(connection: Any, pid: int) -> Any:
+    """Nothing left to do: the factory has made it a guarded one."""
+    return connection
+
+
+def unwrap(connection: Any) -> Any:
+    """See ``Driver.unwrap``."""
+    return connection_of(connection, sqlite3.Connection)
+
+
+def peers(params: dict[str, Any]) -> set[Any]:
+    """SQLite has no server."""
+    return set()
+
+
+def idle_limit(connection: Any) -> None:
+    """A handle may idle for ever."""
+
+
+def check_untainted(database: Any) -> None:
+    """:raises ForkedTransaction: if the parent was using this database when it forked this process."""
+    if str(database) in tainted or EVERYTHING in tainted:
+        raise ForkedTransaction(
+            f"Process {getpid()} was forked while its parent had a transaction or an open cursor on the "
+            f"SQLite database {str(database)!r}, so it can't use that database safely. Fork outside of "
+            f"transaction.atomic() and with cursors closed, or start the process by spawn."
+        )
+
+
+class Inheritance(NamedTuple):
+    """What a child must not touch."""
+
+    connections: list[GuardedConnection]
+    databases: set[str]
+
+
+class Inherited:
+    """What this driver gives up in a child."""
+
+    def settle(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while self._others_use(live.hold()) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def hold(self) -> Inheritance:
+        connections = live.hold()
+        tainted = {connection.path for connection in connections if connection.in_use()}
+        if self._others_use(connections):
+            # That thread may be inside SQLite, holding one of its global mutexes.
+            tainted.add(EVERYTHING)
+        return Inheritance(connections, tainted)
+
+    def abandon(self, held: Inheritance) -> None:
+        for connection in held.connections:
+            connection.abandon()
+        tainted.update(held.databases)
+        live.forget()
+
+    @staticmethod
+    def _others_use(connections: list[GuardedConnection]) -> bool:
+        """Whether another thread is in the middle of something."""
+        me = threading.current_thread()
+        return any(
+            connection.in_use()
+            for connection in connections
+            if (lease := connection.lease) and lease.thread is not me
+        )
+
+
+live: WeakRegistry[GuardedConnection] = WeakRegistry()
+#: No database's name.
+EVERYTHING = "\0"
+#: Databases that this process can't use, because of what its parent was doing to them.
+tainted: set[str] = set()
+at_fork.join(Inherited())

@@ -1,0 +1,20 @@
+"""The errors that are poollife's own. Each is one of Django's, so that ``except django.db.Error`` sees it."""
+
+from __future__ import annotations
+
+from django.db import OperationalError
+
+
+class PoolTimeout(OperationalError):
+    """No connection became free within ``POOL["timeout"]`` seconds.
+
+    The message says how many are out, who has held them longest, and which settings rule it.
+    """
+
+
+class ForkedTransaction(OperationalError):
+    """This process was forked while its parent was using the same SQLite database.
+
+    SQLite keeps its file locks per process and the child inherited that bookkeeping, but not the locks:
+    whatever it did to the file could corrupt it (https://www.sqlite.org/howtocorrupt.html, 2.6).
+    """

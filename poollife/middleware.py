@@ -1,0 +1,109 @@
+"""Clock 1: a response ends, and its connections go back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from poollife.pools.work import Work, working
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+
+
+class PoolMiddleware:
+    """Gives back what a request borrowed as soon as its response is made; put it first in MIDDLEWARE.
+
+    A plain response is sent without holding anything, however slow the client. A streaming response gives
+    back before its body starts, unless a cursor is open: then when the body ends, or the client leaves. What
+    a body borrows itself goes back at ``request_finished``, by Django's own hand.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self._is_async:
+            return self._respond_async(request)
+        with working(Work(lambda: f"{request.method} {request.path}")) as work:
+            try:
+                response = cast(HttpResponseBase, self.get_response(request))
+            except BaseException:
+                work.give_back()
+                raise
+        if not must_stream(response, work):
+            work.give_back()
+        return response
+
+    async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
+        # A sync view's connections live in its own thread: a hop, made only where one is to be given back.
+        with working(Work(lambda: f"{request.method} {request.path}")) as work:
+            try:
+                response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
+            except BaseException:
+                # Cancelled, maybe in the middle of a borrowing: queue behind it.
+                await sync_to_async(work.give_back)()
+                raise
+        if work.outstanding() and not must_stream(response, work):
+            await sync_to_async(work.give_back)()
+        return response
+
+
+def must_stream(response: HttpResponseBase, work: Work) -> bool:
+    """Whether the body reads from a cursor; if so, its end gives back."""
+    if not (isinstance(response, StreamingHttpResponse) and work.has_open_cursors()):
+        return False
+    content: Any = response.streaming_content
+    response.streaming_content = AsyncBody(content, work) if response.is_async else Body(content, work)
+    return True
+
+
+class Body:
+    """A streamed body that gives back at its end. The server's ``response.close()`` calls ``close()``."""
+
+    def __init__(self, content: Iterator[bytes], work: Work) -> None:
+        self._content = content
+        self._work = work
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._content)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._work.give_back()
+
+
+class AsyncBody:
+    """The same for an asynchronous body, whose connections live in another thread."""
+
+    def __init__(self, content: AsyncIterator[bytes], work: Work) -> None:
+        self._content = content
+        self._work = work
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._content)
+        except BaseException:
+            await sync_to_async(self.close)()
+            raise
+
+    def close(self) -> None:
+        self._work.give_back()

@@ -1,0 +1,139 @@
+"""The lease: what one borrower holds."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy.pool import PoolProxiedConnection
+
+from poollife.drivers.connection import Guarded
+from poollife.drivers.guard import getpid
+from poollife.pools.work import Work, current_work
+
+if TYPE_CHECKING:
+    from poollife.pools.pool import LeasePool
+
+
+class Borrower(Protocol):
+    """Django's side of a lease: a DatabaseWrapper."""
+
+    lease: Lease | None
+
+    def open_connection(self) -> Any:
+        """Open and guard a physical connection."""
+
+    def give_back(self) -> None:
+        """End the lease, unless an atomic block is open."""
+
+    def lose_lease(self) -> None:
+        """In a child: the connection is the parent's."""
+
+
+class Lease:
+    """One borrower's hold on one physical connection, from checkout to checkin.
+
+    Every reference to it but the pool's may vanish: the pool keeps it until it has ended.
+    """
+
+    __slots__ = (
+        "_borrower",
+        "connection",
+        "cursors",
+        "driver",
+        "ended",
+        "handle",
+        "pid",
+        "pool",
+        "returned",
+        "returning",
+        "since",
+        "thread",
+        "work",
+    )
+
+    def __init__(self, pool: LeasePool, handle: PoolProxiedConnection, borrower: Borrower) -> None:
+        self.pool = pool
+        #: SQLAlchemy's side of it.
+        self.handle = handle
+        #: What ``wrapper.connection`` gets: what ``connect()`` returned, APM proxies included.
+        self.connection: Any = handle.dbapi_connection
+        #: The guarded driver connection.
+        self.driver: Guarded = pool.driver.unwrap(self.connection)
+        #: Those that have executed something and were not closed since.
+        self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.pid = getpid()
+        self.thread = threading.current_thread()
+        self.since = time.monotonic()
+        self.work: Work | None = current_work.get()
+        #: Whether its cursors are dead.
+        self.ended = False
+        #: Whether somebody is giving the connection back; the pool's lock guards it.
+        self.returning = False
+        #: Whether the pool has the slot back.
+        self.returned = False
+        self._borrower: weakref.ref[Borrower] = weakref.ref(borrower, self._borrower_died)
+        self.driver.lease = self
+        self.driver.idle = False
+
+    def __repr__(self) -> str:
+        return f"<Lease of {self.pool.key.alias!r} by {self.holder}, {self.age:.1f} s>"
+
+    @property
+    def holder(self) -> str:
+        """Who has it, for people."""
+        thread = f"thread {self.thread.name}"
+        return f"{self.work} in {thread}" if self.work else thread
+
+    @property
+    def age(self) -> float:
+        """Seconds since the checkout."""
+        return time.monotonic() - self.since
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nobody has initialised the physical connection yet."""
+        return "initialised" not in self.handle.info
+
+    def initialised(self) -> None:
+        """The physical connection now has the state that each borrower expects."""
+        self.handle.info["initialised"] = True
+        self.driver.at_rest()
+
+    def give_back(self) -> None:
+        """Have the borrower end this lease, unless it is in an atomic block."""
+        borrower = self._borrower()
+        if borrower and borrower.lease is self:
+            borrower.give_back()
+
+    def checkin(self) -> None:
+        """Give the connection back, clean, for the next in the queue."""
+        self.pool.checkin(self)
+
+    def discard(self, reason: str) -> None:
+        """Give the slot back, and close the connection."""
+        self.pool.discard(self, reason)
+
+    def end(self) -> None:
+        """The cursors die here; the connection lives on."""
+        self.ended = True
+        if self.cursors:
+            self.driver.end_cursors(self.cursors)
+        if self.driver.lease is self:
+            self.driver.idle = True
+            self.driver.lease = None
+
+    def abandon(self) -> None:
+        """In a child: the parent has it still. No I/O, no locks."""
+        borrower = self._borrower()
+        if not self.returned and borrower and borrower.lease is self:
+            borrower.lose_lease()
+        self.ended = self.returned = True
+
+    def _borrower_died(self, _: object) -> None:
+        # Runs at any moment, in any thread, maybe inside the cycle collector while a pool's lock is held, and
+        # in a child for its lost threads: so no I/O, no lock, no logging.
+        if not self.returned and self.pid == getpid():
+            self.pool.lost.put(self)

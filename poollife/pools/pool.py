@@ -1,0 +1,304 @@
+"""A pool that hands out leases: SQLAlchemy's pool inside, the life cycle around it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+from django.db import OperationalError
+from sqlalchemy import event, exc
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+
+from poollife.conf import PoolOptions
+from poollife.drivers.atfork import at_fork
+from poollife.drivers.connection import Driver, Guarded
+from poollife.drivers.guard import WeakRegistry
+from poollife.errors import PoolTimeout
+from poollife.pools.lease import Borrower, Lease
+from poollife.pools.sqlalchemy import detach_finalizer
+
+logger = logging.getLogger("poollife")
+Fact = TypeVar("Fact")
+
+#: Seconds; a session older than this is replaced even where the server would keep an idle one for longer.
+LONGEST_LIFE = 3600.0
+#: Seconds after which a waiter looks for leases whose borrower is gone.
+RECLAIM_INTERVAL = 0.25
+#: What each server answered when it was asked how long it keeps idle sessions.
+_idle_limits: dict[tuple[Any, ...], float | None] = {}
+#: Every pool that may still have leases out, the disposed ones too.
+live_pools: WeakRegistry[LeasePool] = WeakRegistry()
+
+
+class PoolKey(NamedTuple):
+    """Two wrappers share a pool only where all of this is equal."""
+
+    alias: str
+    server: tuple[Any, ...]
+    database: Any
+    user: Any
+    options: Any
+
+
+class LeasePool:
+    """The connections of one ``PoolKey`` in this process.
+
+    The lock guards ``leases`` and the counters. No I/O happens under it, and a child never touches it: there
+    the whole pool is forgotten.
+    """
+
+    def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
+        self.key = key
+        self.options = options
+        self.driver = driver
+        self.leases: set[Lease] = set()
+        #: Leases whose borrower is gone. Put there by finalizers, for which SimpleQueue is made.
+        self.lost: queue.SimpleQueue[Lease] = queue.SimpleQueue()
+        self.disposed: str | None = None
+        self.opened = 0
+        self.closed = 0
+        self.checkouts = 0
+        #: Seconds after which a session is replaced; None until the server was asked.
+        self.recycle: float | None = options.recycle
+        self._lock = threading.Lock()
+        self._facts: dict[str, Any] = {}
+        self._opening = threading.local()
+        self._sessions = self._make_sessions()
+        live_pools.add(self)
+
+    def __repr__(self) -> str:
+        return f"<LeasePool {self.key.alias!r}: {self.out} out, {self.idle} idle, {self.opened} opened>"
+
+    @property
+    def out(self) -> int:
+        """Sessions that somebody has."""
+        return len(self.leases)
+
+    @property
+    def full(self) -> bool:
+        """Whether a checkout would have to wait."""
+        limit = self.options.limit
+        return limit is not None and self.out >= limit
+
+    @property
+    def idle(self) -> int:
+        """Sessions that wait for a borrower."""
+        return max(0, self.opened - self.closed - self.out)
+
+    def checkout(self, borrower: Borrower) -> Lease:
+        """Borrow a connection, waiting for one if need be.
+
+        :raises PoolTimeout: after ``timeout`` seconds.
+        :raises Error: the driver's, if a connection had to be opened and could not be.
+        """
+        handle = self._get(borrower)
+        try:
+            # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
+            lease = Lease(self, handle, borrower)
+            with self._lock:
+                self.leases.add(lease)
+                self.checkouts += 1
+            if lease.work:
+                lease.work.add(lease)
+            borrower.lease = lease
+        except BaseException:
+            with self._lock:
+                self.leases = {lease for lease in self.leases if lease.handle is not handle}
+            handle.invalidate()
+            raise
+        return lease
+
+    def checkin(self, lease: Lease) -> None:
+        """Take a lease back: clean, or not at all. Does nothing if that was done."""
+        self._take_back(lease)
+
+    def discard(self, lease: Lease, reason: str) -> None:
+        """Take a lease's slot back and close the connection. Does nothing if that was done.
+
+        :param reason: for people.
+        """
+        self._take_back(lease, reason)
+
+    def dispose(self, reason: str) -> None:
+        """End the idle sessions now, and each borrowed one when it comes back."""
+        self.disposed = reason
+        self.reclaim()
+        logger.info("Pool %r is closed: %s", self.key.alias, reason)
+        self._dispose_idle()
+
+    def reclaim(self) -> None:
+        """Take back what borrowers that are gone still had."""
+        while not self.lost.empty():
+            with suppress(queue.Empty):
+                self.checkin(self.lost.get_nowait())
+        if self.full:
+            for lease in self.leases.copy():
+                # A dead thread's DatabaseWrapper is a reference cycle: until it is collected, ask the thread.
+                # A lease that has ended was on its way back when something from outside stopped that.
+                if lease.ended or not lease.thread.is_alive():
+                    self.checkin(lease)
+
+    def abandon(self) -> None:
+        """In a child: all of it is the parent's. No I/O, no locks."""
+        for lease in self.leases:
+            detach_finalizer(lease.handle)
+            lease.abandon()
+
+    def fact(self, name: str, ask: Callable[[], Fact]) -> Fact:
+        """What the server was asked once for the whole pool."""
+        if name not in self._facts:
+            self._facts[name] = ask()
+        fact: Fact = self._facts[name]
+        return fact
+
+    def initialised(self, lease: Lease) -> None:
+        """A new session has the state that each borrower expects."""
+        if self.recycle is None and self.options.pooled:
+            self.recycle = self._default_recycle(lease)
+        lease.initialised()
+
+    def _default_recycle(self, lease: Lease) -> float:
+        # With the options, because init_command may set the session's own limit.
+        server = (*self.key.server, self.key.options)
+        if server not in _idle_limits:
+            _idle_limits[server] = self.driver.idle_limit(lease.driver)
+        limit = _idle_limits[server]
+        return LONGEST_LIFE if limit is None else min(LONGEST_LIFE, 0.9 * limit)
+
+    def _make_sessions(self) -> Pool:
+        options: dict[str, Any] = {}
+        if self.options.pooled:
+            options = {
+                "pool_size": self.options.pool_size,
+                "max_overflow": self.options.max_overflow,
+                # A finalizer can't wake who waits in there, so a waiter looks up from time to time.
+                "timeout": min(self.options.timeout, RECLAIM_INTERVAL),
+                # The session used last is the least likely to be dead, and the others may age in peace.
+                "use_lifo": True,
+            }
+        # Returned sessions are cleaned in checkin(), by what is known of them; recycled by _refuse_unfit().
+        sessions = self.options.poolclass(self._open, reset_on_return=None, **options)
+        event.listen(sessions, "checkout", self._refuse_unfit)
+        event.listen(sessions, "close", self._note_close)
+        return sessions
+
+    def _get(self, borrower: Borrower) -> PoolProxiedConnection:
+        # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
+        previous = getattr(self._opening, "borrower", None)
+        self._opening.borrower = borrower
+        try:
+            return self._connect()
+        except exc.TimeoutError:
+            raise self._timeout() from None
+        except exc.SQLAlchemyError as error:
+            raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
+        finally:
+            self._opening.borrower = previous
+
+    def _connect(self) -> PoolProxiedConnection:
+        deadline = time.monotonic() + self.options.timeout
+        while True:
+            self.reclaim()
+            try:
+                return self._sessions.connect()
+            except exc.TimeoutError:
+                if time.monotonic() >= deadline:
+                    raise
+
+    def _open(self) -> Any:
+        connection = self._opening.borrower.open_connection()
+        with self._lock:
+            self.opened += 1
+        return connection
+
+    def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        with self._lock:
+            self.closed += 1
+
+    def _refuse_unfit(
+        self, connection: Any, record: ConnectionPoolEntry, handle: PoolProxiedConnection
+    ) -> None:
+        """Have SQLAlchemy replace a session rather than deliver it."""
+        if reason := self._unfit(self.driver.unwrap(connection)):
+            logger.info("Pool %r replaces a session: %s", self.key.alias, reason)
+            raise exc.DisconnectionError(reason)
+
+    def _unfit(self, driver: Guarded) -> str | None:
+        now = time.monotonic()
+        if self.recycle is not None and 0 <= self.recycle < now - driver.born:
+            return f"older than recycle ({self.recycle:.0f} s)"
+        if (
+            self.options.pre_ping
+            or now - driver.idle_since > self.options.ping_idle
+            or driver.closed_by_server()
+        ):
+            return None if driver.answers() else "closed by the server, or out of reach"
+        return None
+
+    def _take_back(self, lease: Lease, reason: str | None = None) -> None:
+        at_fork.ensure_process()
+        if not self._claim(lease):
+            return
+        try:
+            if lease.ended:
+                reason = "its return was interrupted"
+            lease.end()
+            reason = reason or self.disposed or self._clean(lease.driver)
+            if reason:
+                logger.info("Pool %r closes a session: %s", self.key.alias, reason)
+                self._close(lease)
+            else:
+                lease.driver.idle_since = time.monotonic()
+                lease.handle.close()
+            with self._lock:
+                self.leases.discard(lease)
+                lease.returned = True
+        finally:
+            lease.returning = False
+        self._dispose_idle()
+
+    def _claim(self, lease: Lease) -> bool:
+        """Whether it is for the caller to give this back."""
+        with self._lock:
+            if lease.returned or lease.returning:
+                return False
+            lease.returning = True
+            return True
+
+    def _clean(self, driver: Guarded) -> str | None:
+        """Make it clean; why not, if it could not be done."""
+        if reason := driver.unfit():
+            return reason
+        try:
+            driver.clean()
+        except Exception as error:
+            return f"it could not be cleaned: {error}"
+        return None
+
+    def _close(self, lease: Lease) -> None:
+        # After an interrupted return the handle may be empty, or its connection somebody else's already.
+        if lease.handle.is_valid and lease.driver.lease is None:
+            lease.handle.invalidate()
+
+    def _dispose_idle(self) -> None:
+        # Asked again after each return: that may have been under way while dispose() looked.
+        if self.disposed:
+            self._sessions.dispose()
+
+    def _timeout(self) -> PoolTimeout:
+        with self._lock:
+            leases = sorted(self.leases, key=lambda lease: lease.since)
+        options = self.options
+        longest = "; ".join(f"{lease.holder} for {lease.age:.1f} s" for lease in leases[:3])
+        return PoolTimeout(
+            f"No connection of pool {self.key.alias!r} became free within {options.timeout:g} s: all "
+            f"{len(leases)} are out. Longest: {longest or 'none'}. Ruled by DATABASES[{self.key.alias!r}]"
+            f'["POOL"]: pool_size={options.pool_size}, max_overflow={options.max_overflow}, '
+            f"timeout={options.timeout:g}. If they are held for longer than their work takes, look there; "
+            f"if there is more work at once than this, raise pool_size."
+        )

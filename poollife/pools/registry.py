@@ -1,0 +1,78 @@
+"""The pools of this process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from poollife.conf import PoolOptions
+from poollife.drivers.atfork import at_fork
+from poollife.drivers.connection import Driver
+from poollife.pools.pool import LeasePool, PoolKey, live_pools
+
+logger = logging.getLogger("poollife")
+
+
+class Registry:
+    """Finds pools by their key, and takes part in forks for all of them.
+
+    The lock guards the making of a pool; finding one takes none. A child gets a new one of both.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[PoolKey, LeasePool] = {}
+        self._lock = threading.Lock()
+        self._news: str | None = None
+
+    def pool(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
+        """The pool of this key, made if there is none yet."""
+        at_fork.ensure_process()
+        if self._news:
+            self._tell()
+        pool = self._pools.get(key)
+        if pool is None:
+            with self._lock:
+                pool = self._pools.get(key)
+                if pool is None:
+                    pool = self._pools[key] = LeasePool(key, options, driver)
+        return pool
+
+    def pools(self) -> list[LeasePool]:
+        """Those that a checkout may find now."""
+        return list(self._pools.copy().values())
+
+    def dispose(self, alias: str, reason: str) -> None:
+        """Close this alias's pools; the next checkout starts a new one."""
+        at_fork.ensure_process()
+        for pool in self.pools():
+            if pool.key.alias == alias:
+                self._pools.pop(pool.key, None)
+                pool.dispose(reason)
+
+    def settle(self) -> None:
+        """Before a fork. Leases may be out: nothing to wait for."""
+
+    def hold(self) -> list[LeasePool]:
+        """A pool holds its leases, and those SQLAlchemy's handles."""
+        return live_pools.hold()
+
+    def abandon(self, held: list[LeasePool]) -> None:
+        """In a child."""
+        self._pools = {}
+        self._lock = threading.Lock()
+        leases = [lease for pool in held for lease in pool.leases if not lease.returned]
+        # Not logged here: a thread that no longer exists may have held the lock of the log's stream. A child
+        # that asks for a connection does logging of its own anyway.
+        news = ", ".join(f"{lease.pool.key.alias!r} ({lease.holder})" for lease in leases)
+        self._news = news or self._news
+        for pool in held:
+            pool.abandon()
+        live_pools.forget()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, None
+        logger.info("Forked while these connections were in use; the parent keeps them: %s", news)
+
+
+registry = Registry()
+at_fork.join(registry)

@@ -1,0 +1,16 @@
+"""SQLAlchemy's private names, all in one place; tests/test_private_names.py pins them."""
+
+from __future__ import annotations
+
+from sqlalchemy.pool import PoolProxiedConnection
+
+
+def detach_finalizer(handle: PoolProxiedConnection) -> None:
+    """Keep a checked-out handle from acting when it is dropped or the interpreter exits.
+
+    Its finalizer sends a ROLLBACK, in a child on the parent's socket. It looks first whether its record is
+    still checked out, which ``fairy_ref`` tells in 2.0 and 2.1.
+    """
+    record = handle._connection_record
+    if record is not None:
+        record.fairy_ref = None

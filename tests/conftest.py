@@ -1,0 +1,108 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Protocol
+
+import django
+import pytest
+from django.conf import settings
+from django.db import connections
+
+from servers import Certificates, MariaDB
+
+
+def pytest_configure() -> None:
+    """Set up Django. Tests get aliases of their own from ``make_alias``; the default one is never used."""
+    settings.configure(
+        DATABASES={"default": {"ENGINE": "django.db.backends.dummy"}},
+        INSTALLED_APPS=["poollife"],
+        SECRET_KEY="tests",
+        USE_TZ=True,
+    )
+    django.setup()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A certificate authority and the certificate of the server."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def mariadb(certificates: Certificates) -> Iterator[MariaDB]:
+    """One server for all tests, started for the first that asks for it."""
+    with MariaDB(certificates=certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+def new_database(mariadb: MariaDB, _numbers: Iterator[int]) -> Iterator[Callable[[], str]]:
+    """A function that makes an empty database and returns its name; the test's end drops them all."""
+    names: list[str] = []
+
+    def make() -> str:
+        names.append(f"test_{next(_numbers)}")
+        mariadb.create_database(names[-1])
+        return names[-1]
+
+    yield make
+    for name in names:
+        mariadb.execute(f"DROP DATABASE `{name}`")
+
+
+class MakeAlias(Protocol):
+    """What the fixture ``make_alias`` is."""
+
+    def __call__(
+        self,
+        engine: str = ...,
+        *,
+        server: MariaDB | None = ...,
+        via: Literal["tcp", "socket", "tls"] = ...,
+        **entry: Any,
+    ) -> str: ...
+
+
+@pytest.fixture
+def make_alias(
+    mariadb: MariaDB, new_database: Callable[[], str], _numbers: Iterator[int]
+) -> Iterator[MakeAlias]:
+    """A function that adds a database to Django's settings and returns its alias.
+
+    Further arguments are keys of the entry: ``make_alias(POOL={"pool_size": 1})``. It leads to a new, empty
+    database unless ``NAME`` says otherwise. The test's end closes the connections of its thread and the
+    pools.
+    """
+    from poollife.pools.registry import registry
+
+    aliases: list[str] = []
+
+    def make(
+        engine: str = "poollife.backends.mysql",
+        *,
+        server: MariaDB | None = None,
+        via: Literal["tcp", "socket", "tls"] = "tcp",
+        **entry: Any,
+    ) -> str:
+        alias = f"alias_{next(_numbers)}"
+        name = entry.pop("NAME", None) or new_database()
+        known = {**connections.settings, alias: {**(server or mariadb).database(name, via=via), **entry}}
+        known[alias]["ENGINE"] = engine
+        connections.settings = connections.configure_settings(known)
+        aliases.append(alias)
+        return alias
+
+    yield make
+    for alias in aliases:
+        connections[alias].close()
+        del connections[alias]
+        del connections.settings[alias]
+        registry.dispose(alias, "the test is over")
