@@ -78,7 +78,7 @@ class PooledMixin(BaseDatabaseWrapper):
     def ensure_connection(self) -> None:
         # In a child that no hook announced, the connection in here is the parent's.
         at_fork.ensure_process()
-        if self.lease and self.lease.pool.disposed and not self.in_atomic_block:
+        if self.lease and self.lease.pool.disposed and self.autocommit and not self.in_atomic_block:
             self._drop_lease("the database behind its alias has changed")
             self.connection = None
         super().ensure_connection()

@@ -79,9 +79,16 @@ class LeasedCursor:
         self._check()
         return super().fetchall()  # type: ignore[misc]
 
-    def __next__(self) -> Any:
+    # Not the driver's: mysqlclient 2.2 iterates over the rows themselves.
+    def __iter__(self) -> Any:
         self._check()
-        return super().__next__()  # type: ignore[misc]
+        return self
+
+    def __next__(self) -> Any:
+        row = self.fetchone()
+        if row is None:
+            raise StopIteration
+        return row
 
 
 @cache

@@ -170,11 +170,12 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
 
     def _has_unread(self) -> bool:
         """Whether a result, or a part of one, was left behind. Sends nothing."""
-        if self.in_flight:
+        # more_results() is new in mysqlclient 2.3. Without it, next_result() waits for the head of a further
+        # result; where all was read it says so at once, and in the middle of a result the C client refuses.
+        more_results = getattr(super(), "more_results", None)
+        if self.in_flight or (more_results and more_results()):
             return True
         try:
-            # Where all was read this says so at once. In the middle of a result the C client refuses, and
-            # where another result follows it reads the head of that.
             return bool(super().next_result() != -1)
         except MySQLdb.Error:
             return True

@@ -54,7 +54,6 @@ class MarkedCursor(sqlite3.Cursor):
     fetchone = inside(sqlite3.Cursor.fetchone)
     fetchmany = inside(sqlite3.Cursor.fetchmany)
     fetchall = inside(sqlite3.Cursor.fetchall)
-    __next__ = inside(sqlite3.Cursor.__next__)
     close = inside(sqlite3.Cursor.close)
 
 

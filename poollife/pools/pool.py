@@ -104,7 +104,7 @@ class LeasePool:
                 self.leases.add(lease)
                 self.checkouts += 1
             if lease.work:
-                lease.work.add(lease)
+                lease.work.leases.append(lease)
             borrower.lease = lease
         except BaseException:
             with self._lock:
@@ -258,6 +258,9 @@ class LeasePool:
             with self._lock:
                 self.leases.discard(lease)
                 lease.returned = True
+            if lease.work:
+                with suppress(ValueError):  # interrupted before it got there
+                    lease.work.leases.remove(lease)
         finally:
             lease.returning = False
         self._dispose_idle()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Work:
-    """One piece of work with an end, such as a request, and the leases taken out while it was current.
+    """One piece of work with an end, such as a request, and what was borrowed while it was the current one.
 
     It travels in a context variable: ``sync_to_async`` and ``asyncio.to_thread`` carry it into their threads.
     """
@@ -22,26 +22,28 @@ class Work:
 
     def __init__(self, describe: Callable[[], str]) -> None:
         self._describe = describe
+        #: Those that are out. Several threads of one request may borrow at once: single operations only.
         self.leases: list[Lease] = []
 
     def __str__(self) -> str:
         return self._describe()
 
-    def add(self, lease: Lease) -> None:
-        # A long request may borrow many times; those that it gave back are of no interest.
-        self.leases = [*self.outstanding(), lease]
-
-    def outstanding(self) -> list[Lease]:
-        return [lease for lease in self.leases if not lease.returned]
-
     def has_open_cursors(self) -> bool:
-        return any(lease.cursors for lease in self.outstanding())
+        return any(lease.cursors for lease in self.leases.copy())
 
     def give_back(self) -> None:
         """End this thread's leases of it, those in an atomic block excepted: the block's owner ends them."""
-        for lease in self.outstanding():
-            if lease.thread is threading.current_thread():
+        for lease in self._leases_of_this_thread():
+            lease.give_back()
+
+    def give_back_unread(self) -> None:
+        """The same for connections with results that nobody will read any more."""
+        for lease in self._leases_of_this_thread():
+            if lease.driver.unfit():
                 lease.give_back()
+
+    def _leases_of_this_thread(self) -> list[Lease]:
+        return [lease for lease in self.leases.copy() if lease.thread is threading.current_thread()]
 
 
 current_work: ContextVar[Work | None] = ContextVar("poollife_work", default=None)

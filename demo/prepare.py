@@ -1,0 +1,42 @@
+"""Create the tables and fill them, in a process of its own: `python -m demo.prepare`."""
+
+from __future__ import annotations
+
+import os
+
+import django
+from django.core.management import call_command
+
+from demo.tickets import samples
+
+
+def main() -> None:
+    """Migrate and seed."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "demo.settings")
+    django.setup()
+    call_command("migrate", verbosity=0)
+    _seed(range(1, samples.TICKETS + 1))
+
+
+def _seed(numbers: range) -> None:
+    from demo.tickets.models import Comment, Ticket  # models want Django set up
+
+    Ticket.objects.bulk_create(
+        Ticket(
+            pk=number,
+            title=samples.title(number),
+            author=samples.author(number),
+            text=samples.text(number),
+            closed=number % 3 == 0,
+        )
+        for number in numbers
+    )
+    Comment.objects.bulk_create(
+        Comment(ticket_id=number, author=author, text=text)
+        for number in numbers
+        for author, text in samples.remarks(number)
+    )
+
+
+if __name__ == "__main__":
+    main()
