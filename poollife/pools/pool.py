@@ -242,7 +242,8 @@ class LeasePool:
 
     def _take_back(self, lease: Lease, reason: str | None = None) -> None:
         at_fork.ensure_process()
-        if not self._claim(lease):
+        # In a child all leases have returned; a lost thread may hold the lock.
+        if lease.returned or not self._claim(lease):
             return
         try:
             if lease.ended:

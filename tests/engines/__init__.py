@@ -1,0 +1,1 @@
+"""ENGINEs that people put together; test_composed.py uses them."""

@@ -1,0 +1,1 @@
+"""``ENGINE = "tests.rows_site.careless.mysql"``."""

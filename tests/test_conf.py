@@ -1,0 +1,372 @@
+"""``DATABASES[alias]["POOL"]``: what may stand there, and what an error says about what may not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import FrozenInstanceError, asdict, fields
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from sqlalchemy.pool import (
+    AssertionPool,
+    AsyncAdaptedQueuePool,
+    NullPool,
+    PoolProxiedConnection,
+    QueuePool,
+    SingletonThreadPool,
+    StaticPool,
+)
+
+from poollife.conf import DEFAULTS, READERS, UNPOOLED, PoolOptions
+from tests.conftest import MakeAlias
+
+
+class OwnQueuePool(QueuePool):
+    """Somebody's own, which counts."""
+
+    checkouts: ClassVar[int] = 0
+
+    def connect(self) -> PoolProxiedConnection:
+        type(self).checkouts += 1
+        return super().connect()
+
+
+class OwnNullPool(NullPool):
+    """The same, without pooling."""
+
+    checkouts: ClassVar[int] = 0
+
+    def connect(self) -> PoolProxiedConnection:
+        type(self).checkouts += 1
+        return super().connect()
+
+
+def read(pool: object) -> PoolOptions:
+    """The options of the alias "default" with this POOL."""
+    return PoolOptions.from_settings("default", {"OPTIONS": {}, "POOL": pool})
+
+
+# --- what may stand there ---------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    assert asdict(DEFAULTS) == {
+        "pool_size": 5,
+        "max_overflow": 10,
+        "timeout": 10.0,
+        "recycle": None,
+        "ping_idle": 30.0,
+        "pre_ping": False,
+        "poolclass": QueuePool,
+    }
+    assert DEFAULTS.pooled
+    assert DEFAULTS.limit == 15
+
+
+@pytest.mark.parametrize("pool", [None, True, {}])
+def test_nothing_said(pool: object) -> None:
+    assert read(pool) == DEFAULTS
+
+
+@pytest.mark.parametrize("entry", [{}, {"OPTIONS": {}}, {"OPTIONS": {"charset": "utf8mb4"}}])
+def test_left_out(entry: dict[str, object]) -> None:
+    assert PoolOptions.from_settings("default", entry) == DEFAULTS
+
+
+def test_switched_off() -> None:
+    options = read(False)
+    assert options == UNPOOLED
+    assert options.poolclass is NullPool
+    assert not options.pooled
+    assert options.limit is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pool_size", 1),
+        ("pool_size", 100),
+        ("max_overflow", 0),
+        ("timeout", 0),
+        ("timeout", 2),
+        ("timeout", 0.25),
+        ("recycle", 1),
+        ("recycle", -1),
+        ("recycle", None),
+        ("ping_idle", 0),
+        ("ping_idle", 12.5),
+        ("pre_ping", True),
+        ("pre_ping", False),
+        ("poolclass", QueuePool),
+        ("poolclass", NullPool),
+        ("poolclass", OwnQueuePool),
+        ("poolclass", OwnNullPool),
+    ],
+)
+def test_a_good_value(key: str, value: object) -> None:
+    options = read({key: value})
+    assert asdict(options) == {**asdict(DEFAULTS), key: value}
+
+
+def test_all_keys_at_once() -> None:
+    given = {
+        "pool_size": 3,
+        "max_overflow": 4,
+        "timeout": 1.5,
+        "recycle": 60,
+        "ping_idle": 5.0,
+        "pre_ping": True,
+        "poolclass": OwnQueuePool,
+    }
+    assert given.keys() == READERS.keys()
+    assert asdict(read(given)) == given
+    assert read(given).limit == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "poolclass"),
+    [
+        ("sqlalchemy.pool.QueuePool", QueuePool),
+        ("sqlalchemy.pool.NullPool", NullPool),
+        ("sqlalchemy.NullPool", NullPool),
+        ("tests.test_conf.OwnQueuePool", OwnQueuePool),
+        ("tests.test_conf.OwnNullPool", OwnNullPool),
+    ],
+)
+def test_a_dotted_path(path: str, poolclass: type) -> None:
+    assert read({"poolclass": path}).poolclass is poolclass
+
+
+@pytest.mark.parametrize("options", [DEFAULTS, UNPOOLED, read({"pool_size": 3})], ids=repr)
+def test_frozen(options: PoolOptions) -> None:
+    for field in fields(options):
+        with pytest.raises(FrozenInstanceError):
+            setattr(options, field.name, getattr(options, field.name))
+    with pytest.raises((AttributeError, TypeError)):
+        options.another = 1  # type: ignore[attr-defined]
+    assert hash(options) == hash(PoolOptions(**{f.name: getattr(options, f.name) for f in fields(options)}))
+
+
+def test_the_settings_may_change_later() -> None:
+    """They are read once."""
+    given = {"pool_size": 3}
+    options = read(given)
+    given["pool_size"] = 4
+    assert options.pool_size == 3
+    assert read({}) == DEFAULTS
+
+
+# --- what may not -----------------------------------------------------------------------------------------
+
+WHOLE = "a whole number"
+SECONDS = "a finite number of seconds from 0"
+SUBCLASS = "a subclass of sqlalchemy.pool.QueuePool or NullPool"
+
+BAD_VALUES: list[tuple[str, Any, str]] = [
+    ("pool_size", 0, f"{WHOLE} from 1"),
+    ("pool_size", -1, f"{WHOLE} from 1"),
+    ("pool_size", "5", f"{WHOLE} from 1"),
+    ("pool_size", 5.0, f"{WHOLE} from 1"),
+    ("pool_size", True, f"{WHOLE} from 1"),
+    ("pool_size", None, f"{WHOLE} from 1"),
+    ("max_overflow", -1, f"{WHOLE} from 0"),
+    ("max_overflow", 2.5, f"{WHOLE} from 0"),
+    ("max_overflow", False, f"{WHOLE} from 0"),
+    ("timeout", -0.5, SECONDS),
+    ("timeout", None, SECONDS),
+    ("timeout", math.inf, SECONDS),
+    ("timeout", math.nan, SECONDS),
+    ("timeout", "10", SECONDS),
+    ("timeout", True, SECONDS),
+    ("timeout", Fraction(1, 2), SECONDS),
+    ("recycle", 0, "at least one second, or -1 for never"),
+    ("recycle", -2, "-1 for never"),
+    ("recycle", 60.5, "-1 for never"),
+    ("recycle", "3600", "-1 for never"),
+    ("recycle", False, "-1 for never"),
+    ("ping_idle", -1, SECONDS),
+    ("ping_idle", None, SECONDS),
+    ("ping_idle", [30], SECONDS),
+    ("pre_ping", 1, "True or False"),
+    ("pre_ping", "yes", "True or False"),
+    ("pre_ping", None, "True or False"),
+    ("poolclass", None, SUBCLASS),
+    ("poolclass", object, SUBCLASS),
+    ("poolclass", QueuePool(lambda: None), SUBCLASS),  # type: ignore[arg-type]
+    ("poolclass", SingletonThreadPool, SUBCLASS),
+    ("poolclass", StaticPool, SUBCLASS),
+    ("poolclass", AssertionPool, SUBCLASS),
+    ("poolclass", "sqlalchemy.pool.StaticPool", SUBCLASS),
+    ("poolclass", "sqlalchemy.pool.SingletonThreadPool", SUBCLASS),
+    ("poolclass", "math.pi", SUBCLASS),
+    ("poolclass", AsyncAdaptedQueuePool, "AsyncAdaptedQueuePool is made for asyncio drivers"),
+    ("poolclass", "sqlalchemy.pool.AsyncAdaptedQueuePool", "is made for asyncio drivers"),
+    ("poolclass", "QueuePool", "a dotted path that can be imported"),
+    ("poolclass", "no.such.module.Pool", "a dotted path that can be imported (No module named 'no'"),
+    ("poolclass", "sqlalchemy.pool.QueuedPool", "a dotted path that can be imported"),
+    ("poolclass", "", "a dotted path that can be imported"),
+    ("poolclass", ".QueuePool", "a dotted path that can be imported"),
+    ("poolclass", "..QueuePool", "a dotted path that can be imported"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "cure"), BAD_VALUES, ids=lambda item: repr(item)[:40])
+def test_a_bad_value(key: str, value: object, cure: str) -> None:
+    """The message names the alias, the key, the value, and what would be right."""
+    with pytest.raises(ImproperlyConfigured) as caught:
+        PoolOptions.from_settings("reports", {"OPTIONS": {}, "POOL": {key: value}})
+    message = str(caught.value)
+    assert message.startswith(f"DATABASES['reports']: POOL[{key!r}] is {value!r}: {key!r} takes ")
+    assert cure in message
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("pool_sise", "pool_size"),
+        ("poolsize", "pool_size"),
+        ("POOL_SIZE", "pool_size"),
+        ("size", "pool_size"),
+        ("min_size", "pool_size"),
+        ("max_overflows", "max_overflow"),
+        ("MAX_OVERFLOW", "max_overflow"),
+        ("overflow", "max_overflow"),
+        ("max_size", "max_overflow"),
+        ("pool_timeout", "timeout"),
+        ("time_out", "timeout"),
+        ("pool_recycle", "recycle"),
+        ("max_lifetime", "recycle"),
+        ("CONN_MAX_AGE", "recycle"),
+        ("pool_pre_ping", "pre_ping"),
+        ("preping", "pre_ping"),
+        ("ping", "pre_ping"),
+        ("pingidle", "ping_idle"),
+        ("pool_class", "poolclass"),
+        ("class", "poolclass"),
+    ],
+)
+def test_an_unknown_key(key: str, nearest: str) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        PoolOptions.from_settings("reports", {"OPTIONS": {}, "POOL": {key: 3}})
+    assert str(caught.value).startswith(
+        f"DATABASES['reports']: POOL[{key!r}] is 3: unknown key; did you mean {nearest!r}?"
+    )
+
+
+@pytest.mark.parametrize("key", ["echo", "use_lifo", "reset_on_return", "xyz", ""])
+def test_an_unknown_key_like_no_other(key: str) -> None:
+    """No guess is better than a wild one."""
+    with pytest.raises(ImproperlyConfigured) as caught:
+        read({key: True})
+    assert str(caught.value) == (
+        f"DATABASES['default']: POOL[{key!r}] is True: unknown key; known are {', '.join(READERS)}"
+    )
+
+
+@pytest.mark.parametrize("key", [1, None, ("pool_size",)])
+def test_a_key_that_is_no_string(key: object) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        read({key: 3})
+    assert str(caught.value).startswith(f"DATABASES['default']: POOL[{key!r}] is 3: unknown key")
+
+
+@pytest.mark.parametrize("pool", [5, 0, 1, "on", [("pool_size", 5)], QueuePool, PoolOptions()], ids=repr)
+def test_no_dictionary(pool: object) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        read(pool)
+    assert str(caught.value) == (
+        f"DATABASES['default']: POOL is {pool!r}: use a dictionary of options, or False to switch pooling off"
+    )
+
+
+@pytest.mark.parametrize("pool", [True, False, None, {}, {"min_size": 2}])
+def test_djangos_own_pool_setting(pool: object) -> None:
+    """``OPTIONS["pool"]`` would make Celery close the pool at each task."""
+    with pytest.raises(ImproperlyConfigured) as caught:
+        PoolOptions.from_settings("reports", {"OPTIONS": {"pool": pool}, "POOL": {}})
+    assert str(caught.value) == (
+        f"DATABASES['reports']: OPTIONS['pool'] is {pool!r}: use DATABASES['reports']['POOL']"
+    )
+
+
+@pytest.mark.parametrize("poolclass", [NullPool, OwnNullPool, "sqlalchemy.pool.NullPool"])
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, value in asdict(DEFAULTS).items() if key != "poolclass"]
+)
+def test_an_option_that_would_do_nothing(poolclass: Any, key: str, value: object) -> None:
+    """Even where it is the default: whoever writes it believes in it."""
+    with pytest.raises(ImproperlyConfigured) as caught:
+        read({"poolclass": poolclass, key: value})
+    name = "OwnNullPool" if poolclass is OwnNullPool else "NullPool"
+    assert str(caught.value) == (
+        f"DATABASES['default']: POOL[{key!r}] is {value!r}: leave it out: {name} keeps no sessions"
+    )
+
+
+# --- through the backend ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ({"POOL": {"pool_sise": 3}}, "POOL['pool_sise'] is 3: unknown key; did you mean 'pool_size'?"),
+        ({"POOL": {"pool_size": 0}}, "POOL['pool_size'] is 0: 'pool_size' takes a whole number from 1"),
+        ({"POOL": "on"}, "POOL is 'on': use a dictionary of options, or False to switch pooling off"),
+        ({"OPTIONS": {"pool": True}}, "OPTIONS['pool'] is True: use "),
+    ],
+)
+def test_the_backend_refuses(make_alias: MakeAlias, entry: dict[str, Any], text: str) -> None:
+    """At once, before anything was opened."""
+    alias = make_alias(**entry)
+    try:
+        with pytest.raises(ImproperlyConfigured) as caught:
+            connections[alias]
+        assert str(caught.value).startswith(f"DATABASES[{alias!r}]: {text}")
+    finally:
+        connections.settings[alias].update(POOL={}, OPTIONS={})
+
+
+def test_the_backend_takes_the_options(make_alias: MakeAlias) -> None:
+    wrapper: Any = connections[make_alias(POOL={"pool_size": 2, "max_overflow": 1})]
+    assert wrapper.pool_options == PoolOptions(pool_size=2, max_overflow=1)
+    assert wrapper.pool.options is wrapper.pool_options
+
+
+def two_sessions(alias: str) -> list[int]:
+    """The server's numbers of two checkouts, one after the other."""
+    numbers: list[int] = []
+    for _ in range(2):
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT CONNECTION_ID()")
+            numbers.append(cursor.fetchone()[0])
+        connections[alias].close()
+    return numbers
+
+
+@pytest.mark.parametrize("poolclass", [OwnQueuePool, "tests.test_conf.OwnQueuePool"])
+def test_a_queue_pool_of_ones_own_is_used(
+    make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch, poolclass: object
+) -> None:
+    monkeypatch.setattr(OwnQueuePool, "checkouts", 0)
+    one, two = two_sessions(make_alias(POOL={"poolclass": poolclass}))
+    assert OwnQueuePool.checkouts == 2
+    assert one == two
+
+
+@pytest.mark.parametrize("poolclass", [OwnNullPool, "tests.test_conf.OwnNullPool"])
+def test_a_null_pool_of_ones_own_is_used(
+    make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch, poolclass: object
+) -> None:
+    monkeypatch.setattr(OwnNullPool, "checkouts", 0)
+    one, two = two_sessions(make_alias(POOL={"poolclass": poolclass}))
+    assert OwnNullPool.checkouts == 2
+    assert one != two
+
+
+@pytest.mark.parametrize(("pool", "kept"), [(None, True), (True, True), ({}, True), (False, False)])
+def test_switched_on_and_off(make_alias: MakeAlias, pool: object, kept: bool) -> None:
+    one, two = two_sessions(make_alias(POOL=pool))
+    assert (one == two) is kept
