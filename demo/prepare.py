@@ -15,11 +15,14 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "demo.settings")
     django.setup()
     call_command("migrate", verbosity=0)
-    _seed(range(1, samples.TICKETS + 1))
+    from demo.tickets.models import Ticket  # models want Django set up
+
+    if not Ticket.objects.exists():
+        _seed(range(1, samples.TICKETS + 1))
 
 
 def _seed(numbers: range) -> None:
-    from demo.tickets.models import Comment, Ticket  # models want Django set up
+    from demo.tickets.models import Comment, Ticket
 
     Ticket.objects.bulk_create(
         Ticket(

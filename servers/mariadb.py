@@ -270,7 +270,8 @@ class MariaDB:
         if done.returncode:
             # Half-made data would be taken for whole ones by the next start().
             shutil.rmtree(self._data, ignore_errors=True)
-            raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout[-4000:]}")
+            # It says why at first, and ends with advice that is always the same.
+            raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout[:4000]}")
 
     def _launch(self, command: Sequence[str]) -> None:
         """Start the server's process, and the guard that ends it should this process be killed."""

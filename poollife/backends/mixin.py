@@ -74,7 +74,6 @@ class PooledMixin(BaseDatabaseWrapper):
             freeze(settings["OPTIONS"]),
         )
 
-    @async_unsafe
     def ensure_connection(self) -> None:
         # In a child that no hook announced, the connection in here is the parent's.
         at_fork.ensure_process()

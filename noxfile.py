@@ -1,0 +1,41 @@
+"""The versions that poollife runs on. `nox -l` lists the cells; `nox` runs those whose Python is here.
+
+`make test` runs everything in one cell; here the tests that depend on versions run in the others.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "virtualenv"
+
+DJANGOS = {"3.11": ["5.2"], "3.12": ["5.2", "6.0", "6.1"], "3.13": ["5.2", "6.0", "6.1"]}
+#: The oldest mysqlclient that is supported goes with the older SQLAlchemy.
+DRIVERS = {"2.0": "mysqlclient==2.2.*", "2.1": "mysqlclient>=2.3"}
+CELLS = [
+    nox.param(python, django, sqlalchemy, id=f"django{django}-sqlalchemy{sqlalchemy}-python{python}")
+    for python, djangos in DJANGOS.items()
+    for django, sqlalchemy in product(djangos, DRIVERS)
+]
+TESTS = [
+    "tests/test_conf.py",
+    "tests/test_private_names.py",
+    "tests/test_composed.py",
+    "tests/test_law_1_forks.py",
+    "tests/test_law_1_sqlite.py",
+    "tests/test_law_2_requests.py",
+    "tests/test_law_3_cursors.py",
+]
+
+
+@nox.session
+@nox.parametrize("python,django,sqlalchemy", CELLS)
+def tests(session: nox.Session, django: str, sqlalchemy: str) -> None:
+    """Run the tests of one cell."""
+    session.install(
+        "-e", ".[dev,mysql]", f"Django=={django}.*", f"SQLAlchemy=={sqlalchemy}.*", DRIVERS[sqlalchemy]
+    )
+    session.run("python", "-m", "pytest", "-q", *(session.posargs or TESTS))

@@ -1,0 +1,1 @@
+"""``ENGINE = "poollife.backends.mysql_gis"``: GeoDjango on MySQL and MariaDB."""
