@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.base import base as wrapper
+from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
 
 from poollife.backends.creation import pooled_creation
@@ -74,13 +75,18 @@ class PooledMixin(BaseDatabaseWrapper):
             freeze(settings["OPTIONS"]),
         )
 
-    def ensure_connection(self) -> None:
-        # In a child that no hook announced, the connection in here is the parent's.
+    def close_if_health_check_failed(self) -> None:
+        """Look whether this may still be used. Django asks ahead of each cursor and each transaction."""
+        # In a child that no hook announced, the connection in here is the parent's. (This would be nearer in
+        # ensure_connection(), but Django's own tests put a stub below it that calls it.)
         at_fork.ensure_process()
-        if self.lease and self.lease.pool.disposed and self.autocommit and not self.in_atomic_block:
-            self._drop_lease("the database behind its alias has changed")
-            self.connection = None
-        super().ensure_connection()
+        if self.lease and not self.in_atomic_block:
+            if self.lease.pool.disposed and self.autocommit:
+                self._replace("the database behind its alias has changed")
+            elif self.health_check_enabled and not self.health_check_done and not self.is_usable():
+                # Django's close() would give it back, to be handed out next.
+                self._replace("it failed Django's health check")
+        super().close_if_health_check_failed()
 
     @async_unsafe
     def connect(self) -> None:
@@ -96,11 +102,12 @@ class PooledMixin(BaseDatabaseWrapper):
         pool = self.pool
         lease = pool.checkout(self)
         try:
-            if lease.fresh:
-                super().connect()
-                pool.initialised(lease)
-            else:
+            told = receivers()
+            if lease.initialised_with == told:
                 self._resume(lease)
+            else:
+                super().connect()
+                pool.initialised(lease, told)
         except BaseException:
             self._drop_lease("it could not be initialised")
             self.connection = None
@@ -148,6 +155,10 @@ class PooledMixin(BaseDatabaseWrapper):
             self.lease.discard(reason)
             self.lease = None
 
+    def _replace(self, reason: str) -> None:
+        self._drop_lease(reason)
+        self.connection = None
+
     def _resume(self, lease: Lease) -> None:
         """The part of ``BaseDatabaseWrapper.connect()`` that is about this wrapper and not the session.
 
@@ -172,6 +183,11 @@ class PooledMixin(BaseDatabaseWrapper):
         self.run_on_commit = []
         if self.autocommit:
             self.run_commit_hooks_on_set_autocommit_on = False
+
+
+def receivers() -> list[Any]:
+    """Who is told of new connections, and may set something in each: a new one has to be told of all."""
+    return [receiver[0] for receiver in connection_created.receivers]
 
 
 def freeze(value: Any) -> Any:

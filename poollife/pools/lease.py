@@ -93,13 +93,13 @@ class Lease:
         return time.monotonic() - self.since
 
     @property
-    def fresh(self) -> bool:
-        """Whether nobody has initialised the physical connection yet."""
-        return "initialised" not in self.handle.info
+    def initialised_with(self) -> Any:
+        """What the physical connection was initialised with; None: it was not yet."""
+        return self.handle.info.get("initialised_with")
 
-    def initialised(self) -> None:
+    def initialised(self, with_what: Any) -> None:
         """The physical connection now has the state that each borrower expects."""
-        self.handle.info["initialised"] = True
+        self.handle.info["initialised_with"] = with_what
         self.driver.at_rest()
 
     def give_back(self) -> None:

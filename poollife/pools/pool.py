@@ -136,12 +136,17 @@ class LeasePool:
         while not self.lost.empty():
             with suppress(queue.Empty):
                 self.checkin(self.lost.get_nowait())
-        if self.full:
+        if self.full or self.disposed:
             for lease in self.leases.copy():
                 # A dead thread's DatabaseWrapper is a reference cycle: until it is collected, ask the thread.
                 # A lease that has ended was on its way back when something from outside stopped that.
                 if lease.ended or not lease.thread.is_alive():
                     self.checkin(lease)
+
+    def leases_of_this_thread(self) -> list[Lease]:
+        """What the calling thread has."""
+        me = threading.current_thread()
+        return [lease for lease in self.leases.copy() if lease.thread is me]
 
     def abandon(self) -> None:
         """In a child: all of it is the parent's. No I/O, no locks."""
@@ -156,11 +161,14 @@ class LeasePool:
         fact: Fact = self._facts[name]
         return fact
 
-    def initialised(self, lease: Lease) -> None:
-        """A new session has the state that each borrower expects."""
+    def initialised(self, lease: Lease, with_what: Any) -> None:
+        """A session has the state that each borrower expects.
+
+        :param with_what: who took part in that. A checkout where they have changed initialises it anew.
+        """
         if self.recycle is None and self.options.pooled:
             self.recycle = self._default_recycle(lease)
-        lease.initialised()
+        lease.initialised(with_what)
 
     def _default_recycle(self, lease: Lease) -> float:
         # With the options, because init_command may set the session's own limit.

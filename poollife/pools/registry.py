@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import sys
 import threading
 
 from poollife.conf import PoolOptions
@@ -23,6 +25,7 @@ class Registry:
         self._pools: dict[PoolKey, LeasePool] = {}
         self._lock = threading.Lock()
         self._news: str | None = None
+        self._ends_with_process = False
 
     def pool(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
         """The pool of this key, made if there is none yet."""
@@ -35,19 +38,48 @@ class Registry:
                 pool = self._pools.get(key)
                 if pool is None:
                     pool = self._pools[key] = LeasePool(key, options, driver)
+                    self._end_with_process()
         return pool
 
     def pools(self) -> list[LeasePool]:
         """Those that a checkout may find now."""
         return list(self._pools.copy().values())
 
-    def dispose(self, alias: str, reason: str) -> None:
-        """Close this alias's pools; the next checkout starts a new one."""
+    def dispose(self, alias: str | None, reason: str) -> None:
+        """Close the pools of this alias, or of all; the next checkout starts a new one.
+
+        :param reason: for people.
+        """
         at_fork.ensure_process()
-        for pool in self.pools():
-            if pool.key.alias == alias:
-                self._pools.pop(pool.key, None)
+        for key in [pool.key for pool in self.pools() if alias in (None, pool.key.alias)]:
+            if pool := self._pools.pop(key, None):
                 pool.dispose(reason)
+
+    def give_back(self, alias: str | None) -> None:
+        """End the calling thread's leases of this alias, or of all, those in an atomic block excepted."""
+        at_fork.ensure_process()
+        for pool in live_pools.hold():
+            if alias in (None, pool.key.alias):
+                for lease in pool.leases_of_this_thread():
+                    lease.give_back()
+
+    def end(self) -> None:
+        """Say goodbye to the servers, as the process ends. What other living threads have is left alone."""
+        # Exit handlers are inherited: a child forgets here what is its parent's.
+        at_fork.ensure_process()
+        self._pools = {}
+        for pool in live_pools.hold():
+            pool.dispose("its process ends")
+            for lease in pool.leases_of_this_thread():
+                pool.checkin(lease)
+
+    def _end_with_process(self) -> None:
+        # The children of multiprocessing leave by os._exit(), which runs no atexit handler, and they drop the
+        # finalizers that they inherited: each needs one of its own.
+        if not self._ends_with_process:
+            self._ends_with_process = True
+            if util := sys.modules.get("multiprocessing.util"):
+                util.Finalize(None, self.end, exitpriority=0)
 
     def settle(self) -> None:
         """Before a fork. Leases may be out: nothing to wait for."""
@@ -60,6 +92,7 @@ class Registry:
         """In a child."""
         self._pools = {}
         self._lock = threading.Lock()
+        self._ends_with_process = False
         leases = [lease for pool in held for lease in pool.leases if not lease.returned]
         # Not logged here: a thread that no longer exists may have held the lock of the log's stream. A child
         # that asks for a connection does logging of its own anyway.
@@ -76,3 +109,4 @@ class Registry:
 
 registry = Registry()
 at_fork.join(registry)
+atexit.register(registry.end)
