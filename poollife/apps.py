@@ -4,7 +4,11 @@ from django.apps import AppConfig
 
 
 class PoollifeConfig(AppConfig):
-    """Nothing to set up: backends install what they need when they load."""
+    """Brings the system checks; backends install all else when they load."""
 
     name = "poollife"
     verbose_name = "Connection pools"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        import poollife.checks  # noqa: F401

@@ -22,4 +22,4 @@ def close_pool(alias: str | None = None) -> None:
     if alias is not None and alias not in connections:
         raise ConnectionDoesNotExist(f"The connection {alias!r} doesn't exist.")
     registry.give_back(alias)
-    registry.dispose(alias, "close_pool() was called")
+    registry.drain(alias, "close_pool() was called")

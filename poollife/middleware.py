@@ -9,6 +9,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
+from poollife.checks import read_options
 from poollife.pools.work import Work, working
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
@@ -26,6 +27,8 @@ class PoolMiddleware:
     async_capable = True
 
     def __init__(self, get_response: GetResponse) -> None:
+        # A web server runs no system checks, and a mistake in POOL must not wait for the first request.
+        read_options()
         self.get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
@@ -40,8 +43,7 @@ class PoolMiddleware:
             except BaseException:
                 work.give_back()
                 raise
-        if not must_stream(response, work):
-            work.give_back()
+        end_of(response, work)()
         return response
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
@@ -53,21 +55,21 @@ class PoolMiddleware:
                 # Cancelled, maybe in the middle of a borrowing: queue behind it.
                 await sync_to_async(work.give_back)()
                 raise
-        if work.leases and not must_stream(response, work):
-            await sync_to_async(work.give_back)()
+        if work.leases:
+            await sync_to_async(end_of(response, work))()
         return response
 
 
-def must_stream(response: HttpResponseBase, work: Work) -> bool:
-    """Whether the body reads from a cursor; if so, its end gives back."""
+def end_of(response: HttpResponseBase, work: Work) -> Callable[[], None]:
+    """What gives back now. Where the body reads from a cursor, its end gives back the rest."""
     if not (isinstance(response, StreamingHttpResponse) and work.has_open_cursors()):
-        return False
+        return work.give_back
     content: Any = response.streaming_content
     response.streaming_content = AsyncBody(content, work) if response.is_async else Body(content, work)
     # Should the client leave: ahead of the view's own close(), which would read the rest of the result to
     # free its cursor. (A private name of Django's, pinned by tests/test_private_names.py.)
     response._resource_closers.insert(0, work.give_back_unread)  # type: ignore[attr-defined]
-    return True
+    return work.give_back_idle
 
 
 class Body:

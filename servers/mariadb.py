@@ -117,6 +117,8 @@ class MariaDB:
         self.certificates = certificates
         self.options = tuple(options)
         self._data = self.folder / "data"
+        # Of its own: a server that starts removes all temporary tables that it finds, other servers' too.
+        self._scratch = self.folder / "tmp"
         self._log = self.folder / "server.log"
         self._server: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -146,6 +148,7 @@ class MariaDB:
         self._owner = os.getpid()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            self._scratch.mkdir(exist_ok=True)
             command = self._command()
             if not self._data.exists():
                 self._initialise()
@@ -257,6 +260,7 @@ class MariaDB:
                 "--no-defaults",
                 *_as_root(),
                 f"--datadir={self._data}",
+                f"--tmpdir={self._scratch}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--force",  # without asking the DNS for this machine's name
@@ -306,6 +310,7 @@ class MariaDB:
             f"--datadir={self._data}",
             f"--socket={self.socket}",
             f"--pid-file={self.folder / 'server.pid'}",
+            f"--tmpdir={self._scratch}",
             f"--bind-address={self.host}",
             f"--port={self.port}",
             f"--init-file={users}",

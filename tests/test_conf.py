@@ -319,12 +319,14 @@ def test_an_option_that_would_do_nothing(poolclass: Any, key: str, value: object
     ],
 )
 def test_the_backend_refuses(make_alias: MakeAlias, entry: dict[str, Any], text: str) -> None:
-    """At once, before anything was opened."""
+    """Before anything was opened, and each time. (tests/test_checks.py has what says so earlier.)"""
     alias = make_alias(**entry)
     try:
-        with pytest.raises(ImproperlyConfigured) as caught:
-            connections[alias]
-        assert str(caught.value).startswith(f"DATABASES[{alias!r}]: {text}")
+        for _ in range(2):
+            with pytest.raises(ImproperlyConfigured) as caught:
+                connections[alias].ensure_connection()
+            assert str(caught.value).startswith(f"DATABASES[{alias!r}]: {text}")
+            assert connections[alias].connection is None
     finally:
         connections.settings[alias].update(POOL={}, OPTIONS={})
 

@@ -35,6 +35,8 @@ def needs() -> list[Need]:
     """
     return [
         Need("MariaDB's server", has_server, ["mariadb-server-core", "mariadb-client-core"]),
+        # Django clones test databases with them, for `test --parallel`.
+        Need("MariaDB's client programs", has_client_programs, ["mariadb-client"]),
         Need("pkg-config", lambda: has_program("pkg-config"), ["pkg-config"]),
         Need("the headers of MariaDB's or MySQL's client library", has_client_headers, ["libmariadb-dev"]),
         Need("a C compiler", has_compiler, ["gcc", "libc6-dev"]),
@@ -53,6 +55,11 @@ def has_program(name: str) -> bool:
 def has_server() -> bool:
     """The server, and the script that makes its system tables."""
     return has_program("mariadbd") and has_program("mariadb-install-db")
+
+
+def has_client_programs() -> bool:
+    """Under the names that Django calls."""
+    return has_program("mysqldump") and has_program("mysql")
 
 
 def has_client_headers() -> bool:

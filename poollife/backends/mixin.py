@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.base import base as wrapper
 from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
+from django.utils.functional import cached_property
 
 from poollife.backends.creation import pooled_creation
 from poollife.conf import UNPOOLED, PoolOptions
@@ -44,11 +44,19 @@ class PooledMixin(BaseDatabaseWrapper):
         if hasattr(cls, "creation_class"):  # not yet, where the mixin is itself subclassed
             cls.creation_class = pooled_creation(cls.creation_class)  # type: ignore[arg-type]  # a class is hashable
 
-    def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
-        super().__init__(settings_dict, alias)
-        options = PoolOptions.from_settings(alias, settings_dict)
+    @cached_property
+    def pool_options(self) -> PoolOptions:
+        """What ``POOL`` says, read by the first checkout.
+
+        Not when Django makes the wrapper: the import of a model does that, and then no system check would get
+        to name the mistake.
+
+        :raises ImproperlyConfigured: names the alias, the key, the value and the nearest right key.
+        """
         # A pool of connections to no database in particular would be shared by aliases on different servers.
-        self.pool_options = UNPOOLED if alias == wrapper.NO_DB_ALIAS else options
+        if self.alias == wrapper.NO_DB_ALIAS:
+            return UNPOOLED
+        return PoolOptions.from_settings(self.alias, self.settings_dict)
 
     @property
     def poolable(self) -> bool:
@@ -121,7 +129,10 @@ class PooledMixin(BaseDatabaseWrapper):
         """Open and guard a physical connection, as the backend below opens it."""
         params, pid = self.get_connection_params(), getpid()
         with at_fork.gate.handshake(self.driver.peers(params)):
-            return self.driver.adopt(super().get_new_connection(params), pid)
+            connection = self.driver.adopt(super().get_new_connection(params), pid)
+        # Whoever was asked for a password may have forked.
+        self.driver.unwrap(connection).check_process()
+        return connection
 
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open, whose owner (a TestCase, say) ends it."""

@@ -162,6 +162,7 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
 
     def answers(self) -> bool:
         """Ask the server: one round trip."""
+        self.check_process()
         try:
             super().ping()
         except MySQLdb.Error:

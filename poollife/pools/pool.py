@@ -31,7 +31,7 @@ LONGEST_LIFE = 3600.0
 RECLAIM_INTERVAL = 0.25
 #: What each server answered when it was asked how long it keeps idle sessions.
 _idle_limits: dict[tuple[Any, ...], float | None] = {}
-#: Every pool that may still have leases out, the disposed ones too.
+#: Every pool that may still have leases out, the drained ones too.
 live_pools: WeakRegistry[LeasePool] = WeakRegistry()
 
 
@@ -59,7 +59,10 @@ class LeasePool:
         self.leases: set[Lease] = set()
         #: Leases whose borrower is gone. Put there by finalizers, for which SimpleQueue is made.
         self.lost: queue.SimpleQueue[Lease] = queue.SimpleQueue()
-        self.disposed: str | None = None
+        #: Why no session is kept any more, if so; for people.
+        self.closed_because: str | None = None
+        #: Whether what is out must not be used any more either.
+        self.disposed = False
         self.opened = 0
         self.closed = 0
         self.checkouts = 0
@@ -125,8 +128,13 @@ class LeasePool:
         self._take_back(lease, reason)
 
     def dispose(self, reason: str) -> None:
+        """Drain it, because the database behind its alias has changed: borrowers get another connection."""
+        self.disposed = True
+        self.drain(reason)
+
+    def drain(self, reason: str) -> None:
         """End the idle sessions now, and each borrowed one when it comes back."""
-        self.disposed = reason
+        self.closed_because = reason
         self.reclaim()
         logger.info("Pool %r is closed: %s", self.key.alias, reason)
         self._dispose_idle()
@@ -136,7 +144,7 @@ class LeasePool:
         while not self.lost.empty():
             with suppress(queue.Empty):
                 self.checkin(self.lost.get_nowait())
-        if self.full or self.disposed:
+        if self.full or self.closed_because:
             for lease in self.leases.copy():
                 # A dead thread's DatabaseWrapper is a reference cycle: until it is collected, ask the thread.
                 # A lease that has ended was on its way back when something from outside stopped that.
@@ -257,7 +265,7 @@ class LeasePool:
             if lease.ended:
                 reason = "its return was interrupted"
             lease.end()
-            reason = reason or self.disposed or self._clean(lease.driver)
+            reason = reason or self.closed_because or self._clean(lease.driver)
             if reason:
                 logger.info("Pool %r closes a session: %s", self.key.alias, reason)
                 self._close(lease)
@@ -298,8 +306,8 @@ class LeasePool:
             lease.handle.invalidate()
 
     def _dispose_idle(self) -> None:
-        # Asked again after each return: that may have been under way while dispose() looked.
-        if self.disposed:
+        # Asked again after each return: that may have been under way while drain() looked.
+        if self.closed_because:
             self._sessions.dispose()
 
     def _timeout(self) -> PoolTimeout:

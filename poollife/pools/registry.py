@@ -45,15 +45,26 @@ class Registry:
         """Those that a checkout may find now."""
         return list(self._pools.copy().values())
 
-    def dispose(self, alias: str | None, reason: str) -> None:
-        """Close the pools of this alias, or of all; the next checkout starts a new one.
+    def dispose(self, alias: str, reason: str) -> None:
+        """Close this alias's pools because its database has changed; the next checkout starts a new one.
 
         :param reason: for people.
         """
+        for pool in self._remove(alias):
+            pool.dispose(reason)
+
+    def drain(self, alias: str | None, reason: str) -> None:
+        """Close this alias's pools, or all, but leave to borrowers what they have.
+
+        :param reason: for people.
+        """
+        for pool in self._remove(alias):
+            pool.drain(reason)
+
+    def _remove(self, alias: str | None) -> list[LeasePool]:
         at_fork.ensure_process()
-        for key in [pool.key for pool in self.pools() if alias in (None, pool.key.alias)]:
-            if pool := self._pools.pop(key, None):
-                pool.dispose(reason)
+        keys = [pool.key for pool in self.pools() if alias in (None, pool.key.alias)]
+        return [pool for key in keys if (pool := self._pools.pop(key, None))]
 
     def give_back(self, alias: str | None) -> None:
         """End the calling thread's leases of this alias, or of all, those in an atomic block excepted."""
@@ -69,7 +80,7 @@ class Registry:
         at_fork.ensure_process()
         self._pools = {}
         for pool in live_pools.hold():
-            pool.dispose("its process ends")
+            pool.drain("its process ends")
             for lease in pool.leases_of_this_thread():
                 pool.checkin(lease)
 

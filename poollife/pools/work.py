@@ -36,8 +36,14 @@ class Work:
         for lease in self._leases_of_this_thread():
             lease.give_back()
 
+    def give_back_idle(self) -> None:
+        """The same for those that nothing is read from."""
+        for lease in self._leases_of_this_thread():
+            if not lease.cursors:
+                lease.give_back()
+
     def give_back_unread(self) -> None:
-        """The same for connections with results that nobody will read any more."""
+        """The same for those with results that nobody will read any more."""
         for lease in self._leases_of_this_thread():
             if lease.driver.unfit():
                 lease.give_back()

@@ -1,0 +1,267 @@
+"""System checks: ``manage.py check`` names a bad setting, and the cure. None of them opens a connection.
+
+Registered by the app, and by whatever loads one of the backends: so a missing app can be told, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from django.apps import apps
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.utils import load_backend
+from django.utils.module_loading import import_string
+
+from poollife.conf import READERS, PoolOptions
+
+TAG = "poollife"
+MIDDLEWARE = "poollife.middleware.PoolMiddleware"
+#: gunicorn's own ``timeout``, where nothing else is said.
+WORKER_TIMEOUT = 30.0
+#: Where other packages for pooling have their options: in ``DATABASES[alias]``, and beside ``DATABASES``.
+FOREIGN_KEYS = {"POOL_OPTIONS", "SA_POOL_KEY", *(key.upper() for key in READERS)}
+FOREIGN_SETTINGS = ("DATABASE_POOL_ARGS", "DATABASE_POOL_CLASS", "MYSQLPOOL_ARGUMENTS", "MYSQLPOOL_BACKEND")
+#: What no driver knows; "timeout" is one of sqlite3's.
+NOT_FOR_DRIVERS = READERS.keys() - {"timeout"}
+
+
+class Database(NamedTuple):
+    """An entry of ``DATABASES`` whose ENGINE is one of poollife's, or made from one."""
+
+    alias: str
+    entry: dict[str, Any]
+
+    @property
+    def options(self) -> PoolOptions:
+        """:raises ImproperlyConfigured: says what is wrong with POOL."""
+        return PoolOptions.from_settings(self.alias, self.entry)
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """What POOL says, where it says anything."""
+        pool = self.entry.get("POOL")
+        return pool if isinstance(pool, Mapping) else {}
+
+    @property
+    def place(self) -> str:
+        return f"DATABASES[{self.alias!r}]"
+
+
+def databases() -> list[Database]:
+    """Those that poollife's backends serve."""
+    return [
+        Database(alias, entry) for alias, entry in connections.settings.items() if is_ours(entry["ENGINE"])
+    ]
+
+
+def is_ours(engine: str) -> bool:
+    """Whether this ENGINE pools, composed ones included."""
+    from poollife.backends.mixin import PooledMixin  # which registers these checks
+
+    try:
+        wrapper = load_backend(engine).DatabaseWrapper
+    except (ImportError, ImproperlyConfigured):
+        return False  # Django says so itself
+    return issubclass(wrapper, PooledMixin)
+
+
+def read_options() -> None:
+    """Read POOL of all databases, for programs that start without system checks.
+
+    :raises ImproperlyConfigured: says what is wrong with it.
+    """
+    for database in databases():
+        _ = database.options
+
+
+@register(TAG, Tags.database)
+def check_databases(**_: Any) -> list[CheckMessage]:
+    """Each entry of ``DATABASES``, by itself and beside the others."""
+    ours = databases()
+    issues = [issue for database in ours for issue in _of_one(database)]
+    return [*issues, *_of_several(ours), *_of_others({database.alias for database in ours})]
+
+
+@register(TAG)
+def check_project(**_: Any) -> list[CheckMessage]:
+    """What belongs to a pooled ENGINE elsewhere in the settings."""
+    if not (ours := databases()):
+        return []
+    return [*_of_the_app(), *_of_the_middleware(), *_of_predecessors(ours)]
+
+
+def _of_one(database: Database) -> Iterator[CheckMessage]:
+    yield from _of_django(database)
+    try:
+        options = database.options
+    except ImproperlyConfigured as error:
+        if "pool" in database.entry["OPTIONS"]:
+            hint = 'OPTIONS goes to the driver; POOL stands beside it: "POOL": {"pool_size": 5}.'
+            yield checks.Error(str(error), hint=hint, id="poollife.E002")
+        else:
+            hint = "Correct it or leave it out: each option has a default."
+            yield checks.Error(str(error), hint=hint, id="poollife.E001")
+        return
+    if options.pooled:
+        yield from _of_options(database, options)
+
+
+def _of_django(database: Database) -> Iterator[CheckMessage]:
+    """Django's own keys, beside a pooled ENGINE."""
+    place, entry = database.place, database.entry
+    if entry["CONN_MAX_AGE"] != 0:
+        yield checks.Error(
+            f"{place}: CONN_MAX_AGE is {entry['CONN_MAX_AGE']!r}: a thread that is done "
+            f"would keep its connection, and the pool would run dry.",
+            hint="Leave it out (dj-database-url: conn_max_age=0). POOL['recycle'] is a session's age.",
+            id="poollife.E003",
+        )
+    if strays := sorted(NOT_FOR_DRIVERS & entry["OPTIONS"].keys()):
+        yield checks.Error(
+            f"{place}: OPTIONS has {_list(strays)}: OPTIONS goes to the driver, which does not know it.",
+            hint=f"Move it to {place}['POOL'].",
+            id="poollife.E004",
+        )
+    if entry["CONN_HEALTH_CHECKS"]:
+        yield checks.Warning(
+            f"{place}: CONN_HEALTH_CHECKS adds nothing to what each checkout does.",
+            hint="Leave it out: a checkout looks at the socket, and with POOL['pre_ping'] asks the server.",
+            id="poollife.W005",
+        )
+    if entry["ATOMIC_REQUESTS"]:
+        yield checks.Info(
+            f"{place}: ATOMIC_REQUESTS borrows a connection for every request, from start to end, even "
+            f"for one that makes no query.",
+            hint="Put transaction.atomic on views that write, or transaction.non_atomic_requests on those "
+            "that make no query. If every request writes anyway, silence this.",
+            id="poollife.I001",
+        )
+
+
+def _of_options(database: Database, options: PoolOptions) -> Iterator[CheckMessage]:
+    """Options that are right each by itself."""
+    place, given = database.place, database.given
+    if options.pre_ping and "ping_idle" in given:
+        yield checks.Warning(
+            f"{place}: POOL['ping_idle'] does nothing beside POOL['pre_ping'], which pings at each checkout.",
+            hint="Leave one of the two out; ping_idle costs no round trip while sessions are in use.",
+            id="poollife.W006",
+        )
+    elif "ping_idle" in given and 0 < (options.recycle or 0) <= options.ping_idle:
+        yield checks.Warning(
+            f"{place}: POOL['ping_idle'] is {options.ping_idle:g}: it never comes to that, because a "
+            f"session is replaced after POOL['recycle'], {options.recycle} seconds.",
+            hint="Give a ping_idle below recycle, or leave it out.",
+            id="poollife.W007",
+        )
+    if options.timeout >= WORKER_TIMEOUT:
+        yield checks.Warning(
+            f"{place}: POOL['timeout'] is {options.timeout:g}: gunicorn kills a worker that has waited for "
+            f"{WORKER_TIMEOUT:g} seconds before the pool can say why.",
+            hint="Stay well below the timeout of the server in front; the default is 10 seconds.",
+            id="poollife.W008",
+        )
+    if given and not _is_poolable(database.alias):
+        yield checks.Warning(
+            f"{place}: POOL does nothing for a database in memory, which lives as long as its connection.",
+            hint="Leave POOL out, or give NAME the path of a file.",
+            id="poollife.W009",
+        )
+
+
+def _is_poolable(alias: str) -> bool:
+    wrapper: Any = connections[alias]
+    return bool(wrapper.poolable)
+
+
+def _of_several(ours: list[Database]) -> Iterator[CheckMessage]:
+    """Aliases that lead to the same database."""
+    first: dict[tuple[str, ...], Database] = {}
+    for database in ours:
+        key = tuple(str(database.entry[part]) for part in ("HOST", "PORT", "NAME", "USER"))
+        other = first.setdefault(key, database)
+        if database.entry.get("POOL") != other.entry.get("POOL"):
+            yield checks.Warning(
+                f"{other.place} and {database.place} are the same database, but their POOL differs.",
+                hint="Each alias has a pool of its own, and both count against the server's max_connections. "
+                "Give both the same POOL, or use one alias.",
+                id="poollife.W010",
+            )
+
+
+def _of_others(ours: set[str]) -> Iterator[CheckMessage]:
+    """POOL beside an ENGINE that does not read it."""
+    for alias, entry in connections.settings.items():
+        if "POOL" in entry and alias not in ours:
+            yield checks.Warning(
+                f"DATABASES[{alias!r}]: POOL does nothing: ENGINE {entry['ENGINE']!r} does not pool.",
+                hint='Use one that does, such as "poollife.backends.mysql", or leave POOL out.',
+                id="poollife.W004",
+            )
+
+
+def _of_the_app() -> Iterator[CheckMessage]:
+    if not apps.is_installed("poollife"):
+        yield checks.Warning(
+            "DATABASES has an ENGINE of poollife's, but INSTALLED_APPS has no poollife.",
+            hint='INSTALLED_APPS = ["poollife", ...]',
+            id="poollife.W001",
+        )
+
+
+def _of_the_middleware() -> Iterator[CheckMessage]:
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return  # a program without requests
+    places = [number for number, path in enumerate(settings.MIDDLEWARE) if _is_pool_middleware(path)]
+    if not places:
+        yield checks.Warning(
+            f"MIDDLEWARE has no {MIDDLEWARE}: a connection is held until the response has been sent, however "
+            f"slow the client is.",
+            hint=f'MIDDLEWARE = ["{MIDDLEWARE}", ...]',
+            id="poollife.W002",
+        )
+    elif places[0] != 0:
+        yield checks.Warning(
+            f"{settings.MIDDLEWARE[0]} stands before {MIDDLEWARE}: what it borrows is not given back with "
+            f"the response.",
+            hint="Put PoolMiddleware first. If those before it make no queries, silence this.",
+            id="poollife.W003",
+        )
+
+
+def _is_pool_middleware(path: str) -> bool:
+    if path == MIDDLEWARE:
+        return True
+    from poollife.middleware import PoolMiddleware  # which reads options from here
+
+    try:
+        found = import_string(path)
+    except ImportError:
+        return False  # Django says so itself
+    return isinstance(found, type) and issubclass(found, PoolMiddleware)
+
+
+def _of_predecessors(ours: list[Database]) -> Iterator[CheckMessage]:
+    """Settings of other packages, which were understood before the ENGINE was changed."""
+    strays = [
+        f"{database.place}[{key!r}]"
+        for database in ours
+        for key in database.entry
+        if key != "POOL" and key.upper() in FOREIGN_KEYS
+    ]
+    strays += [name for name in FOREIGN_SETTINGS if hasattr(settings, name)]
+    for stray in strays:
+        yield checks.Warning(
+            f"{stray} does nothing: poollife reads only POOL in each entry of DATABASES.",
+            hint='Move it there, with names in lower case: "POOL": {"pool_size": 5, "max_overflow": 10}.',
+            id="poollife.W011",
+        )
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
