@@ -1,0 +1,1 @@
+"""A site that queries when it is imported, in gunicorn's master, and whose views fork."""

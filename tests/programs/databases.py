@@ -1,0 +1,36 @@
+"""Django for the programs, and the few questions that they ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django
+from django.conf import settings
+from django.db import connections
+
+
+def set_up(databases: dict[str, dict[str, Any]], **more: Any) -> None:
+    """Configure Django with these databases."""
+    settings.configure(
+        DATABASES=databases, INSTALLED_APPS=["poollife"], SECRET_KEY="tests", USE_TZ=True, **more
+    )
+    django.setup()
+
+
+def ask(sql: str, *parameters: Any, using: str = "default") -> Any:
+    """The first column of the first row."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, parameters or None)
+        return cursor.fetchone()[0]
+
+
+def session(using: str = "default") -> int:
+    """The server's number for the session of this thread."""
+    number: int = ask("SELECT CONNECTION_ID()", using=using)
+    return number
+
+
+def change(sql: str, *parameters: Any, using: str = "default") -> None:
+    """Run a statement that has no result."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, parameters or None)

@@ -1,0 +1,1 @@
+"""A small Django site that real web servers run for the tests."""
