@@ -110,12 +110,12 @@ class PooledMixin(BaseDatabaseWrapper):
         pool = self.pool
         lease = pool.checkout(self)
         try:
-            told = receivers()
-            if lease.initialised_with == told:
+            state = self._session_state()
+            if lease.initialised_with == state:
                 self._resume(lease)
             else:
                 super().connect()
-                pool.initialised(lease, told)
+                pool.initialised(lease, state)
         except BaseException:
             self._drop_lease("it could not be initialised")
             self.connection = None
@@ -166,6 +166,15 @@ class PooledMixin(BaseDatabaseWrapper):
             self.lease.discard(reason)
             self.lease = None
 
+    def _session_state(self) -> list[Any]:
+        """What decides on the state of a session, beside what its pool's key has.
+
+        Receivers may set something in each new session: one that came later has to be told of the old ones.
+        """
+        settings = self.settings_dict
+        receivers = [receiver[0] for receiver in connection_created.receivers]
+        return [settings["AUTOCOMMIT"], settings["TIME_ZONE"], *receivers]
+
     def _replace(self, reason: str) -> None:
         self._drop_lease(reason)
         self.connection = None
@@ -194,11 +203,6 @@ class PooledMixin(BaseDatabaseWrapper):
         self.run_on_commit = []
         if self.autocommit:
             self.run_commit_hooks_on_set_autocommit_on = False
-
-
-def receivers() -> list[Any]:
-    """Who is told of new connections, and may set something in each: a new one has to be told of all."""
-    return [receiver[0] for receiver in connection_created.receivers]
 
 
 def freeze(value: Any) -> Any:

@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,14 +41,6 @@ class Participant(Protocol):
         """In the child: give up what is held, without any I/O on it and without its locks. Idempotent."""
 
 
-@dataclass(slots=True)
-class Handshake:
-    """One connection being opened by one thread."""
-
-    #: Where it may lead; see ``leads_to``.
-    peers: set[Any]
-
-
 class Gate:
     """Lets forks and handshakes wait for each other.
 
@@ -58,11 +50,12 @@ class Gate:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._handshakes: dict[int, Handshake] = {}
+        #: Where they may lead, by thread; see ``leads_to``.
+        self._handshakes: dict[int, Set[Any]] = {}
         self._forking: set[int] = set()
 
     @contextmanager
-    def handshake(self, peers: set[Any]) -> Iterator[None]:
+    def handshake(self, peers: Set[Any]) -> Iterator[None]:
         """Open a connection inside this.
 
         :param peers: the server's addresses; see ``leads_to``.
@@ -70,14 +63,19 @@ class Gate:
         me, pid = threading.get_ident(), getpid()
         with self._changed:
             self._wait()
-            self._handshakes[me] = Handshake(peers)
+            # One may be inside another: a password that is kept in a database.
+            outer = self._handshakes.get(me)
+            self._handshakes[me] = peers | (outer or set())
         try:
             yield
         finally:
             # In a child forked in here the condition may be held by a thread that no longer exists.
             if getpid() == pid:
                 with self._changed:
-                    self._handshakes.pop(me, None)
+                    if outer is None:
+                        del self._handshakes[me]
+                    else:
+                        self._handshakes[me] = outer
                     self._changed.notify_all()
 
     @property
@@ -90,16 +88,16 @@ class Gate:
         with self._changed:
             self._wait()
 
-    def close(self) -> list[Handshake]:
+    def close(self) -> set[Any]:
         """Let no handshake begin, and wait for those in flight: the forking thread's own excepted.
 
-        :returns: those that took longer than ``PATIENCE``.
+        :returns: where those lead that took longer than ``PATIENCE``.
         """
         me = threading.get_ident()
         with self._changed:
             self._forking.add(me)
             self._changed.wait_for(lambda: not self._others(me), timeout=PATIENCE)
-            return self._others(me)
+            return {peer for peers in self._others(me) for peer in peers}
 
     def open(self) -> None:
         with self._changed:
@@ -110,8 +108,8 @@ class Gate:
         me = threading.get_ident()
         self._changed.wait_for(lambda: not self._forking - {me})
 
-    def _others(self, me: int) -> list[Handshake]:
-        return [handshake for thread, handshake in self._handshakes.items() if thread != me]
+    def _others(self, me: int) -> list[Set[Any]]:
+        return [peers for thread, peers in self._handshakes.items() if thread != me]
 
 
 @dataclass(slots=True)
@@ -131,16 +129,16 @@ class AtFork:
         self.gate = Gate()
         self._participants: list[Participant] = []
         self._held: dict[int, Held] = {}
+        self._entering: dict[int, threading.RLock] = {}
 
     def join(self, participant: Participant) -> None:
         """Take part in every fork from now on; the child abandons in the order of joining."""
         self._participants.append(participant)
 
     def before(self) -> None:
-        unfinished = self.gate.close()
+        peers = self.gate.close()
         for participant in self._participants:
             participant.settle()
-        peers = {peer for handshake in unfinished for peer in handshake.peers}
         self._held[threading.get_ident()] = Held(self._hold(), peers)
 
     def after_in_parent(self) -> None:
@@ -159,10 +157,14 @@ class AtFork:
         return [(participant, participant.hold()) for participant in self._participants]
 
     def _enter_child(self, held: Held) -> None:
-        # Idempotent: uWSGI may run a hook of its own after this one.
-        if self.pid == getpid():
-            return
-        self.pid = getpid()
+        # Where no hook ran, two threads may come here at once. Locks of before may be held by lost threads.
+        with self._entering.setdefault(getpid(), threading.RLock()):
+            # Idempotent: uWSGI may run a hook of its own after this one.
+            if self.pid != getpid():
+                self._abandon(held)
+                self.pid = getpid()
+
+    def _abandon(self, held: Held) -> None:
         self.gate = Gate()
         # And what there is now: other people's hooks may have opened something after ours had looked.
         for participant, references in [*held.references, *self._hold()]:

@@ -104,9 +104,11 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
 
     def cursor(self, cursorclass: type | None = None) -> Any:
         self.check_process()
-        if self.lease is None:
+        if self.idle:
             raise self.InterfaceError(IDLE)
-        return leased(cursorclass or self.cursorclass)(self)
+        cursorclass = cursorclass or self.cursorclass
+        # Nobody's yet while it is being opened: listeners of SQLAlchemy's may query then.
+        return leased(cursorclass)(self) if self.lease else cursorclass(self)
 
     def close(self) -> None:
         """End the session; in a foreign process only let go of it."""

@@ -104,9 +104,10 @@ class GuardedConnection(Guarded, sqlite3.Connection):
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         self.check_process()
-        if self.lease is None:
+        if self.idle:
             raise self.InterfaceError(IDLE)
-        return super().cursor(leased(marked(factory)))
+        factory = marked(factory)
+        return super().cursor(leased(factory) if self.lease else factory)
 
     def enter(self) -> None:
         """Wait for a fork under way, unless that waits for this thread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
@@ -21,6 +22,10 @@ class Borrower(Protocol):
     """Django's side of a lease: a DatabaseWrapper."""
 
     lease: Lease | None
+
+    @property
+    def allow_thread_sharing(self) -> bool:
+        """Whether other threads than that which borrowed may be using it."""
 
     def open_connection(self) -> Any:
         """Open and guard a physical connection."""
@@ -91,6 +96,19 @@ class Lease:
     def age(self) -> float:
         """Seconds since the checkout."""
         return time.monotonic() - self.since
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether nobody is left to end it: its thread is gone, and its borrower is not shared with others.
+
+        That a borrower is gone is told by itself, but as a DatabaseWrapper is a reference cycle, maybe late.
+        """
+        # is_alive() of a thread that threading did not start is true for ever, but its frames are gone; the
+        # ident alone may have been given to another thread.
+        if self.thread.is_alive() and self.thread.ident in sys._current_frames():
+            return False
+        borrower = self._borrower()
+        return borrower is None or not borrower.allow_thread_sharing
 
     @property
     def initialised_with(self) -> Any:

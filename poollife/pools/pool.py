@@ -68,7 +68,8 @@ class LeasePool:
         self.checkouts = 0
         #: Seconds after which a session is replaced; None until the server was asked.
         self.recycle: float | None = options.recycle
-        self._lock = threading.Lock()
+        # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
+        self._lock = threading.RLock()
         self._facts: dict[str, Any] = {}
         self._opening = threading.local()
         self._sessions = self._make_sessions()
@@ -146,9 +147,8 @@ class LeasePool:
                 self.checkin(self.lost.get_nowait())
         if self.full or self.closed_because:
             for lease in self.leases.copy():
-                # A dead thread's DatabaseWrapper is a reference cycle: until it is collected, ask the thread.
-                # A lease that has ended was on its way back when something from outside stopped that.
-                if lease.ended or not lease.thread.is_alive():
+                # One that has ended was on its way back when something from outside stopped that.
+                if lease.ended or lease.orphaned:
                     self.checkin(lease)
 
     def leases_of_this_thread(self) -> list[Lease]:

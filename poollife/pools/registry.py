@@ -78,6 +78,8 @@ class Registry:
         """Say goodbye to the servers, as the process ends. What other living threads have is left alone."""
         # Exit handlers are inherited: a child forgets here what is its parent's.
         at_fork.ensure_process()
+        # First, so that wrappers know: an exit handler that runs after this one may query.
+        self.give_back(None)
         self._pools = {}
         for pool in live_pools.hold():
             pool.drain("its process ends")
