@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
-from django.core.checks import CheckMessage, Tags, register
+from django.core.checks import CheckMessage, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.utils import load_backend
@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 
 from poollife.conf import READERS, PoolOptions
 
+#: Not Django's "database": `manage.py check` of newer versions leaves those out where no alias is named.
 TAG = "poollife"
 MIDDLEWARE = "poollife.middleware.PoolMiddleware"
 #: gunicorn's own ``timeout``, where nothing else is said.
@@ -79,7 +80,7 @@ def read_options() -> None:
         _ = database.options
 
 
-@register(TAG, Tags.database)
+@register(TAG)
 def check_databases(**_: Any) -> list[CheckMessage]:
     """Each entry of ``DATABASES``, by itself and beside the others."""
     ours = databases()

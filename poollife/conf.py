@@ -12,6 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 
+from poollife.pools.sqlalchemy import acts_by_itself
+
 #: What other pools call our settings; difflib alone would not find them.
 FOREIGN_NAMES = {
     "size": "pool_size",
@@ -52,7 +54,7 @@ class PoolOptions:
         :param alias: the key of that entry, for the messages.
         :raises ImproperlyConfigured: names the alias, the key, the value and the nearest right key.
         """
-        if "pool" in settings.get("OPTIONS", {}):
+        if "pool" in (settings.get("OPTIONS") or {}):
             raise _bad(
                 alias, "OPTIONS['pool']", settings["OPTIONS"]["pool"], f"use DATABASES[{alias!r}]['POOL']"
             )
@@ -150,7 +152,17 @@ def _poolclass(value: object) -> type[Pool]:
         raise TypeError("a subclass of sqlalchemy.pool.QueuePool or NullPool, or the dotted path of one")
     if issubclass(value, AsyncAdaptedQueuePool):
         raise TypeError("a pool for threads; AsyncAdaptedQueuePool is made for asyncio drivers")
+    _try_out(value)
     return value
+
+
+def _try_out(poolclass: type[Pool]) -> None:
+    try:
+        sessions = poolclass(lambda: None, reset_on_return=None)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise TypeError(f"a class that takes what QueuePool takes ({error})") from error
+    if acts_by_itself(sessions):
+        raise ValueError("a class without pre-ping and reset of its own: leave that to POOL")
 
 
 READERS: dict[str, Callable[[object], Any]] = {

@@ -5,8 +5,8 @@ The last line of ``gunicorn.conf.py``::
     import poollife.gunicorn; poollife.gunicorn.install(globals())
 
 Sessions are safe without it, across every fork. It adds manners: a master that keeps no session, workers that
-lose none to their main thread and say goodbye to the server before they wait for their threads, and a line that
-compares what they may open with what the server allows.
+leave none with their main thread and say goodbye to the server before they wait for their threads, and a line
+in the log that compares what they may open with what the server allows.
 
 Neither gunicorn nor Django is imported with this: a master without ``--preload`` loads no application.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, cast
 
@@ -53,11 +54,24 @@ class PoolMiddleware:
                 response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
             except BaseException:
                 # Cancelled, maybe in the middle of a borrowing: queue behind it.
-                await sync_to_async(work.give_back)()
+                await hop(work.give_back)
                 raise
         if work.leases:
-            await sync_to_async(end_of(response, work))()
+            await hop(end_of(response, work))
         return response
+
+
+#: Hops under way; asyncio itself holds tasks weakly.
+_hops: set[asyncio.Future[None]] = set()
+
+
+async def hop(action: Callable[[], None]) -> None:
+    """Run it in the thread of the request's sync code, to the end."""
+    # asgiref gives a hop up when it is cancelled, so that is left to a task of its own.
+    task = asyncio.ensure_future(sync_to_async(action)())
+    _hops.add(task)
+    task.add_done_callback(_hops.discard)
+    await asyncio.shield(task)
 
 
 def end_of(response: HttpResponseBase, work: Work) -> Callable[[], None]:
@@ -107,7 +121,7 @@ class AsyncBody:
         try:
             return await anext(self._content)
         except BaseException:
-            await sync_to_async(self.close)()
+            await hop(self.close)
             raise
 
     def close(self) -> None:

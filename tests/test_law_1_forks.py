@@ -251,6 +251,7 @@ def test_failed_fork(entry: Entry) -> None:
 BARE: dict[str, dict[str, Any]] = {
     "nothing": {},
     "drop": {},
+    "drop_cursor": {},
     "keep": {},
     "close": {},
     "close_directly": {},

@@ -1073,8 +1073,9 @@ def test_a_wrapper_that_was_dropped_holds_nothing(
 ) -> None:
     """Its thread lives on, so only the garbage collector can tell."""
     work, thrown_away = LEFT[left]
+    kept = []
     for _ in range(3):
-        work(alias)
+        kept.append(work(alias))
         del connections[alias]
         gc.collect()
         assert ask(alias, "SELECT 1") == 1

@@ -825,3 +825,23 @@ def test_what_cannot_be_hashed_is_equal_to_itself_only() -> None:
     assert freeze({"a": thing}) == freeze({"a": thing})
     assert freeze({"a": thing}) != freeze({"a": other})
     assert hash(freeze({"a": thing})) == hash(freeze({"a": thing}))
+
+
+def test_a_checkout_just_before_the_name_changes(
+    alias: str, mariadb: MariaDB, other_thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pools were closed, the database is there, and Django is about to change the name."""
+    connection = wrapper(alias)
+    real = connection.settings_dict["NAME"]
+    create = connection.creation._create_test_db
+
+    def create_early(*args: Any, **kwargs: Any) -> Any:
+        made = create(*args, **kwargs)
+        assert other_thread.submit(where, alias).result() == real
+        return made
+
+    monkeypatch.setattr(connection.creation, "_create_test_db", create_early)
+    name = connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    assert other_thread.submit(where, alias).result() == name
+    other_thread.submit(lambda: connections[alias].close()).result()
+    connection.creation.destroy_test_db(real, verbosity=0)

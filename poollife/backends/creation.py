@@ -22,9 +22,11 @@ class PooledCreation(BaseDatabaseCreation):
     database that is about to be dropped, or on the real one while tests run.
     """
 
-    def create_test_db(self, *args: Any, **kwargs: Any) -> str:
+    # Not create_test_db(): Django blames the line that calls that for what is deprecated in it.
+    def _create_test_db(self, *args: Any, **kwargs: Any) -> str:
         with self._disposing("a test database was created"):
-            return super().create_test_db(*args, **kwargs)
+            name: str = super()._create_test_db(*args, **kwargs)  # type: ignore[misc]
+            return name
 
     def clone_test_db(self, *args: Any, **kwargs: Any) -> None:
         with self._disposing("the test database was cloned"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ class PooledMixin(BaseDatabaseWrapper):
     driver: Driver
     lease: Lease | None = None
     _configured_for: PoolKey | None = None
+    #: What NAME was at checkout: Django's test runner changes it in place.
+    _database: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -43,6 +46,11 @@ class PooledMixin(BaseDatabaseWrapper):
             raise TypeError(f"{cls.__name__}: put poollife's mixin before the backend that it pools")
         if hasattr(cls, "creation_class"):  # not yet, where the mixin is itself subclassed
             cls.creation_class = pooled_creation(cls.creation_class)  # type: ignore[arg-type]  # a class is hashable
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Who may use it. A shared one may be connected by another thread, and outlive that.
+        self.owner = threading.current_thread()
 
     @cached_property
     def pool_options(self) -> PoolOptions:
@@ -89,7 +97,7 @@ class PooledMixin(BaseDatabaseWrapper):
         # ensure_connection(), but Django's own tests put a stub below it that calls it.)
         at_fork.ensure_process()
         if self.lease and not self.in_atomic_block:
-            if self.lease.pool.disposed and self.autocommit:
+            if self.autocommit and (self.lease.pool.disposed or self._database != self.settings_dict["NAME"]):
                 self._replace("the database behind its alias has changed")
             elif self.health_check_enabled and not self.health_check_done and not self.is_usable():
                 # Django's close() would give it back, to be handed out next.
@@ -107,6 +115,7 @@ class PooledMixin(BaseDatabaseWrapper):
         if not self.poolable:
             super().connect()
             return
+        self._database = self.settings_dict["NAME"]
         pool = self.pool
         lease = pool.checkout(self)
         try:
@@ -115,7 +124,8 @@ class PooledMixin(BaseDatabaseWrapper):
                 self._resume(lease)
             else:
                 super().connect()
-                pool.initialised(lease, state)
+                if self.lease is lease:  # a receiver of connection_created may have closed it
+                    pool.initialised(lease, state)
         except BaseException:
             self._drop_lease("it could not be initialised")
             self.connection = None

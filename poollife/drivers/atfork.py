@@ -203,9 +203,9 @@ def leads_to(fd: int, peers: set[Any]) -> bool:
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             return False
-    except OSError:  # the descriptor of the listing itself
+        probe = socket.socket(fileno=fd)
+    except OSError:  # the descriptor of the listing itself, or a kind of socket that Python does not know
         return False
-    probe = socket.socket(fileno=fd)
     try:
         peer = probe.getpeername()
     except OSError:

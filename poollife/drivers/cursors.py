@@ -42,7 +42,9 @@ class LeasedCursor:
         super().close()  # type: ignore[misc]
 
     def _check(self) -> None:
-        self._driver.check_process()
+        # Inline, because it is asked for each row.
+        if self._driver.guard.pid != getpid():
+            self._driver.refuse()
         if self._lease.ended:
             raise self._driver.InterfaceError(ENDED)
 
@@ -85,7 +87,8 @@ class LeasedCursor:
         return self
 
     def __next__(self) -> Any:
-        row = self.fetchone()
+        self._check()
+        row = super().fetchone()  # type: ignore[misc]
         if row is None:
             raise StopIteration
         return row

@@ -174,6 +174,8 @@ class GuardedConnection(Guarded, sqlite3.Connection):
 @cache
 def marked(cursor_class: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
     """That cursor class, over the marking methods."""
+    if issubclass(MarkedCursor, cursor_class):
+        return MarkedCursor
     return type(cursor_class.__name__, (cursor_class, MarkedCursor), {})
 
 

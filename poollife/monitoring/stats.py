@@ -7,33 +7,39 @@ from typing import TypedDict
 
 
 class PoolStats(TypedDict):
-    """One pool."""
+    """An alias."""
 
     pid: int
-    #: The limit: pool_size + max_overflow; None where sessions are not pooled.
+    #: Of one pool: pool_size + max_overflow; None where sessions are not pooled.
     limit: int | None
     out: int
     idle: int
-    #: Physical connections, since the pool was made.
+    #: Physical connections.
     opened: int
     closed: int
     checkouts: int
 
 
 def pool_stats() -> dict[str, PoolStats]:
-    """The pools of this process, by alias; where an alias has several (its database changed), the newest."""
-    # Imported here: `import poollife` needs no settings and no Django app.
-    from poollife.pools.registry import registry
+    """The numbers of this process, by alias.
 
-    return {
-        pool.key.alias: PoolStats(
-            pid=os.getpid(),
-            limit=pool.options.limit,
-            out=pool.out,
-            idle=pool.idle,
-            opened=pool.opened,
-            closed=pool.closed,
-            checkouts=pool.checkouts,
+    An alias whose database, user or options have changed has several pools, and one that was closed while
+    something was out has a second until that is back: their numbers are added up.
+    """
+    # Imported here: `import poollife` needs no settings and no Django app.
+    from poollife.pools.pool import live_pools
+
+    stats: dict[str, PoolStats] = {}
+    for pool in live_pools.hold():
+        sum_ = stats.setdefault(
+            pool.key.alias,
+            PoolStats(
+                pid=os.getpid(), limit=pool.options.limit, out=0, idle=0, opened=0, closed=0, checkouts=0
+            ),
         )
-        for pool in registry.pools()
-    }
+        sum_["out"] += pool.out
+        sum_["idle"] += pool.idle
+        sum_["opened"] += pool.opened
+        sum_["closed"] += pool.closed
+        sum_["checkouts"] += pool.checkouts
+    return stats

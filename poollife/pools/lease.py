@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import weakref
@@ -22,10 +21,12 @@ class Borrower(Protocol):
     """Django's side of a lease: a DatabaseWrapper."""
 
     lease: Lease | None
+    #: The thread that may use it.
+    owner: threading.Thread
 
     @property
     def allow_thread_sharing(self) -> bool:
-        """Whether other threads than that which borrowed may be using it."""
+        """Whether other threads may, too."""
 
     def open_connection(self) -> Any:
         """Open and guard a physical connection."""
@@ -34,7 +35,7 @@ class Borrower(Protocol):
         """End the lease, unless an atomic block is open."""
 
     def lose_lease(self) -> None:
-        """In a child: the connection is the parent's."""
+        """Forget a connection that is no longer its own: in a child, the parent's."""
 
 
 class Lease:
@@ -99,16 +100,21 @@ class Lease:
 
     @property
     def orphaned(self) -> bool:
-        """Whether nobody is left to end it: its thread is gone, and its borrower is not shared with others.
+        """Whether nobody is left who may use it.
 
-        That a borrower is gone is told by itself, but as a DatabaseWrapper is a reference cycle, maybe late.
+        A wrapper that threads share may have been connected by one of them that has ended since. Of threads
+        that ``threading`` did not start nothing is known: theirs end with their wrappers.
         """
-        # is_alive() of a thread that threading did not start is true for ever, but its frames are gone; the
-        # ident alone may have been given to another thread.
-        if self.thread.is_alive() and self.thread.ident in sys._current_frames():
-            return False
         borrower = self._borrower()
-        return borrower is None or not borrower.allow_thread_sharing
+        return borrower is None or not (
+            self.thread.is_alive() or borrower.owner.is_alive() or borrower.allow_thread_sharing
+        )
+
+    def sever(self) -> None:
+        """Make its borrower forget it, should that be somewhere still."""
+        borrower = self._borrower()
+        if borrower and borrower.lease is self:
+            borrower.lose_lease()
 
     @property
     def initialised_with(self) -> Any:
@@ -145,9 +151,8 @@ class Lease:
 
     def abandon(self) -> None:
         """In a child: the parent has it still. No I/O, no locks."""
-        borrower = self._borrower()
-        if not self.returned and borrower and borrower.lease is self:
-            borrower.lose_lease()
+        if not self.returned:
+            self.sever()
         self.ended = self.returned = True
 
     def _borrower_died(self, _: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import threading
@@ -136,20 +137,24 @@ class LeasePool:
     def drain(self, reason: str) -> None:
         """End the idle sessions now, and each borrowed one when it comes back."""
         self.closed_because = reason
-        self.reclaim()
+        self.reclaim(thoroughly=True)
         logger.info("Pool %r is closed: %s", self.key.alias, reason)
         self._dispose_idle()
 
-    def reclaim(self) -> None:
-        """Take back what borrowers that are gone still had."""
+    def reclaim(self, *, thoroughly: bool = True) -> None:
+        """Take back what borrowers that are gone still had.
+
+        :param thoroughly: look at each lease, too, and not only for those that were reported.
+        """
         while not self.lost.empty():
             with suppress(queue.Empty):
                 self.checkin(self.lost.get_nowait())
-        if self.full or self.closed_because:
+        if thoroughly:
             for lease in self.leases.copy():
                 # One that has ended was on its way back when something from outside stopped that.
                 if lease.ended or lease.orphaned:
                     self.checkin(lease)
+                    lease.sever()
 
     def leases_of_this_thread(self) -> list[Lease]:
         """What the calling thread has."""
@@ -218,13 +223,19 @@ class LeasePool:
 
     def _connect(self) -> PoolProxiedConnection:
         deadline = time.monotonic() + self.options.timeout
+        self.reclaim(thoroughly=self.full)
         while True:
-            self.reclaim()
             try:
                 return self._sessions.connect()
             except exc.TimeoutError:
                 if time.monotonic() >= deadline:
-                    raise
+                    break
+            self.reclaim()
+        # DatabaseWrappers are reference cycles: those that were dropped, or whose thread nobody knows, tell
+        # of themselves only now. Not before: a busy site would collect at each wait.
+        gc.collect()
+        self.reclaim()
+        return self._sessions.connect()
 
     def _open(self) -> Any:
         connection = self._opening.borrower.open_connection()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import Pool, PoolProxiedConnection
+from sqlalchemy.pool.base import ResetStyle
 
 
 def detach_finalizer(handle: PoolProxiedConnection) -> None:
@@ -14,3 +15,8 @@ def detach_finalizer(handle: PoolProxiedConnection) -> None:
     record = handle._connection_record
     if record is not None:
         record.fairy_ref = None
+
+
+def acts_by_itself(pool: Pool) -> bool:
+    """Whether a pool pings or resets of its own accord, for which it would need a dialect."""
+    return pool._pre_ping or pool._reset_on_return is not ResetStyle.reset_none

@@ -17,8 +17,7 @@ ROWS = (
 )
 
 
-@contextmanager
-def half_read(using: str = "default") -> Iterator[Any]:
+def read_half(using: str = "default") -> Any:
     """A cursor with rows still on their way; the first was read."""
     from MySQLdb.cursors import SSCursor
 
@@ -26,6 +25,13 @@ def half_read(using: str = "default") -> Iterator[Any]:
     cursor = connections[using].connection.cursor(SSCursor)
     cursor.execute(ROWS)
     assert cursor.fetchone()[0] == 1
+    return cursor
+
+
+@contextmanager
+def half_read(using: str = "default") -> Iterator[Any]:
+    """The same, closed in the end."""
+    cursor = read_half(using)
     yield cursor
     cursor.close()
 
