@@ -49,6 +49,10 @@ class Database(NamedTuple):
         return pool if isinstance(pool, Mapping) else {}
 
     @property
+    def driver_options(self) -> Mapping[str, Any]:
+        return self.entry["OPTIONS"] or {}
+
+    @property
     def place(self) -> str:
         return f"DATABASES[{self.alias!r}]"
 
@@ -101,7 +105,7 @@ def _of_one(database: Database) -> Iterator[CheckMessage]:
     try:
         options = database.options
     except ImproperlyConfigured as error:
-        if "pool" in database.entry["OPTIONS"]:
+        if "pool" in database.driver_options:
             hint = 'OPTIONS goes to the driver; POOL stands beside it: "POOL": {"pool_size": 5}.'
             yield checks.Error(str(error), hint=hint, id="poollife.E002")
         else:
@@ -122,7 +126,7 @@ def _of_django(database: Database) -> Iterator[CheckMessage]:
             hint="Leave it out (dj-database-url: conn_max_age=0). POOL['recycle'] is a session's age.",
             id="poollife.E003",
         )
-    if strays := sorted(NOT_FOR_DRIVERS & entry["OPTIONS"].keys()):
+    if strays := sorted(NOT_FOR_DRIVERS & database.driver_options.keys()):
         yield checks.Error(
             f"{place}: OPTIONS has {_list(strays)}: OPTIONS goes to the driver, which does not know it.",
             hint=f"Move it to {place}['POOL'].",

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 
+from poollife.errors import BadPoolOption
 from poollife.pools.sqlalchemy import acts_by_itself
 
 #: What other pools call our settings; difflib alone would not find them.
@@ -52,7 +52,7 @@ class PoolOptions:
         """Read one entry of ``DATABASES``.
 
         :param alias: the key of that entry, for the messages.
-        :raises ImproperlyConfigured: names the alias, the key, the value and the nearest right key.
+        :raises BadPoolOption: names the alias, the key, the value and the nearest right key.
         """
         if "pool" in (settings.get("OPTIONS") or {}):
             raise _bad(
@@ -107,8 +107,8 @@ def _guess(key: object) -> str:
     return f"known are {', '.join(READERS)}"
 
 
-def _bad(alias: str, key: str, value: object, cure: str) -> ImproperlyConfigured:
-    return ImproperlyConfigured(f"DATABASES[{alias!r}]: {key} is {value!r}: {cure}")
+def _bad(alias: str, key: str, value: object, cure: str) -> BadPoolOption:
+    return BadPoolOption(f"DATABASES[{alias!r}]: {key} is {value!r}: {cure}")
 
 
 def _integer(minimum: int, meaning: str) -> Callable[[object], int]:

@@ -1,8 +1,18 @@
-"""The errors that are poollife's own. Each is one of Django's, so that ``except django.db.Error`` sees it."""
+"""The errors that are poollife's own. Each is one of Django's as well."""
 
 from __future__ import annotations
 
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
 from django.db import OperationalError
+
+
+class BadPoolOption(ImproperlyConfigured, CommandError):
+    """POOL says something that can't be.
+
+    Whatever part of ``manage.py`` comes upon it, its message is printed and no traceback: newer versions of
+    Django ask the database server when they check models, maybe before our check gets to name the mistake.
+    """
 
 
 class PoolTimeout(OperationalError):
