@@ -153,7 +153,7 @@ class PooledMixin(BaseDatabaseWrapper):
             self._drop_lease("its wrapper lost it")
 
     def lose_lease(self) -> None:
-        """In a child: forget the parent's connection, and fail an atomic block that was open on it."""
+        """Forget a connection that is no longer its own, and fail an atomic block that was open on it."""
         self.lease = None
         self.connection = None
         if self.in_atomic_block:

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache, wraps
 from typing import Any, NamedTuple
 
@@ -142,7 +143,8 @@ class GuardedConnection(Guarded, sqlite3.Connection):
     def end_cursors(self, cursors: Iterable[Any]) -> None:
         """A cursor that was not read to its end holds a lock on the file."""
         for cursor in list(cursors):
-            sqlite3.Cursor.close(cursor)
+            with suppress(sqlite3.ProgrammingError):  # its borrower has closed the connection
+                MarkedCursor.close(cursor)
 
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so."""

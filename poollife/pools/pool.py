@@ -30,6 +30,8 @@ Fact = TypeVar("Fact")
 LONGEST_LIFE = 3600.0
 #: Seconds after which a waiter looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
+#: Seconds between two runs of the cycle collector by a pool that has run dry.
+COLLECT_INTERVAL = 1.0
 #: What each server answered when it was asked how long it keeps idle sessions.
 _idle_limits: dict[tuple[Any, ...], float | None] = {}
 #: Every pool that may still have leases out, the drained ones too.
@@ -71,6 +73,7 @@ class LeasePool:
         self.recycle: float | None = options.recycle
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
+        self._next_collection = 0.0
         self._facts: dict[str, Any] = {}
         self._opening = threading.local()
         self._sessions = self._make_sessions()
@@ -151,10 +154,11 @@ class LeasePool:
                 self.checkin(self.lost.get_nowait())
         if thoroughly:
             for lease in self.leases.copy():
-                # One that has ended was on its way back when something from outside stopped that.
-                if lease.ended or lease.orphaned:
+                if lease.orphaned:
                     self.checkin(lease)
                     lease.sever()
+                elif lease.ended:  # on its way back when something from outside stopped that
+                    self.checkin(lease)
 
     def leases_of_this_thread(self) -> list[Lease]:
         """What the calling thread has."""
@@ -228,14 +232,21 @@ class LeasePool:
             try:
                 return self._sessions.connect()
             except exc.TimeoutError:
-                if time.monotonic() >= deadline:
-                    break
+                if time.monotonic() >= deadline and not self._collect():
+                    raise
             self.reclaim()
-        # DatabaseWrappers are reference cycles: those that were dropped, or whose thread nobody knows, tell
-        # of themselves only now. Not before: a busy site would collect at each wait.
+
+    def _collect(self) -> bool:
+        """Have the cycle collector look for borrowers that are gone; whether it was time to.
+
+        DatabaseWrappers are reference cycles: those that were dropped, or whose thread nobody knows, tell of
+        themselves only when they are collected.
+        """
+        if time.monotonic() < self._next_collection:
+            return False
+        self._next_collection = time.monotonic() + COLLECT_INTERVAL
         gc.collect()
-        self.reclaim()
-        return self._sessions.connect()
+        return True
 
     def _open(self) -> Any:
         connection = self._opening.borrower.open_connection()
