@@ -13,11 +13,11 @@ DEMO_BIN := $(DEMO_VENV)/bin
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage clean system-packages check-python
+.PHONY: help demo test lint coverage conformance clean system-packages check-python
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... goes to pytest or to the demo, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  ARGS=... goes to pytest, to the demo or to conformance, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
 
 demo: $(DEMO_VENV)/.installed $(if $(filter sqlite,$(DB)),,$(DEMO_VENV)/.mysql) ## Run the demo (on a private MariaDB server, or on SQLite)
 	@DB='$(DB)' $(DEMO_BIN)/python -m demo $(ARGS)
@@ -36,8 +36,11 @@ coverage: $(VENV)/.installed ## Run the tests and report what they do not reach
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+conformance: $(VENV)/.installed ## Run Django's own tests with stock and pooled MySQL and compare (ARGS=--all: the whole suite)
+	$(BIN)/python -m tools.conformance $(ARGS)
+
 clean: ## Remove the virtual environments and everything else that was made here
-	rm -rf $(VENV) $(DEMO_VENV) build dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO_VENV) build dist .cache .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system-packages:

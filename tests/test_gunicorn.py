@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -22,6 +23,8 @@ import pytest
 import poollife.gunicorn
 from servers import MariaDB
 from servers.ports import free_port
+from tests.conftest import MakeAlias
+from tests.programs.databases import session
 from tests.web_server import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent
@@ -423,18 +426,20 @@ def test_the_line(run: Callable[..., Gunicorn], preload: bool) -> None:
     line = "INFO 2 workers x 15 (default) connections = 30; max_connections of the server is 600"
     gunicorn = run(PLAIN, "--workers", "2", *(["--preload"] if preload else []))
     gunicorn.wait_for_workers(2)
-    assert lines(gunicorn) == [line]
+    eventually("a line", lambda: lines(gunicorn) == [line])
     first = next(iter(gunicorn.workers))
     os.kill(first, signal.SIGTERM)
     gunicorn.wait_for_end(first)
     gunicorn.wait_for_workers(2)
+    gunicorn.get_from_all()
     assert lines(gunicorn) == [line]
     before = gunicorn.workers
     gunicorn.config.write_text(gunicorn.config.read_text() + "\nworkers = 3\n")
     gunicorn.master.send_signal(signal.SIGHUP)
     eventually("others serve", lambda: not before & gunicorn.workers and len(gunicorn.workers) == 2)
-    assert lines(gunicorn) == [line, line]  # the number on the command line counts
+    gunicorn.get_from_all()
     gunicorn.end()
+    assert lines(gunicorn) == [line, line]  # the number on the command line counts
     assert gunicorn.aborted == 0
 
 
@@ -485,14 +490,16 @@ def test_other_lines(
     run: Callable[..., Gunicorn], pool: Any, arguments: tuple[str, ...], expected: list[str]
 ) -> None:
     gunicorn = run(PLAIN, *arguments, POOL=pool)
-    eventually("every worker", lambda: len(gunicorn.notes("ready")) == (2 if "2" in arguments else 1))
+    gunicorn.wait_for_workers(2 if "2" in arguments else 1)
+    gunicorn.get_from_all()
+    gunicorn.end()
     assert lines(gunicorn) == expected
 
 
 def test_a_database_that_is_down_keeps_no_site_from_starting(run: Callable[..., Gunicorn]) -> None:
     config = PLAIN.replace("tests.gunicorn_site.wsgi", "django.core.wsgi:get_wsgi_application()")
     gunicorn = run(config, PORT=str(free_port()))
-    (line,) = lines(gunicorn)
+    (line,) = lines(gunicorn)  # it answers, so it has been written
     assert line.startswith("WARNING could not compare the workers with the database server: (2002, ")
 
 
@@ -670,6 +677,18 @@ def test_ours_have_the_arguments_that_gunicorn_wants() -> None:
     assert {name: arity(hook) for name, hook in poollife.gunicorn.HOOKS.items()} == {
         name: HOOKS[name] for name in OURS
     }
+
+
+def test_a_worker_that_vanished_does_not_cost_the_master_its_sessions(
+    server: MariaDB, make_alias: MakeAlias
+) -> None:
+    """gunicorn calls ``worker_exit`` for it in the master."""
+    alias = make_alias(server=server, NAME="site")
+    number = session(alias)
+    poollife.gunicorn.worker_exit(None, SimpleNamespace(pid=os.getpid() + 1))
+    assert session(alias) == number
+    poollife.gunicorn.worker_exit(None, SimpleNamespace(pid=os.getpid()))
+    assert session(alias) != number
 
 
 def test_the_file_to_copy() -> None:

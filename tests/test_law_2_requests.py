@@ -994,16 +994,19 @@ def test_a_client_that_leaves_a_stream_costs_one_session_and_no_slot(serve: Call
 
 
 @pytest.mark.parametrize(
-    ("path", "kept"), [("/hold_async", True), ("/rows_async/20000", False), ("/sleep/1", True)]
+    ("path", "first", "kept"),
+    [("/hold_async", b"", True), ("/rows_async/20000", b"1...", False), ("/sleep/1", b"", True)],
+    ids=["async view", "async body", "sync view"],
 )
 def test_a_client_that_leaves_uvicorn_costs_no_slot(
-    serve: Callable[..., WebServer], path: str, kept: bool
+    serve: Callable[..., WebServer], path: str, first: bytes, kept: bool
 ) -> None:
-    """In an async view, in its body, and in the middle of a sync view's query."""
+    """While an async view waits, in the middle of its body, and in the middle of a sync view's query."""
     server = serve("uvicorn", **ONE)
     session = server.get("/plain_async").body
-    with server.open(path):
+    with server.open(path) as download:
         eventually("it holds the connection", lambda: server.pool()["out"] == 1)
+        assert not first or download.read(len(first)) == first
     eventually("nothing is out", lambda: server.pool()["out"] == 0)
     assert (server.get("/plain").body == session) is kept
     assert server.get("/plain").body == server.get("/plain_async").body

@@ -5,18 +5,15 @@ from __future__ import annotations
 import atexit
 import ctypes
 import json
-import multiprocessing
 import os
 import sys
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 from django.db import connection, transaction
 
 from tests.programs.databases import session, set_up
-
-fork = multiprocessing.get_context("fork")
 
 
 def idle() -> None:
@@ -108,8 +105,11 @@ def children_that_do_nothing() -> None:
 
 
 def multiprocessing_children() -> None:
+    # Imported only here: multiprocessing has an exit handler of its own.
+    import multiprocessing
+
     mine = session()
-    children = [fork.Process(target=session) for _ in range(3)]
+    children = [multiprocessing.get_context("fork").Process(target=session) for _ in range(3)]
     for child in children:
         child.start()
     for child in children:
@@ -119,7 +119,10 @@ def multiprocessing_children() -> None:
 
 
 def process_pool() -> None:
-    with ProcessPoolExecutor(2, mp_context=fork) as executor:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as executor:
         assert len(set(executor.map(numbered_session, range(10)))) <= 2
 
 

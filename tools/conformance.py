@@ -1,0 +1,230 @@
+"""Run Django's own test suite with Django's MySQL backend and with ours, and report the difference.
+
+The suite is that of the installed Django: pip downloads its source distribution into .cache. The exit status
+is 0 if nothing failed with ours that passed with Django's, and all that ran with Django's ran with ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import django
+
+from servers import MariaDB
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "conformance"
+STOCK = "django.db.backends.mysql"
+POOLED = "tools.conformance_engine"
+MIDDLEWARE = ("poollife.middleware.PoolMiddleware",)
+
+#: The parts of the suite that open, share, close, fork or break connections.
+LIFE_CYCLE = (
+    *("backends", "db_utils", "dbshell", "introspection", "multiple_database"),
+    *("transactions", "transaction_hooks", "select_for_update", "get_or_create", "basic"),
+    *("handlers", "middleware", "wsgi", "asgi", "async", "servers"),
+    *("test_runner", "test_utils", "test_client"),
+    *("sessions_tests", "migrate_signals", "contenttypes_tests", "migrations.test_multidb"),
+    "cache.tests.CreateCacheTableForDBCacheTests",
+)
+
+#: Tests of what poollife does differently by design. The value: why, and which page of docs/ tells it.
+KNOWN: dict[str, str] = {}
+
+#: Seconds. A test worker that dies leaves Django's runner waiting for ever.
+PATIENCE = 1200.0
+PATIENCE_FOR_ALL = 6 * 3600.0
+
+#: All of Django's models at once are more tables than the server's own cache holds in the tests of poollife.
+SERVER_OPTIONS = (
+    "--character-set-server=utf8mb4",
+    "--table-open-cache=2000",
+    "--innodb-buffer-pool-size=256M",
+)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What one run of the suite came to: ids of tests."""
+
+    seconds: float
+    finished: bool
+    failed: frozenset[str]
+    ran: frozenset[str]
+
+    @classmethod
+    def read(cls, file: Path, seconds: float, finished: bool) -> Outcomes:
+        """Read what ``RecordingResult`` wrote. A test can fail several times: in its subtests."""
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        failed = frozenset(test for outcome, test in lines if outcome == "failed")
+        passed = frozenset(test for outcome, test in lines if outcome == "passed")
+        return cls(seconds, finished, failed, failed | passed)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What poollife changes."""
+
+    parallel: int
+    stock: Outcomes
+    pooled: Outcomes
+
+    @property
+    def new_failures(self) -> list[str]:
+        """Failed with ours and not with Django's, known differences excepted."""
+        return sorted(self.pooled.failed - self.stock.failed - KNOWN.keys())
+
+    @property
+    def known(self) -> list[str]:
+        return sorted((self.pooled.failed - self.stock.failed) & KNOWN.keys())
+
+    @property
+    def never_ran(self) -> list[str]:
+        """Ran with Django's and not with ours."""
+        return sorted(self.stock.ran - self.pooled.ran)
+
+    @property
+    def ran_more(self) -> list[str]:
+        return sorted(self.pooled.ran - self.stock.ran)
+
+    @property
+    def fine(self) -> bool:
+        finished = self.stock.finished and self.pooled.finished
+        return finished and bool(self.stock.ran) and not self.new_failures and not self.never_ran
+
+
+class Suite:
+    """Django's tests, and a server to run them on."""
+
+    def __init__(self, tests: Path, server: MariaDB, labels: Sequence[str], patience: float) -> None:
+        self.tests = tests
+        self.server = server
+        self.labels = labels
+        self.patience = patience
+        self.files = CACHE / "runs"
+
+    def compare(self, engine: str, parallel: int) -> Difference:
+        """Run it with both, side by side: a good part of it is sleeping."""
+        with ThreadPoolExecutor() as executor:
+            stock = executor.submit(self.run, STOCK, parallel, f"stock_{parallel}", ())
+            pooled = executor.submit(self.run, engine, parallel, f"pooled_{parallel}", MIDDLEWARE)
+        return Difference(parallel, stock.result(), pooled.result())
+
+    def run(self, engine: str, parallel: int, name: str, middleware: Sequence[str]) -> Outcomes:
+        """Run it once; what it prints goes to a file of that name."""
+        self.files.mkdir(parents=True, exist_ok=True)
+        outcomes = self.files / f"{name}.jsonl"
+        outcomes.write_text("")
+        databases = {"default": self.database(engine, name), "other": self.database(engine, f"{name}_other")}
+        environment = {
+            **os.environ,
+            "CONFORMANCE_DATABASES": json.dumps(databases),
+            "CONFORMANCE_MIDDLEWARE": json.dumps(middleware),
+            "CONFORMANCE_OUTCOMES": str(outcomes),
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [sys.executable, "runtests.py", "--settings=tools.conformance_settings", "--noinput"]
+        command += [f"--parallel={parallel}", *self.labels]
+        print(f"{engine}, --parallel {parallel} ...", flush=True)
+        began = monotonic()
+        with (self.files / f"{name}.log").open("wb") as log:
+            finished = finishes(command, self.patience, cwd=self.tests, env=environment, stdout=log)
+        return Outcomes.read(outcomes, monotonic() - began, finished)
+
+    def database(self, engine: str, name: str) -> dict[str, Any]:
+        return {"ENGINE": engine, **self.server.database(name), "TEST": {"CHARSET": "utf8mb4"}}
+
+
+def finishes(command: Sequence[str], patience: float, **popen: Any) -> bool:
+    """Run a command; whether it came to its end, be it with failures."""
+    with subprocess.Popen(command, stderr=subprocess.STDOUT, **popen) as process:
+        try:
+            return process.wait(patience) in (0, 1)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # Django's runner ends its workers
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            process.kill()
+            return False
+
+
+def tests_of_django() -> Path:
+    """The folder of the installed Django's tests, downloaded if need be."""
+    name = f"django-{django.__version__}"
+    if not (CACHE / name).is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            download(f"django=={django.__version__}", Path(folder))
+            (Path(folder) / name).rename(CACHE / name)
+    return CACHE / name / "tests"
+
+
+def download(requirement: str, folder: Path) -> None:
+    """Have pip download a source distribution, and unpack it."""
+    print(f"Downloading the source of {requirement} ...", flush=True)
+    options = ["-q", "--disable-pip-version-check", "--no-deps", "--no-binary=django", f"--dest={folder}"]
+    subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
+    for archive in folder.glob("*.tar.gz"):
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+
+
+def report(difference: Difference) -> None:
+    """Print one table."""
+    print(f"\n--parallel {difference.parallel}" if difference.parallel > 1 else "\nserial")
+    print(f"{'':10}{'ran':>8}{'failed':>8}{'seconds':>9}")
+    for name, outcomes in (("stock", difference.stock), ("poollife", difference.pooled)):
+        end = "" if outcomes.finished else "  did not come to its end"
+        print(f"{name:10}{len(outcomes.ran):8}{len(outcomes.failed):8}{outcomes.seconds:9.0f}{end}")
+    lists = {
+        "new failures": difference.new_failures,
+        "ran with stock only": difference.never_ran,
+        "ran with poollife only": difference.ran_more,
+        "known differences": difference.known,
+    }
+    for title, tests in lists.items():
+        print(f"{title}: {len(tests)}")
+        for test in tests:
+            print(f"  {test}" + (f" ({KNOWN[test]})" if test in KNOWN else ""))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--labels", nargs="+", default=LIFE_CYCLE, help="what runtests.py calls labels")
+    parser.add_argument("--all", action="store_true", help="the whole suite: hours")
+    parser.add_argument("--parallel", type=int, action="append", help="only with so many processes")
+    parser.add_argument("--engine", default=POOLED, help=f"what to compare with Django's ({POOLED})")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Compare, and report."""
+    given = arguments()
+    labels, patience = ([], PATIENCE_FOR_ALL) if given.all else (given.labels, PATIENCE)
+    tests = tests_of_django()
+    print(f"Django {django.__version__}, its suite: {' '.join(labels) or 'all'}")
+    with MariaDB(options=SERVER_OPTIONS) as server:
+        suite = Suite(tests, server, labels, patience)
+        differences = [suite.compare(given.engine, parallel) for parallel in given.parallel or (1, 2)]
+    for difference in differences:
+        report(difference)
+    print(f"\nWhat the runs printed is in {(CACHE / 'runs').relative_to(ROOT)}.")
+    return 0 if all(difference.fine for difference in differences) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""poollife's MySQL backend, for Django's own tests."""

@@ -1,0 +1,98 @@
+"""The test runner that Django's suite is run with: Django's own, and every outcome goes to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+import unittest
+from types import TracebackType
+from typing import Any
+
+from django.conf import settings
+from django.test.runner import DiscoverRunner, ParallelTestSuite, RemoteTestResult, RemoteTestRunner
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class RecordingResult(unittest.TextTestResult):
+    """One line of JSON per outcome. With --parallel this lives in the parent, and workers report to it."""
+
+    def record(self, outcome: str, test: Any) -> None:
+        line = json.dumps([outcome, test.id()]) + "\n"
+        # Opened anew each time: tests fork, and change what is open.
+        with open(os.environ["CONFORMANCE_OUTCOMES"], "a") as file:  # noqa: PTH123  # tests patch pathlib
+            file.write(line)
+
+    def addSuccess(self, test: Any) -> None:
+        super().addSuccess(test)
+        self.record("passed", test)
+
+    def addError(self, test: Any, err: Any) -> None:
+        super().addError(test, err)
+        self.record("failed", test)
+
+    def addFailure(self, test: Any, err: Any) -> None:
+        super().addFailure(test, err)
+        self.record("failed", test)
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self.record("failed", test)
+
+    def addSkip(self, test: Any, reason: str) -> None:
+        super().addSkip(test, reason)
+        self.record("skipped", test)
+
+    def addExpectedFailure(self, test: Any, err: Any) -> None:
+        super().addExpectedFailure(test, err)
+        self.record("passed", test)
+
+    def addUnexpectedSuccess(self, test: Any) -> None:
+        super().addUnexpectedSuccess(test)
+        self.record("failed", test)
+
+
+class PlainRemoteResult(RemoteTestResult):
+    """Sends text instead of tracebacks: those can't be pickled without tblib, and one would stop the run."""
+
+    def addError(self, test: Any, err: ExcInfo) -> None:
+        super().addError(test, as_text(err))
+
+    def addFailure(self, test: Any, err: ExcInfo) -> None:
+        super().addFailure(test, as_text(err))
+
+    def addSubTest(self, test: Any, subtest: Any, err: ExcInfo | None) -> None:
+        if err is not None:
+            super().addFailure(test, as_text(err, f"{subtest}\n"))
+
+    def addExpectedFailure(self, test: Any, err: ExcInfo) -> None:
+        super().addExpectedFailure(test, as_text(err))
+
+
+def as_text(err: ExcInfo, before: str = "") -> Any:
+    """An exception that can be pickled and says the same."""
+    text = before + "".join(traceback.format_exception(*err))
+    return AssertionError, AssertionError(text), None
+
+
+class PlainRemoteRunner(RemoteTestRunner):
+    resultclass = PlainRemoteResult
+
+
+class PlainParallelSuite(ParallelTestSuite):
+    runner_class = PlainRemoteRunner
+
+
+class RecordingRunner(DiscoverRunner):
+    """Made by runtests.py, which has just replaced MIDDLEWARE."""
+
+    parallel_test_suite = PlainParallelSuite
+
+    def get_resultclass(self) -> Any:
+        return RecordingResult
+
+    def run_tests(self, *args: Any, **kwargs: Any) -> int:
+        settings.MIDDLEWARE = [*json.loads(os.environ["CONFORMANCE_MIDDLEWARE"]), *settings.MIDDLEWARE]
+        return super().run_tests(*args, **kwargs)
