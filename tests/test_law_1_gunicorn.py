@@ -117,7 +117,8 @@ def test_preload(
     assert end == start
     # The workers: many, none with a socket of the master's, each with sessions that nobody else has used.
     workers = {answer["pid"] for answer in answers}
-    assert len(workers) >= REQUESTS // gunicorn_conf.max_requests - gunicorn_conf.workers
+    # One that has had its share still answers what it had accepted.
+    assert len(workers) >= REQUESTS // (2 * gunicorn_conf.max_requests)
     assert start["pid"] not in workers
     assert [answer["inherited"] for answer in echoes] == [[]] * (REQUESTS // 2)
     users: dict[int, set[int]] = {}
