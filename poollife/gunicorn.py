@@ -36,6 +36,7 @@ def install(namespace: MutableMapping[str, Any]) -> None:
     """Add poollife's hooks behind the ones that a configuration has. Harmless when repeated.
 
     :param namespace: ``globals()`` of the configuration.
+    :raises ImportError, AttributeError: a hook is given as a dotted path that leads nowhere.
     """
     for name, ours in HOOKS.items():
         theirs = namespace.get(name, ours)

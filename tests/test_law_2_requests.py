@@ -38,14 +38,6 @@ ONE = {"pool_size": 1, "max_overflow": 0, "timeout": 1}
 MEGABYTE = 1 << 20
 
 
-@pytest.fixture(autouse=True)
-def _settings_as_before() -> Iterator[None]:
-    """Requests walk all aliases there are, so those of one test are not left to the next."""
-    before = connections.settings
-    yield
-    connections.settings = before
-
-
 @pytest.fixture
 def alias(make_alias: MakeAlias) -> str:
     """A pool of one connection: whoever keeps it is noticed."""

@@ -1021,10 +1021,8 @@ def test_exhaustion_names_the_request_that_has_it(make_alias: MakeAlias) -> None
         in_a_thread(wait)
         return HttpResponse()
 
-    settings = connections.settings
     with site(view=view):
         wsgi("/view").close()
-    connections.settings = settings
     assert "GET /view in thread MainThread for " in messages[0]
 
 
