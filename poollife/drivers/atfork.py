@@ -218,12 +218,11 @@ def leads_to(fd: int, peers: set[Any]) -> bool:
 
 
 def _is_connecting(probe: socket.socket) -> bool:
-    """Whether a TCP connect is under way: it has no peer yet, but may come to be a session."""
+    """Whether a connect is under way or about to be: it has no peer yet, but may come to be a session."""
     return (
-        probe.family in (socket.AF_INET, socket.AF_INET6)
+        probe.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         and probe.type == socket.SOCK_STREAM
         and not probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        and probe.getsockname()[1] != 0
     )
 
 

@@ -91,8 +91,9 @@ class Registry:
         # finalizers that they inherited: each needs one of its own.
         if not self._ends_with_process:
             self._ends_with_process = True
-            if util := sys.modules.get("multiprocessing.util"):
-                util.Finalize(None, self.end, exitpriority=0)
+            # Another thread may be in the middle of importing it; in such a child it is whole.
+            if finalize := getattr(sys.modules.get("multiprocessing.util"), "Finalize", None):
+                finalize(None, self.end, exitpriority=0)
 
     def settle(self) -> None:
         """Before a fork. Leases may be out: nothing to wait for."""
