@@ -51,11 +51,14 @@ def descriptors() -> int:
 
 
 def _peer(fd: int, inode: int) -> str:
-    with socket.socket(fileno=os.dup(fd)) as copy:
-        try:
-            peer = copy.getpeername()
-        except OSError:
-            return _unconnected(inode)
+    # No copy of it: a fork in another thread would hand that to its child.
+    probe = socket.socket(fileno=fd)
+    try:
+        peer = probe.getpeername()
+    except OSError:
+        return _unconnected(inode)
+    finally:
+        probe.detach()
     return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else str(peer)
 
 
