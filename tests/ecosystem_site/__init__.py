@@ -1,0 +1,1 @@
+"""A small Django site for what people build around one: long commands, test frameworks, tools."""

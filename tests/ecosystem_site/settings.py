@@ -1,0 +1,13 @@
+"""Settings from the environment: ``ECOSYSTEM_SITE`` holds those that differ from test to test, as JSON."""
+
+import json
+import os
+
+INSTALLED_APPS = ["poollife", "tests.ecosystem_site.desk"]
+MIDDLEWARE = ["poollife.middleware.PoolMiddleware"]
+ROOT_URLCONF = "tests.ecosystem_site.urls"
+SECRET_KEY = "tests"
+ALLOWED_HOSTS = ["*"]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+globals().update(json.loads(os.environ["ECOSYSTEM_SITE"]))

@@ -1,0 +1,233 @@
+"""Long work keeps the connection that it began with: nothing replaces, pings or takes it in the middle."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connections, transaction
+
+from servers import MariaDB
+from tests.conftest import MakeAlias
+from tests.counting import pool_of
+from tests.programs.clock import EVERY
+from tests.programs.databases import ask, session
+from tests.programs.running import run
+from tests.programs.states import LONG, read_half
+
+#: Whoever else wants a connection has to wait, and then looks for leases that nobody has any more.
+ALONE = {"pool_size": 1, "max_overflow": 0, "timeout": 0}
+
+
+# --- management commands, on a clock that runs fast -------------------------------------------------------
+
+
+@pytest.fixture
+def work(
+    mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path
+) -> Iterator[Callable[..., dict[str, Any]]]:
+    """A function that runs a command in a process of its own."""
+    entry = {"ENGINE": "poollife.backends.mysql", **mariadb.database(new_database())}
+
+    def work(command: str, **pool: Any) -> dict[str, Any]:
+        report = run("long_work", {**entry, "POOL": {**ALONE, **pool}}, str(tmp_path), command)
+        # The clock did what it is for.
+        assert report["rests"] > 2
+        assert report["neighbours"] == math.ceil(report["rests"] / EVERY)
+        return report
+
+    yield work
+    wait_until(lambda: mariadb.sessions() == [])
+
+
+@pytest.mark.parametrize("command", ["migrate", "inspectdb", "dumpdata", "loaddata", "stocktake"])
+def test_a_command_keeps_its_session(work: Callable[..., dict[str, Any]], command: str) -> None:
+    """Although hours pass between any two statements, each of them longer than ``recycle``."""
+    report = work(command, recycle=1, ping_idle=0)
+    first, last, later = report["sessions"]
+    assert first == last
+    assert report["pings"][0] == report["pings"][1]
+    # The next checkout found that session too old.
+    assert later != last
+
+
+@pytest.mark.parametrize("command", ["migrate", "stocktake"])
+def test_a_ping_comes_after_the_command(work: Callable[..., dict[str, Any]], command: str) -> None:
+    """Only a checkout asks whether the session is still alive."""
+    report = work(command, recycle=-1, ping_idle=1)
+    first, last, later = report["sessions"]
+    assert first == last == later
+    before, after, at_checkout = report["pings"]
+    assert (after, at_checkout) == (before, before + 1)
+
+
+# --- the server ends the session in the middle of it --------------------------------------------------------
+
+#: The client's "gone away" and "lost connection", and the server's own "connection was killed".
+LOST = {2006, 2013, 1927}
+
+
+class Outcomes:
+    """What became of each step, in order."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def note(self, step: Callable[[], object]) -> None:
+        """Take a step, and its error as Django's name for it."""
+        try:
+            step()
+        except DatabaseError as error:
+            lost = error.args and error.args[0] in LOST
+            self.steps.append(f"{type(error).__name__}: {'the session is lost' if lost else error}")
+        else:
+            self.steps.append("went well")
+
+
+def kill(server: MariaDB, number: int) -> None:
+    """End a session from outside, and wait until it has gone."""
+    server.execute(f"KILL {number}")
+    wait_until(lambda: number not in [each.id for each in server.sessions()])
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """For what a server does a moment after it was told."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+class Killed:
+    """The cases: where a session is when it is killed. Each returns its number."""
+
+    def __init__(self, server: MariaDB, alias: str) -> None:
+        self.server = server
+        self.alias = alias
+        self.outcomes = Outcomes()
+
+    def query(self) -> None:
+        ask("SELECT COUNT(*) FROM things", using=self.alias)
+
+    def kill(self) -> int:
+        number = session(self.alias)
+        kill(self.server, number)
+        return number
+
+    def between_statements(self) -> int:
+        number = self.kill()
+        self.outcomes.note(self.query)
+        self.outcomes.note(self.query)
+        return number
+
+    def in_a_statement(self) -> int:
+        number = session(self.alias)
+        killer = threading.Thread(target=self._kill_sleeper, args=(number,))
+        killer.start()
+        self.outcomes.note(lambda: ask("SELECT SLEEP(60)", using=self.alias))
+        killer.join()
+        self.outcomes.note(self.query)
+        return number
+
+    def _kill_sleeper(self, number: int) -> None:
+        asleep = (number, "SELECT SLEEP(60)")
+        wait_until(lambda: asleep in [(each.id, each.info) for each in self.server.sessions()])
+        kill(self.server, number)
+
+    def in_a_block(self) -> int:
+        numbers = []
+
+        def block() -> None:
+            with transaction.atomic(using=self.alias):
+                self._write()
+                numbers.append(self.kill())
+                self.outcomes.note(self.query)
+                self.outcomes.note(self.query)
+
+        self.outcomes.note(block)
+        return numbers[0]
+
+    def in_a_block_that_does_not_notice(self) -> int:
+        numbers = []
+
+        def block() -> None:
+            with transaction.atomic(using=self.alias):
+                self._write()
+                numbers.append(self.kill())
+
+        self.outcomes.note(block)
+        return numbers[0]
+
+    def in_a_nested_block(self) -> int:
+        numbers = []
+
+        def inner() -> None:
+            with transaction.atomic(using=self.alias):
+                self._write()
+                numbers.append(self.kill())
+                self.query()
+
+        def outer() -> None:
+            with transaction.atomic(using=self.alias):
+                self._write()
+                self.outcomes.note(inner)
+                self.outcomes.note(self.query)
+
+        self.outcomes.note(outer)
+        return numbers[0]
+
+    def in_half_a_result(self) -> int:
+        number = session(self.alias)
+        cursor = read_half(self.alias)
+        kill(self.server, number)
+        self.outcomes.note(lambda: self._read(cursor))
+        self.outcomes.note(self.query)
+        return number
+
+    def _read(self, cursor: Any) -> None:
+        with connections[self.alias].wrap_database_errors:
+            assert len(cursor.fetchall()) < LONG
+
+    def _write(self) -> None:
+        with connections[self.alias].cursor() as cursor:
+            cursor.execute("INSERT INTO things VALUES ()")
+
+
+CASES = [name for name in vars(Killed) if name.startswith(("in_", "between_"))]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_session(mariadb: MariaDB, make_alias: MakeAlias, case: str) -> None:
+    """Each step ends as with stock Django, and after ``close()`` there is a new session."""
+    seen = {}
+    for engine in ("django.db.backends.mysql", "poollife.backends.mysql"):
+        alias = make_alias(engine)
+        with connections[alias].cursor() as cursor:
+            cursor.execute("CREATE TABLE things (id INT PRIMARY KEY AUTO_INCREMENT)")
+        killed = Killed(mariadb, alias)
+        number = getattr(killed, case)()
+        connections[alias].close()
+        assert session(alias) != number
+        assert ask("SELECT COUNT(*) FROM things", using=alias) == 0
+        seen[engine] = killed.outcomes.steps
+    stock, pooled = seen.values()
+    assert pooled == stock
+    assert "OperationalError: the session is lost" in pooled
+
+
+def test_a_killed_session_is_not_kept(mariadb: MariaDB, make_alias: MakeAlias) -> None:
+    """A slot is not lost with it."""
+    alias = make_alias(POOL=ALONE)
+    for _ in range(3):
+        kill(mariadb, session(alias))
+        with pytest.raises(DatabaseError):
+            session(alias)
+        connections[alias].close()
+    session(alias)
+    pool = pool_of(alias)
+    assert (pool.out, pool.idle, pool.opened, pool.closed) == (1, 0, 4, 3)
