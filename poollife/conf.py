@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 
 from poollife.errors import BadPoolOption
+from poollife.pools.queue import FairQueuePool
 from poollife.pools.sqlalchemy import acts_by_itself
 
 #: What other pools call our settings; difflib alone would not find them.
@@ -45,7 +46,7 @@ class PoolOptions:
     #: Ping at each checkout.
     pre_ping: bool = False
     #: A subclass of SQLAlchemy's QueuePool or NullPool.
-    poolclass: type[Pool] = QueuePool
+    poolclass: type[Pool] = FairQueuePool
 
     @classmethod
     def from_settings(cls, alias: str, settings: Mapping[str, Any]) -> PoolOptions:

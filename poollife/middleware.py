@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from poollife.checks import read_options
-from poollife.pools.work import Work, working
+from poollife.pools.work import Work
 
-GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+GetResponse = Callable[[HttpRequest], Any]
 
 
 class PoolMiddleware:
@@ -38,40 +37,32 @@ class PoolMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self._is_async:
             return self._respond_async(request)
-        with working(Work(lambda: f"{request.method} {request.path}")) as work:
-            try:
-                response = cast(HttpResponseBase, self.get_response(request))
-            except BaseException:
-                work.give_back()
-                raise
+        work = work_of(request)
+        try:
+            response: HttpResponseBase = work.run(self.get_response, request)
+        except BaseException:
+            work.give_back()
+            raise
         end_of(response, work)()
         return response
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
         # A sync view's connections live in its own thread: a hop, made only where one is to be given back.
-        with working(Work(lambda: f"{request.method} {request.path}")) as work:
-            try:
-                response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
-            except BaseException:
-                # Cancelled, maybe in the middle of a borrowing: queue behind it.
-                await hop(work.give_back)
-                raise
+        work = work_of(request)
+        try:
+            response: HttpResponseBase = await work.run_async(self.get_response, request)
+        except BaseException:
+            # Cancelled, maybe in the middle of a borrowing: queue behind it.
+            await work.hop(work.give_back)
+            raise
         if work.leases:
-            await hop(end_of(response, work))
+            await work.hop(end_of(response, work))
         return response
 
 
-#: Hops under way; asyncio itself holds tasks weakly.
-_hops: set[asyncio.Future[None]] = set()
-
-
-async def hop(action: Callable[[], None]) -> None:
-    """Run it in the thread of the request's sync code, to the end."""
-    # asgiref gives a hop up when it is cancelled, so that is left to a task of its own.
-    task = asyncio.ensure_future(sync_to_async(action)())
-    _hops.add(task)
-    task.add_done_callback(_hops.discard)
-    await asyncio.shield(task)
+def work_of(request: HttpRequest) -> Work:
+    """What ``PoolTimeout`` and others call it."""
+    return Work(lambda: f"{request.method} {request.path}")
 
 
 def end_of(response: HttpResponseBase, work: Work) -> Callable[[], None]:
@@ -121,7 +112,7 @@ class AsyncBody:
         try:
             return await anext(self._content)
         except BaseException:
-            await hop(self.close)
+            await self._work.hop(self.close)
             raise
 
     def close(self) -> None:

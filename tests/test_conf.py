@@ -21,6 +21,7 @@ from sqlalchemy.pool import (
 )
 
 from poollife.conf import DEFAULTS, READERS, UNPOOLED, PoolOptions
+from poollife.pools.queue import FairQueuePool
 from tests.conftest import MakeAlias
 
 
@@ -60,7 +61,7 @@ def test_defaults() -> None:
         "recycle": None,
         "ping_idle": 30.0,
         "pre_ping": False,
-        "poolclass": QueuePool,
+        "poolclass": FairQueuePool,
     }
     assert DEFAULTS.pooled
     assert DEFAULTS.limit == 15

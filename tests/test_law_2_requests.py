@@ -24,8 +24,8 @@ from django.test import AsyncClient, Client, TestCase, TransactionTestCase
 from django.test.utils import override_settings
 from MySQLdb.cursors import SSCursor
 
-from poollife import middleware
 from poollife.middleware import PoolMiddleware
+from poollife.pools import work
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
 from tests.conftest import MakeAlias
@@ -668,7 +668,7 @@ def test_only_a_request_that_has_borrowed_hops_to_another_thread(
         assert await exchange.head() == 200
         await exchange.body()
 
-    monkeypatch.setattr(middleware, "sync_to_async", counted)
+    monkeypatch.setattr(work, "sync_to_async", counted)
     with site(view=view_async if asynchronous else view):
         asyncio.run(main())
     assert len(hops) == borrows

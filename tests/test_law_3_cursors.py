@@ -1027,9 +1027,9 @@ def test_exhaustion_names_the_request_that_has_it(make_alias: MakeAlias) -> None
 
 
 def is_waiting(thread: threading.Thread) -> bool:
-    """Whether it waits for a lock or a condition right now."""
+    """Whether it stands in the pool's queue right now."""
     frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and frame.f_globals["__name__"] == "threading" and frame.f_code.co_name == "wait"
+    return frame is not None and "signal.acquire" in source_of(frame)
 
 
 LEFT: dict[str, tuple[Callable[[str], object], int]] = {

@@ -24,16 +24,29 @@ from django.utils.functional import cached_property
 from MySQLdb import _mysql
 from MySQLdb.connections import Connection
 from sqlalchemy.pool import NullPool, Pool, QueuePool
+from sqlalchemy.pool import base as sqlalchemy_pool
 
 from poollife.backends.mixin import PooledMixin
 from poollife.drivers import sqlite
 from poollife.drivers.mysqlclient import GuardedConnection, adopt
+from poollife.pools.queue import FairQueuePool
 from poollife.pools.registry import registry
 from poollife.pools.sqlalchemy import detach_finalizer
 from servers import MariaDB
 from tests.conftest import MakeAlias
 
 # --- SQLAlchemy -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["_do_get", "_do_return_conn"])
+def test_the_queue_replaces_what_is_there(name: str) -> None:
+    ours, theirs = (inspect.signature(vars(c)[name]).parameters for c in (FairQueuePool, QueuePool))
+    assert len(ours) == len(theirs)
+    assert f".{name}(" in inspect.getsource(sqlalchemy_pool)
+
+
+def test_the_queue_makes_records_as_the_pool_does() -> None:
+    assert "self._create_connection()" in inspect.getsource(QueuePool)
 
 
 class Recorded:

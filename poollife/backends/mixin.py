@@ -97,7 +97,11 @@ class PooledMixin(BaseDatabaseWrapper):
         # ensure_connection(), but Django's own tests put a stub below it that calls it.)
         at_fork.ensure_process()
         if self.lease and not self.in_atomic_block:
-            if self.autocommit and (self.lease.pool.disposed or self._database != self.settings_dict["NAME"]):
+            if self.lease.ended:
+                self._replace("its return was interrupted")
+            elif self.autocommit and (
+                self.lease.pool.disposed or self._database != self.settings_dict["NAME"]
+            ):
                 self._replace("the database behind its alias has changed")
             elif self.health_check_enabled and not self.health_check_done and not self.is_usable():
                 # Django's close() would give it back, to be handed out next.
@@ -126,6 +130,7 @@ class PooledMixin(BaseDatabaseWrapper):
                 super().connect()
                 if self.lease is lease:  # a receiver of connection_created may have closed it
                     pool.initialised(lease, state)
+            lease.settled = True
         except BaseException:
             self._drop_lease("it could not be initialised")
             self.connection = None
@@ -151,6 +156,10 @@ class PooledMixin(BaseDatabaseWrapper):
         self.close()
         if self.connection is None:
             self._drop_lease("its wrapper lost it")
+
+    def forget_blocks(self) -> None:
+        """Leave all atomic blocks; what is open on the connection is rolled back when it goes back."""
+        self.in_atomic_block = self.closed_in_transaction = False
 
     def lose_lease(self) -> None:
         """Forget a connection that is no longer its own, and fail an atomic block that was open on it."""

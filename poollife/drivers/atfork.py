@@ -11,17 +11,21 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from poollife.drivers import uwsgi
 from poollife.drivers.guard import getpid
 
 #: Seconds that a fork waits for handshakes of other threads. Most take a millisecond; a longer wait would
 #: hold up the fork for a server that does not answer.
 PATIENCE = 1.0
+#: Seconds between two looks, where forks and handshakes wait for each other.
+INTERVAL = 0.001
 
 
 class Participant(Protocol):
@@ -45,11 +49,12 @@ class Gate:
     """Lets forks and handshakes wait for each other.
 
     A fork in the middle of another thread's handshake hands the child a socket that nobody knows yet.
-    The condition guards both collections; no I/O happens under it.
+    The lock guards both collections; no I/O happens under it. Not a condition: ``Condition.__enter__`` is
+    Python code, and an exception from outside (a task's time limit) that strikes in there leaves it locked.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         #: Where they may lead, by thread; see ``leads_to``.
         self._handshakes: dict[int, Set[Any]] = {}
         self._forking: set[int] = set()
@@ -61,22 +66,19 @@ class Gate:
         :param peers: the server's addresses; see ``leads_to``.
         """
         me, pid = threading.get_ident(), getpid()
-        with self._changed:
-            self._wait()
-            # One may be inside another: a password that is kept in a database.
-            outer = self._handshakes.get(me)
-            self._handshakes[me] = peers | (outer or set())
+        # One may be inside another: a password that is kept in a database.
+        outer = self._handshakes.get(me)
         try:
+            while not self._begin(me, peers | (outer or set())):
+                time.sleep(INTERVAL)
             yield
         finally:
-            # In a child forked in here the condition may be held by a thread that no longer exists.
+            # Without the lock: in a child forked in here a thread that no longer exists may hold it.
             if getpid() == pid:
-                with self._changed:
-                    if outer is None:
-                        del self._handshakes[me]
-                    else:
-                        self._handshakes[me] = outer
-                    self._changed.notify_all()
+                if outer is None:
+                    self._handshakes.pop(me, None)
+                else:
+                    self._handshakes[me] = outer
 
     @property
     def closed(self) -> bool:
@@ -85,31 +87,37 @@ class Gate:
 
     def wait(self) -> None:
         """Hold on while another thread forks."""
-        with self._changed:
-            self._wait()
+        while self._others_fork():
+            time.sleep(INTERVAL)
 
     def close(self) -> set[Any]:
         """Let no handshake begin, and wait for those in flight: the forking thread's own excepted.
 
         :returns: where those lead that took longer than ``PATIENCE``.
         """
-        me = threading.get_ident()
-        with self._changed:
+        me, deadline = threading.get_ident(), time.monotonic() + PATIENCE
+        with self._lock:
             self._forking.add(me)
-            self._changed.wait_for(lambda: not self._others(me), timeout=PATIENCE)
-            return {peer for peers in self._others(me) for peer in peers}
+        while self._others(me) and time.monotonic() < deadline:
+            time.sleep(INTERVAL)
+        return {peer for peers in self._others(me) for peer in peers}
 
     def open(self) -> None:
-        with self._changed:
+        with self._lock:
             self._forking.discard(threading.get_ident())
-            self._changed.notify_all()
 
-    def _wait(self) -> None:
-        me = threading.get_ident()
-        self._changed.wait_for(lambda: not self._forking - {me})
+    def _begin(self, me: int, peers: Set[Any]) -> bool:
+        with self._lock:
+            if self._others_fork():
+                return False
+            self._handshakes[me] = peers
+            return True
+
+    def _others_fork(self) -> bool:
+        return bool(self._forking - {threading.get_ident()})
 
     def _others(self, me: int) -> list[Set[Any]]:
-        return [peers for thread, peers in self._handshakes.items() if thread != me]
+        return [peers for thread, peers in self._handshakes.copy().items() if thread != me]
 
 
 @dataclass(slots=True)
@@ -241,3 +249,5 @@ os.register_at_fork(
     after_in_parent=lambda: at_fork.after_in_parent(),
     after_in_child=lambda: at_fork.after_in_child(),
 )
+# uWSGI runs none of these, unless it is told to.
+uwsgi.after_fork(lambda: at_fork.after_in_child())

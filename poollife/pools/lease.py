@@ -11,7 +11,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from poollife.drivers.connection import Guarded
 from poollife.drivers.guard import getpid
-from poollife.pools.work import Work, current_work
+from poollife.pools.work import Work
 
 if TYPE_CHECKING:
     from poollife.pools.pool import LeasePool
@@ -28,11 +28,19 @@ class Borrower(Protocol):
     def allow_thread_sharing(self) -> bool:
         """Whether other threads may, too."""
 
+    #: What its user works with; None: nothing.
+    connection: Any
+    #: The transaction.atomic() that it is in.
+    atomic_blocks: list[Any]
+
     def open_connection(self) -> Any:
         """Open and guard a physical connection."""
 
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open."""
+
+    def forget_blocks(self) -> None:
+        """Leave all atomic blocks."""
 
     def lose_lease(self) -> None:
         """Forget a connection that is no longer its own: in a child, the parent's."""
@@ -55,6 +63,7 @@ class Lease:
         "pool",
         "returned",
         "returning",
+        "settled",
         "since",
         "thread",
         "work",
@@ -73,9 +82,12 @@ class Lease:
         self.pid = getpid()
         self.thread = threading.current_thread()
         self.since = time.monotonic()
-        self.work: Work | None = current_work.get()
-        #: Whether its cursors are dead.
+        #: What it ends with.
+        self.work: Work | None = None
+        #: Whether its cursors are dead: from the moment that somebody begins to give the connection back.
         self.ended = False
+        #: Whether ``wrapper.connection`` was set.
+        self.settled = False
         #: Whether somebody is giving the connection back; the pool's lock guards it.
         self.returning = False
         #: Whether the pool has the slot back.
@@ -106,8 +118,11 @@ class Lease:
         that ``threading`` did not start nothing is known: theirs end with their wrappers.
         """
         borrower = self._borrower()
+        # Not is_alive(): up to Python 3.12, struck by an exception from outside, it ends by noting that the
+        # other thread has.
+        running = threading.enumerate()
         return borrower is None or not (
-            self.thread.is_alive() or borrower.owner.is_alive() or borrower.allow_thread_sharing
+            self.thread in running or borrower.owner in running or borrower.allow_thread_sharing
         )
 
     def sever(self) -> None:
@@ -115,6 +130,21 @@ class Lease:
         borrower = self._borrower()
         if borrower and borrower.lease is self:
             borrower.lose_lease()
+
+    @property
+    def dropped(self) -> bool:
+        """Whether its borrower does not have it any more: something from outside struck as it was closed."""
+        borrower = self._borrower()
+        return (
+            self.settled
+            and borrower is not None
+            and (borrower.lease is not self or borrower.connection is None)
+        )
+
+    @property
+    def active(self) -> bool:
+        """Whether the pool does not have the slot back."""
+        return not self.returned
 
     @property
     def initialised_with(self) -> Any:
@@ -131,6 +161,27 @@ class Lease:
         borrower = self._borrower()
         if borrower and borrower.lease is self:
             borrower.give_back()
+
+    def hand_over(self, work: Work | None) -> None:
+        """Have it end with other work, or with its thread."""
+        before, self.work = self.work, None
+        if work:
+            work.add(self)
+        if before and before is not work:
+            before.drop(self)
+
+    @property
+    def outermost_block(self) -> Any:
+        """The ``transaction.atomic()`` that its borrower is in, if any."""
+        borrower = self._borrower()
+        blocks = borrower.atomic_blocks if borrower and borrower.lease is self else []
+        return blocks[0] if blocks else None
+
+    def forget_blocks(self) -> None:
+        """Have the borrower leave its atomic blocks: nobody is left who could end them."""
+        borrower = self._borrower()
+        if borrower and borrower.lease is self:
+            borrower.forget_blocks()
 
     def checkin(self) -> None:
         """Give the connection back, clean, for the next in the queue."""

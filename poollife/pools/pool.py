@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +22,9 @@ from poollife.drivers.connection import Driver, Guarded
 from poollife.drivers.guard import WeakRegistry
 from poollife.errors import PoolTimeout
 from poollife.pools.lease import Borrower, Lease
+from poollife.pools.queue import Ticket, current, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
+from poollife.pools.work import current_work
 
 logger = logging.getLogger("poollife")
 Fact = TypeVar("Fact")
@@ -52,7 +55,8 @@ class LeasePool:
     """The connections of one ``PoolKey`` in this process.
 
     The lock guards ``leases`` and the counters. No I/O happens under it, and a child never touches it: there
-    the whole pool is forgotten.
+    the whole pool is forgotten. The thread that has it may take it again: in there the cycle collector may
+    run a finalizer of somebody's that gives a connection back.
     """
 
     def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
@@ -75,8 +79,8 @@ class LeasePool:
         self._lock = threading.RLock()
         self._next_collection = 0.0
         self._facts: dict[str, Any] = {}
-        self._opening = threading.local()
         self._sessions = self._make_sessions()
+        self._slots = slots_of(self._sessions, options.limit)
         live_pools.add(self)
 
     def __repr__(self) -> str:
@@ -90,13 +94,12 @@ class LeasePool:
     @property
     def full(self) -> bool:
         """Whether a checkout would have to wait."""
-        limit = self.options.limit
-        return limit is not None and self.out >= limit
+        return self._slots.exhausted
 
     @property
     def idle(self) -> int:
         """Sessions that wait for a borrower."""
-        return max(0, self.opened - self.closed - self.out)
+        return self._slots.idle
 
     def checkout(self, borrower: Borrower) -> Lease:
         """Borrow a connection, waiting for one if need be.
@@ -104,22 +107,27 @@ class LeasePool:
         :raises PoolTimeout: after ``timeout`` seconds.
         :raises Error: the driver's, if a connection had to be opened and could not be.
         """
-        handle = self._get(borrower)
+        # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
+        ticket, handle, lease = Ticket(borrower), None, None
         try:
-            # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
+            handle = self._get(ticket)
             lease = Lease(self, handle, borrower)
             with self._lock:
                 self.leases.add(lease)
                 self.checkouts += 1
-            if lease.work:
-                lease.work.leases.append(lease)
+            if work := current_work.get():
+                work.add(lease)
+            self._slots.hold(ticket, lease)
             borrower.lease = lease
-        except BaseException:
-            with self._lock:
-                self.leases = {lease for lease in self.leases if lease.handle is not handle}
-            handle.invalidate()
+            return lease
+        except BaseException as error:
+            ticket.active = False
+            self._undo(handle, lease)
+            # A session that was being opened must not live on in the frames of a traceback that is kept.
+            traceback.clear_frames(error.__traceback__)
             raise
-        return lease
+        finally:
+            ticket.active = False
 
     def checkin(self, lease: Lease) -> None:
         """Take a lease back: clean, or not at all. Does nothing if that was done."""
@@ -154,11 +162,14 @@ class LeasePool:
                 self.checkin(self.lost.get_nowait())
         if thoroughly:
             for lease in self.leases.copy():
-                if lease.orphaned:
+                if lease.returned:
+                    self._forget(lease)
+                elif lease.orphaned:
                     self.checkin(lease)
                     lease.sever()
-                elif lease.ended:  # on its way back when something from outside stopped that
+                elif lease.ended or lease.dropped:  # something from outside struck while it was given back
                     self.checkin(lease)
+            self._slots.free()
 
     def leases_of_this_thread(self) -> list[Lease]:
         """What the calling thread has."""
@@ -212,27 +223,27 @@ class LeasePool:
         event.listen(sessions, "close", self._note_close)
         return sessions
 
-    def _get(self, borrower: Borrower) -> PoolProxiedConnection:
+    def _get(self, ticket: Ticket) -> PoolProxiedConnection:
         # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
-        previous = getattr(self._opening, "borrower", None)
-        self._opening.borrower = borrower
+        previous = current.ticket
         try:
-            return self._connect()
+            current.ticket = ticket
+            return self._connect(ticket)
         except exc.TimeoutError:
             raise self._timeout() from None
         except exc.SQLAlchemyError as error:
             raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
         finally:
-            self._opening.borrower = previous
+            current.ticket = previous
 
-    def _connect(self) -> PoolProxiedConnection:
+    def _connect(self, ticket: Ticket) -> PoolProxiedConnection:
         deadline = time.monotonic() + self.options.timeout
         self.reclaim(thoroughly=self.full)
         while True:
             try:
                 return self._sessions.connect()
             except exc.TimeoutError:
-                if time.monotonic() >= deadline and not self._collect():
+                if time.monotonic() >= deadline and not self._collect() and self._slots.withdraw(ticket):
                     raise
             self.reclaim()
 
@@ -248,8 +259,17 @@ class LeasePool:
         gc.collect()
         return True
 
+    def _undo(self, handle: PoolProxiedConnection | None, lease: Lease | None) -> None:
+        """After a checkout that went wrong."""
+        if lease:
+            lease.ended = lease.returned = True
+            self._forget(lease)
+        self._slots.free(handle)
+
     def _open(self) -> Any:
-        connection = self._opening.borrower.open_connection()
+        ticket = current.ticket
+        assert ticket, "a session is opened for a borrower"
+        connection = ticket.borrower.open_connection()
         with self._lock:
             self.opened += 1
         return connection
@@ -281,36 +301,39 @@ class LeasePool:
     def _take_back(self, lease: Lease, reason: str | None = None) -> None:
         at_fork.ensure_process()
         # In a child all leases have returned; a lost thread may hold the lock.
-        if lease.returned or not self._claim(lease):
+        if lease.returned:
+            self._forget(lease)
             return
+        mine = again = False
         try:
-            if lease.ended:
-                reason = "its return was interrupted"
-            lease.end()
-            reason = reason or self.closed_because or self._clean(lease.driver)
-            if reason:
-                logger.info("Pool %r closes a session: %s", self.key.alias, reason)
-                self._close(lease)
-            else:
-                lease.driver.idle_since = time.monotonic()
-                lease.handle.close()
             with self._lock:
-                self.leases.discard(lease)
-                lease.returned = True
-            if lease.work:
-                with suppress(ValueError):  # interrupted before it got there
-                    lease.work.leases.remove(lease)
+                if not (lease.returned or lease.returning):
+                    again = lease.ended
+                    mine = lease.returning = lease.ended = True
+            if mine:
+                self._end(lease, "its return was interrupted" if again else reason)
         finally:
-            lease.returning = False
-        self._dispose_idle()
+            if mine:
+                lease.returning = False
+        if mine:
+            self._dispose_idle()
 
-    def _claim(self, lease: Lease) -> bool:
-        """Whether it is for the caller to give this back."""
-        with self._lock:
-            if lease.returned or lease.returning:
-                return False
-            lease.returning = True
-            return True
+    def _end(self, lease: Lease, reason: str | None) -> None:
+        lease.end()
+        reason = reason or self.closed_because or self._clean(lease.driver)
+        if reason:
+            logger.info("Pool %r closes a session: %s", self.key.alias, reason)
+            self._close(lease)
+        else:
+            lease.driver.idle_since = time.monotonic()
+            lease.handle.close()
+        lease.returned = True
+        self._forget(lease)
+
+    def _forget(self, lease: Lease) -> None:
+        self.leases.discard(lease)
+        if lease.work:
+            lease.work.drop(lease)
 
     def _clean(self, driver: Guarded) -> str | None:
         """Make it clean; why not, if it could not be done."""
@@ -323,9 +346,9 @@ class LeasePool:
         return None
 
     def _close(self, lease: Lease) -> None:
-        # After an interrupted return the handle may be empty, or its connection somebody else's already.
-        if lease.handle.is_valid and lease.driver.lease is None:
-            lease.handle.invalidate()
+        lease.returned = True
+        # After an interrupted return its connection may be somebody else's already.
+        self._slots.free(lease.handle if lease.driver.lease is None else None)
 
     def _dispose_idle(self) -> None:
         # Asked again after each return: that may have been under way while drain() looked.
@@ -334,7 +357,7 @@ class LeasePool:
 
     def _timeout(self) -> PoolTimeout:
         with self._lock:
-            leases = sorted(self.leases, key=lambda lease: lease.since)
+            leases = sorted(self.leases.copy(), key=lambda lease: lease.since)
         options = self.options
         longest = "; ".join(f"{lease.holder} for {lease.age:.1f} s" for lease in leases[:3])
         return PoolTimeout(

@@ -8,8 +8,10 @@ import sys
 import threading
 
 from poollife.conf import PoolOptions
+from poollife.drivers import uwsgi
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
+from poollife.pools.lease import Lease
 from poollife.pools.pool import LeasePool, PoolKey, live_pools
 
 logger = logging.getLogger("poollife")
@@ -68,11 +70,19 @@ class Registry:
 
     def give_back(self, alias: str | None) -> None:
         """End the calling thread's leases of this alias, or of all, those in an atomic block excepted."""
+        for lease in self._leases_of_this_thread():
+            if alias in (None, lease.pool.key.alias):
+                lease.give_back()
+
+    def end_thread(self) -> None:
+        """End all that the calling thread has: nothing goes on in it that could end an atomic block."""
+        for lease in self._leases_of_this_thread():
+            lease.forget_blocks()
+            lease.give_back()
+
+    def _leases_of_this_thread(self) -> list[Lease]:
         at_fork.ensure_process()
-        for pool in live_pools.hold():
-            if alias in (None, pool.key.alias):
-                for lease in pool.leases_of_this_thread():
-                    lease.give_back()
+        return [lease for pool in live_pools.hold() for lease in pool.leases_of_this_thread()]
 
     def end(self) -> None:
         """Say goodbye to the servers, as the process ends. What other living threads have is left alone."""
@@ -124,3 +134,5 @@ class Registry:
 registry = Registry()
 at_fork.join(registry)
 atexit.register(registry.end)
+# Ahead of atexit's, which waits for threads, or is left out (skip-atexit-teardown).
+uwsgi.at_exit(registry.end)

@@ -1,8 +1,13 @@
-"""SQLAlchemy's private names, all in one place; tests/test_private_names.py pins them."""
+"""SQLAlchemy's private names; queue.py has the three that a pool class of one's own needs.
+
+tests/test_private_names.py pins all of them.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy.pool import Pool, PoolProxiedConnection
+from typing import Any
+
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 from sqlalchemy.pool.base import ResetStyle
 
 
@@ -12,9 +17,14 @@ def detach_finalizer(handle: PoolProxiedConnection) -> None:
     Its finalizer sends a ROLLBACK, in a child on the parent's socket. It looks first whether its record is
     still checked out, which ``fairy_ref`` tells in 2.0 and 2.1.
     """
-    record = handle._connection_record
-    if record is not None:
-        record.fairy_ref = None
+    if handle._connection_record is not None:
+        forget_handle(handle._connection_record)
+
+
+def forget_handle(record: ConnectionPoolEntry) -> None:
+    """The same for a handle that only its record is known of."""
+    checked_out: Any = record
+    checked_out.fairy_ref = None
 
 
 def acts_by_itself(pool: Pool) -> bool:

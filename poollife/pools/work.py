@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
 
 if TYPE_CHECKING:
     from poollife.pools.lease import Lease
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Work:
@@ -28,13 +35,69 @@ class Work:
     def __str__(self) -> str:
         return self._describe()
 
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call it as a part of this work; giving back stays the caller's."""
+        previous = current_work.get()
+        try:
+            current_work.set(self)
+            return function(*args, **kwargs)
+        finally:
+            current_work.set(previous)
+
+    async def run_async(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for a coroutine function."""
+        previous = current_work.get()
+        try:
+            current_work.set(self)
+            return await function(*args, **kwargs)
+        finally:
+            current_work.set(previous)
+
+    def add(self, lease: Lease) -> None:
+        """Have this lease end with this work."""
+        lease.work = self
+        self.leases.append(lease)
+
+    def drop(self, lease: Lease) -> None:
+        """It has ended, or will with other work."""
+        with suppress(ValueError):  # something from outside struck before it got there
+            self.leases.remove(lease)
+
+    def has_opened(self, block: Any) -> bool:
+        """Whether an atomic block that is open on one of its connections was opened as a part of it."""
+        return True
+
     def has_open_cursors(self) -> bool:
         return any(lease.cursors for lease in self.leases.copy())
 
     def give_back(self) -> None:
-        """End this thread's leases of it, those in an atomic block excepted: the block's owner ends them."""
+        """End this thread's leases of it, at the end of this work.
+
+        What is in an atomic block still is left to whoever opened that: to the work that goes on around this.
+        """
         for lease in self._leases_of_this_thread():
             lease.give_back()
+            if not lease.returned:
+                lease.hand_over(current_work.get())
+
+    def end(self, well: bool) -> None:
+        """Give back what this thread has of it.
+
+        :param well: False: something from outside may have struck inside ``Atomic.__enter__`` or
+            ``__exit__``, and then nobody is left to end the blocks that this work opened.
+        """
+        if not well:
+            for lease in self._leases_of_this_thread():
+                if self.has_opened(lease.outermost_block):
+                    lease.forget_blocks()
+        self.give_back()
+
+    async def end_async(self, well: bool) -> None:
+        """The same for work whose sync code has threads of its own."""
+        # A hop, made only where there is something to give back. After an error there may be soon, where a
+        # task was cancelled in the middle of a borrowing: queue behind it.
+        if self.leases or not well:
+            await self.hop(partial(self.end, well))
 
     def give_back_idle(self) -> None:
         """The same for those that nothing is read from."""
@@ -48,18 +111,64 @@ class Work:
             if lease.driver.unfit():
                 lease.give_back()
 
+    async def hop(self, end: Callable[[], None]) -> None:
+        """Have ``end`` give back in the thread where the sync code of this work has its leases.
+
+        It comes to its end even if whoever waits for it is cancelled.
+        """
+        # asgiref gives a hop up when it is cancelled, so that is left to a task of its own.
+        task = asyncio.ensure_future(self._hop(end))
+        _hops.add(task)
+        task.add_done_callback(_hops.discard)
+        await asyncio.shield(task)
+
+    async def _hop(self, end: Callable[[], None]) -> None:
+        try:
+            await sync_to_async(end)()
+        except RuntimeError:
+            # A task that has outlived its request, whose thread asgiref has ended.
+            if not all(lease.orphaned for lease in self.leases.copy()):
+                raise
+        for lease in self.leases.copy():
+            if lease.orphaned:
+                lease.checkin()
+
     def _leases_of_this_thread(self) -> list[Lease]:
         return [lease for lease in self.leases.copy() if lease.thread is threading.current_thread()]
 
 
+class GeneratorWork(Work):
+    """The work of a generator, between whose steps its consumer may open atomic blocks of its own."""
+
+    __slots__ = ("opened",)
+
+    def __init__(self, describe: Callable[[], str]) -> None:
+        super().__init__(describe)
+        self.opened: list[Any] = []
+
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._noting_blocks():
+            return super().run(function, *args, **kwargs)
+
+    async def run_async(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._noting_blocks():
+            return await super().run_async(function, *args, **kwargs)
+
+    def has_opened(self, block: Any) -> bool:
+        return block is None or block in self.opened
+
+    @contextmanager
+    def _noting_blocks(self) -> Iterator[None]:
+        before = self._blocks()
+        try:
+            yield
+        finally:
+            self.opened += [block for block in self._blocks() if block not in before]
+
+    def _blocks(self) -> list[Any]:
+        return [block for lease in self.leases.copy() if (block := lease.outermost_block)]
+
+
 current_work: ContextVar[Work | None] = ContextVar("poollife_work", default=None)
-
-
-@contextmanager
-def working(work: Work) -> Iterator[Work]:
-    """Make this the current work; giving back stays the caller's."""
-    token = current_work.set(work)
-    try:
-        yield work
-    finally:
-        current_work.reset(token)
+#: Hops under way; asyncio itself holds tasks weakly.
+_hops: set[asyncio.Future[None]] = set()

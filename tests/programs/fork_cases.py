@@ -418,6 +418,8 @@ def log(settings: Settings, borrowed: bool) -> Report:
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")  # type: ignore[method-assign]
+    # SQLAlchemy traces each step of a pool, under the name of the pool's class.
+    handler.addFilter(lambda record: record.name == "poollife")
     logging.getLogger("poollife").addHandler(handler)
     logging.getLogger("poollife").setLevel(logging.DEBUG)
 

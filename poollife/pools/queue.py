@@ -1,0 +1,229 @@
+"""SQLAlchemy's QueuePool, made so that nothing from outside can lose one of its slots.
+
+A task's time limit, Ctrl-C and ``PyThreadState_SetAsyncExc`` raise an exception wherever Python calls a
+function. In QueuePool that may leave a counter one too high for good, or a ``Condition`` locked for ever.
+Here
+
+- each slot has a name, and whoever has it as well: what nobody has any more can be found out and freed;
+- locks are of the kind that ``with`` takes and releases without calling any Python code;
+- what belongs together is written by statements with no call in between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, Protocol
+
+from sqlalchemy import exc
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
+
+from poollife.pools.sqlalchemy import forget_handle
+
+
+class Holder(Protocol):
+    """Who has a slot: a checkout under way, later a lease."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it still does."""
+
+
+class Ticket:
+    """A checkout under way, or whoever is about to close a session."""
+
+    __slots__ = ("active", "borrower", "entry", "served", "signal")
+
+    def __init__(self, borrower: Any = None) -> None:
+        #: For the owner to unset in a ``finally``, where nothing can come between.
+        self.active = True
+        self.borrower = borrower
+        #: Whether a slot was found for it, and what is in there if there is something.
+        self.served = False
+        self.entry: ConnectionPoolEntry | None = None
+        #: Released when it is served.
+        self.signal = threading.Lock()
+        self.signal.acquire()
+
+
+class Current(threading.local):
+    """What this thread is checking out."""
+
+    ticket: Ticket | None = None
+
+
+current = Current()
+
+
+class FairQueuePool(QueuePool):
+    """What a ``LeasePool`` uses if no other class is asked for. First come, first served.
+
+    The lock guards all three collections. The thread that has it may take it again: in there the cycle
+    collector may run a finalizer of somebody's that gives a connection back.
+    """
+
+    def __init__(
+        self,
+        creator: Any,
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        timeout: float = 30.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(creator, pool_size, max_overflow, timeout, **options)
+        self._limit = pool_size + max_overflow
+        self._patience = timeout
+        #: A record of SQLAlchemy's, or a ticket where that is still to be made; and who has it, or None.
+        self._slots: dict[ConnectionPoolEntry | Ticket, Holder | None] = {}
+        #: The records that nobody has. The one used last is the least likely to be dead: it goes first.
+        self._free: list[ConnectionPoolEntry] = []
+        self._waiting: deque[Ticket] = deque()
+        self._lock = threading.RLock()
+
+    @property
+    def idle(self) -> int:
+        """Sessions that nobody has."""
+        return sum(entry.dbapi_connection is not None for entry in self._free.copy())
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a checkout would have to wait."""
+        return not self._free and len(self._slots) >= self._limit
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Wait no longer; False where a slot was found in the last moment."""
+        with self._lock:
+            ticket.active = ticket.served
+        return not ticket.active
+
+    def hold(self, ticket: Ticket, lease: Holder) -> None:
+        """From now on the lease has what the ticket got."""
+        with self._lock:
+            if ticket.entry is not None:
+                self._slots[ticket.entry] = lease
+
+    def free(self, handle: PoolProxiedConnection | None = None) -> None:
+        """Free the slots of those who went away, with or without a word, and close what is in them.
+
+        :param handle: for pool classes that can't find them out.
+        """
+        self._close(lambda: [slot for slot, holder in self._slots.items() if self._is_lost(slot, holder)])
+
+    def dispose(self) -> None:
+        """Close what nobody has."""
+        self._close(self._free.copy)
+
+    def checkedin(self) -> int:
+        return len(self._free)
+
+    def checkedout(self) -> int:
+        return len(self._slots) - len(self._free)
+
+    def overflow(self) -> int:
+        return len(self._slots) - self.size()
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        ticket = current.ticket or Ticket()
+        with self._lock:
+            # Who asks again after a while has kept his place.
+            if not ticket.served and ticket not in self._waiting:
+                self._waiting.append(ticket)
+            self._serve()
+        if not ticket.signal.acquire(timeout=self._patience):
+            raise exc.TimeoutError(f"None of {len(self._slots)} became free.")
+        if ticket.entry is None:
+            entry = self._create_connection()
+            with self._lock:
+                self._slots[entry] = ticket
+                ticket.entry = entry
+                del self._slots[ticket]
+        return ticket.entry
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait. Under the lock."""
+        while self._waiting and (self._free or len(self._slots) < self._limit):
+            ticket = self._waiting[0]
+            if not ticket.active:
+                del self._waiting[0]
+                continue
+            # No call from here to the signal.
+            if self._free:
+                ticket.entry = self._free[-1]
+                self._slots[ticket.entry] = ticket
+                del self._free[-1]
+            else:
+                self._slots[ticket] = ticket
+            ticket.served = True
+            del self._waiting[0]
+            ticket.signal.release()
+
+    def _do_return_conn(self, entry: ConnectionPoolEntry) -> None:
+        with self._lock:
+            holder = self._slots.get(entry)
+            if holder is None or not holder.active:
+                return  # back already, or left to free(): what nobody has cleaned must not be handed out
+            if len(self._free) < self.size():
+                self._slots[entry] = None
+                self._free.append(entry)
+                self._serve()
+                return
+        entry.close()
+        with self._lock:
+            self._slots.pop(entry, None)
+            self._serve()
+
+    def _is_lost(self, slot: ConnectionPoolEntry | Ticket, holder: Holder | None) -> bool:
+        return slot not in self._free if holder is None else not holder.active
+
+    def _close(self, which: Any) -> None:
+        """Close what is in these slots, and free them only then: never a session more than the limit."""
+        closing = Ticket()
+        try:
+            with self._lock:
+                for slot in (slots := which()):
+                    self._slots[slot] = closing
+                self._free = [entry for entry in self._free if self._slots[entry] is None]
+            for slot in slots:
+                if not isinstance(slot, Ticket):
+                    forget_handle(slot)
+                    slot.close()
+                with self._lock:
+                    self._slots.pop(slot, None)
+                    self._serve()
+        finally:
+            closing.active = False
+
+
+class Counted:
+    """The slots of another pool class: they have no names, so those who went away can't be found out."""
+
+    def __init__(self, sessions: Pool, limit: int | None) -> None:
+        # NullPool has neither slots nor a limit.
+        self._sessions = sessions if isinstance(sessions, QueuePool) else None
+        self._limit = limit
+
+    @property
+    def idle(self) -> int:
+        return self._sessions.checkedin() if self._sessions else 0
+
+    @property
+    def exhausted(self) -> bool:
+        if self._sessions is None or self._limit is None:
+            return False
+        return self._sessions.checkedout() >= self._limit
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        return True
+
+    def hold(self, ticket: Ticket, lease: Holder) -> None:
+        pass
+
+    def free(self, handle: PoolProxiedConnection | None = None) -> None:
+        # After an interrupted return it may be empty.
+        if handle is not None and handle.is_valid:
+            handle.invalidate()
+
+
+def slots_of(sessions: Pool, limit: int | None) -> FairQueuePool | Counted:
+    """Where a ``LeasePool`` keeps the books of its sessions."""
+    return sessions if isinstance(sessions, FairQueuePool) else Counted(sessions, limit)
