@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from django.db import connections
-from django.utils.connection import ConnectionDoesNotExist
-
-from poollife.pools.registry import registry
-
 
 def close_pool(alias: str | None = None) -> None:
     """End this process's idle sessions now, and the borrowed ones when they are given back.
@@ -19,6 +14,12 @@ def close_pool(alias: str | None = None) -> None:
     :raises ConnectionDoesNotExist: there is no such alias.
     :raises SynchronousOnlyOperation: in a coroutine, if its thread has borrowed something.
     """
+    # Here: `import poollife` needs no settings, no driver, and no SQLAlchemy either.
+    from django.db import connections
+    from django.utils.connection import ConnectionDoesNotExist
+
+    from poollife.pools.registry import registry
+
     if alias is not None and alias not in connections:
         raise ConnectionDoesNotExist(f"The connection {alias!r} doesn't exist.")
     registry.give_back(alias)

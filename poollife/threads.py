@@ -1,0 +1,345 @@
+"""Clock 2: a task or a thread ends, and its connections go back.
+
+Something from outside (a task's time limit, Ctrl-C) may strike wherever Python calls a function, so an end of
+work is tried again where it was struck: in a ``finally`` of the frame that did the work, and with no call
+before it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar, overload
+
+from asgiref.sync import SyncToAsync, iscoroutinefunction
+
+from poollife.pools.work import GeneratorWork, Work, current_work
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound="classmethod[Any, ..., Any]")
+Wrapper = Callable[..., Any]
+
+#: Gives back; told whether the work went well.
+End = Callable[[bool], None]
+
+
+@overload
+def auto_close_db() -> Block: ...
+@overload
+def auto_close_db(function: M, /) -> M: ...
+@overload
+def auto_close_db(function: F, /) -> F: ...
+def auto_close_db(function: Any = None, /) -> Any:
+    """Give back what a function or a block borrows when it ends: for work that no request waits for.
+
+    As a decorator, with or without parentheses, for functions, methods, generators, coroutine functions and
+    async generators; as a context manager ``with auto_close_db():`` or ``async with auto_close_db():``. An
+    inner one gives nothing back that was borrowed outside of it, nor does one inside an atomic block take
+    that block's connection away.
+
+    A generator's work is what its own body does, and ends when it is exhausted, closed or raises. Decorate
+    generators: a ``with`` block around a ``yield`` takes what its consumer does for its own work. Works that
+    take turns in one thread share its connection, and that which borrowed it gives it back. What happens in
+    threads that the work starts is theirs: wrap what they run. In a coroutine only ``async with`` reaches the
+    thread that ``sync_to_async`` borrows in.
+
+    :param function: what to wrap; a ``staticmethod`` or ``classmethod`` is wrapped underneath. What returns a
+        coroutine or a generator without being a function of that kind can't be told from other functions.
+    :returns: a function of the same kind and signature; without an argument a ``Block``.
+    :raises TypeError: for something else than a function, such as a class.
+    """
+    if function is None:
+        code = sys._getframe(1).f_code
+        return Block(lambda: f"a block in {code.co_qualname}")
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(auto_close_db(function.__func__))
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(f"auto_close_db wraps functions, not {function!r}")
+    return _wrapper_for(function)(function)
+
+
+class Block:
+    """What ``auto_close_db()`` returns: a context manager for one block at a time, and a decorator."""
+
+    def __init__(self, describe: Callable[[], str]) -> None:
+        self._describe = describe
+        self._work: _BlockWork | None = None
+
+    def __call__(self, function: F) -> F:
+        """Decorate, as ``auto_close_db`` does."""
+        return auto_close_db(function)
+
+    def __enter__(self) -> None:
+        """:raises RuntimeError: while it is in use already."""
+        self._begin()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self._end(error is None)
+        except BaseException:
+            self._end(error is None)
+            raise
+
+    async def __aenter__(self) -> None:
+        """:raises RuntimeError: while it is in use already."""
+        self._begin()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if work := self._leave():
+            await work.end_async(error is None)
+
+    def _begin(self) -> None:
+        if self._work:
+            raise RuntimeError("This block is in use already: call auto_close_db() anew for each block.")
+        previous = _outer_work()
+        try:
+            self._work = _BlockWork(self._describe, self, previous)
+            current_work.set(self._work)
+        except BaseException:
+            self._work = None
+            current_work.set(previous)
+            raise
+
+    def _end(self, well: bool) -> None:
+        if self._work:
+            self._work.leave()
+            self._work.end(well)
+            self._work.over = True
+            self._work = None
+
+    def _leave(self) -> Work | None:
+        work, self._work = self._work, None
+        if work:
+            work.over = True
+            work.leave()
+        return work
+
+
+class _BlockWork(Work):
+    """The work of a block."""
+
+    __slots__ = ("block", "over", "previous")
+
+    def __init__(self, describe: Callable[[], str], block: Block, previous: Work | None) -> None:
+        super().__init__(describe)
+        #: Lives as long as its ``with`` statement, so if it is gone and this is not over, something struck in
+        #: the very call of ``__exit__``.
+        self.block = weakref.ref(block)
+        self.over = False
+        self.previous = previous
+
+    def leave(self) -> None:
+        """Make the work around it the current one, unless blocks end in another order than they began."""
+        if current_work.get() is self:
+            previous = self.previous
+            while isinstance(previous, _BlockWork) and previous.over:
+                previous = previous.previous
+            current_work.set(previous)
+
+
+class PooledThread(threading.Thread):
+    """A ``threading.Thread`` that gives back what it borrowed when its ``run()`` ends, however that ends."""
+
+    def start(self) -> None:
+        """Start the thread.
+
+        :raises RuntimeError: if it was started before.
+        """
+        if self.ident is None:
+            # On the instance, around whatever run() a subclass has, and only for as long as needed.
+            self.run = partial(self._run_and_give_back, self.run)  # type: ignore[method-assign]
+        try:
+            super().start()
+        except BaseException:
+            if self.ident is None:
+                vars(self).pop("run", None)
+            raise
+
+    def _run_and_give_back(self, run: Callable[[], None]) -> None:
+        vars(self).pop("run", None)
+        _run(Work(lambda: type(self).__name__), _end_thread, run)
+
+
+class PooledThreadPoolExecutor(ThreadPoolExecutor):
+    """A ``ThreadPoolExecutor`` whose jobs, and whose initializer, give back what they borrowed as they end.
+
+    A job sees the context variables of whoever submitted it. By the time its future is done, its connection
+    is back.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        **kwargs: Any,
+    ) -> None:
+        """Takes what ``ThreadPoolExecutor`` takes, and raises what that raises."""
+        if callable(initializer):
+            initializer = partial(_run_job, initializer)
+        super().__init__(max_workers, thread_name_prefix, initializer, initargs, **kwargs)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a worker thread call this, in a copy of the present context.
+
+        :raises RuntimeError: after ``shutdown()``.
+        """
+        context = copy_context()
+        # A sync view under ASGI may wait for this job: sync code of the job must not queue for its thread.
+        context.run(SyncToAsync.thread_sensitive_context.set, None)  # type: ignore[arg-type]  # counts as unset
+        return super().submit(partial(context.run, _run_job, fn, *args, **kwargs))
+
+
+# --- running work -------------------------------------------------------------------------------------------
+
+
+def _outer_work() -> Work | None:
+    """The work that is current, after an end of those blocks that had none."""
+    work = current_work.get()
+    while isinstance(work, _BlockWork) and not work.over and work.block() is None:
+        work.end(False)
+        work.over = True
+        work = work.previous
+    return work
+
+
+def _run(work: Work, end: End, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call it as this work, and end that."""
+    well = False
+    _outer_work()
+    try:
+        result = work.run(function, *args, **kwargs)
+        well = True
+        return result
+    finally:
+        try:
+            end(well)
+        except BaseException:
+            end(well)
+            raise
+
+
+def _run_job(job: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    return _run(Work(partial(_name, job)), _end_thread, job, *args, **kwargs)
+
+
+def _end_thread(well: bool) -> None:
+    # Here: `import poollife` needs neither Django nor SQLAlchemy.
+    from poollife.pools.registry import registry
+
+    # All of it, whatever work it belongs to: asyncio.to_thread() brings along its caller's context.
+    registry.end_thread()
+
+
+# --- a wrapper for each kind of function --------------------------------------------------------------------
+
+
+def _wrapper_for(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Wrapper]:
+    # An object may be callable by a method of any kind.
+    for called in (function, type(function).__call__):
+        if inspect.isasyncgenfunction(called):
+            return _wrap_async_generator
+        if iscoroutinefunction(called):
+            return _wrap_coroutine
+        if inspect.isgeneratorfunction(called):
+            return _wrap_generator
+    return _wrap_function
+
+
+def _name(function: Callable[..., Any]) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def _work_of(function: Callable[..., Any]) -> Work:
+    return Work(partial(_name, function))
+
+
+def _wrap_function(function: Callable[..., Any]) -> Wrapper:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        work = _work_of(function)
+        return _run(work, work.end, function, *args, **kwargs)
+
+    return call
+
+
+def _wrap_generator(function: Callable[..., Generator[Any, Any, Any]]) -> Wrapper:
+    @wraps(function)
+    def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        work, well = GeneratorWork(partial(_name, function)), False
+        try:
+            body = function(*args, **kwargs)
+            item = work.run(next, body)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    work.run(body.close)
+                    well = True
+                    raise
+                except BaseException as error:
+                    item = work.run(body.throw, error)
+                else:
+                    item = work.run(body.send, sent)
+        except StopIteration as stop:
+            well = True
+            return stop.value
+        finally:
+            try:
+                work.end(well)
+            except BaseException:
+                work.end(well)
+                raise
+
+    return generate
+
+
+def _wrap_coroutine(function: Callable[..., Awaitable[Any]]) -> Wrapper:
+    @wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        work, well = _work_of(function), False
+        try:
+            result = await work.run_async(function, *args, **kwargs)
+            well = True
+            return result
+        finally:
+            await work.end_async(well)
+
+    return call
+
+
+def _wrap_async_generator(function: Callable[..., AsyncGenerator[Any, Any]]) -> Wrapper:
+    @wraps(function)
+    async def generate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        work, well = GeneratorWork(partial(_name, function)), False
+        try:
+            body = function(*args, **kwargs)
+            item = await work.run_async(anext, body)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    await work.run_async(body.aclose)
+                    well = True
+                    raise
+                except BaseException as error:
+                    item = await work.run_async(body.athrow, error)
+                else:
+                    item = await work.run_async(body.asend, sent)
+        except StopAsyncIteration:
+            well = True
+        finally:
+            await work.end_async(well)
+
+    return generate

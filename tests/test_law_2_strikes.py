@@ -1,0 +1,125 @@
+"""Law 2 under exceptions from outside, such as a time limit's or Ctrl-C's: no slot is ever lost."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.pool import QueuePool
+
+from poollife.pools.queue import FairQueuePool, Ticket, current
+from servers import MariaDB
+from tests.programs.running import run
+
+JOBS = 10_000
+CASES = [
+    *[("decorated", work, start) for work in ("query", "block", "unread") for start in ("cold", "warm")],
+    ("decorated", "query", "crowded"),
+    ("decorated", "unread", "crowded"),
+    *[
+        (form, work, "warm")
+        for form in ("generator", "with", "thread", "executor")
+        for work in ("block", "unread")
+    ],
+]
+
+
+@pytest.mark.skipif(sys.getprofile() is not None, reason="a profiler has the profile function")
+@pytest.mark.parametrize(("form", "work", "start"), CASES)
+def test_struck_at_each_point_no_slot_is_lost(
+    mariadb: MariaDB, name: str, form: str, work: str, start: str
+) -> None:
+    """At each point where CPython delivers such an exception, one after the other."""
+    database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql"}
+    report = run("strikes", database, "everywhere", form, work, start)
+    assert report.pop("points") > 100
+    assert report == {"not back": [], "slots lost": [], "hung": []}
+
+
+def test_struck_at_random_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
+    database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql"}
+    report = run("strikes", database, "at_random", JOBS, 1)
+    ends = report["ends"]
+    assert sum(ends.values()) == JOBS
+    assert min(ends.values()) > 100
+    assert (report["out"], report["free"], report["others"]) == (0, report["limit"], {})
+
+
+@pytest.fixture
+def name(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+# --- the pool by itself -------------------------------------------------------------------------------------
+
+
+class Connection:
+    """A driver's connection."""
+
+    def close(self) -> None:
+        pass
+
+
+def make_pool(size: int = 1, overflow: int = 0) -> FairQueuePool:
+    return FairQueuePool(
+        lambda: Connection(), pool_size=size, max_overflow=overflow, timeout=0, reset_on_return=None
+    )
+
+
+def test_it_counts_as_sqlalchemys_does() -> None:
+    ours = make_pool(2, 1)
+    creator: Any = Connection
+    stock = QueuePool(creator, pool_size=2, max_overflow=1, timeout=0, reset_on_return=None)
+    handles: list[list[object]] = [[], []]
+    for step in ("connect", "connect", "connect", "close", "close", "close", "connect"):
+        for pool, held in zip((ours, stock), handles, strict=True):
+            if step == "connect":
+                held.append(pool.connect())
+            else:
+                held.pop().close()  # type: ignore[attr-defined]
+        assert ours.status() == stock.status()
+
+
+def test_who_withdraws_gets_nothing_more() -> None:
+    pool = make_pool()
+    handle = pool.connect()
+    waiting = current.ticket = Ticket()
+    try:
+        with pytest.raises(Exception, match="None of 1 became free"):
+            pool.connect()
+    finally:
+        current.ticket = None
+    assert pool.withdraw(waiting)
+    handle.close()
+    assert (waiting.served, pool.checkedin()) == (False, 1)
+
+
+def test_who_was_served_in_the_last_moment_is_told() -> None:
+    pool = make_pool()
+    handle = pool.connect()
+    waiting = current.ticket = Ticket()
+    try:
+        with pytest.raises(Exception, match="None of 1 became free"):
+            pool.connect()
+        handle.close()
+        assert not pool.withdraw(waiting)
+        assert pool.connect() is not None
+    finally:
+        current.ticket = None
+
+
+def test_what_nobody_has_any_more_is_closed_before_its_slot_is_free() -> None:
+    pool = make_pool()
+    lost = current.ticket = Ticket()
+    try:
+        handle = pool.connect()
+    finally:
+        current.ticket = None
+    lost.active = False
+    before = pool.exhausted
+    pool.free()
+    assert (before, pool.exhausted) == (True, False)
+    handle.close()
+    assert (pool.checkedin(), pool.checkedout()) == (0, 0)
