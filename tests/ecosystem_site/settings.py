@@ -8,6 +8,7 @@ MIDDLEWARE = ["poollife.middleware.PoolMiddleware"]
 ROOT_URLCONF = "tests.ecosystem_site.urls"
 SECRET_KEY = "tests"
 ALLOWED_HOSTS = ["*"]
+STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 globals().update(json.loads(os.environ["ECOSYSTEM_SITE"]))

@@ -1,0 +1,34 @@
+"""Clients of a live server."""
+
+from __future__ import annotations
+
+import http.client
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+#: Clients that stay connected to servers that have ended.
+stayed: list[http.client.HTTPConnection] = []
+
+
+def get(url: str) -> str:
+    """The body of the answer."""
+    with urllib.request.urlopen(url, timeout=30) as response:
+        body: bytes = response.read()
+    return body.decode()
+
+
+def get_all(urls: list[str]) -> list[str]:
+    """All at once."""
+    with ThreadPoolExecutor(len(urls)) as executor:
+        return list(executor.map(get, urls))
+
+
+def get_and_stay(url: str) -> str:
+    """Keep the connection open after the answer, for longer than the server lives."""
+    parts = urlsplit(url)
+    client = http.client.HTTPConnection(parts.netloc, timeout=30)
+    client.request("GET", parts.path)
+    body = client.getresponse().read().decode()
+    stayed.append(client)
+    return body
