@@ -13,17 +13,21 @@ DEMO_BIN := $(DEMO_VENV)/bin
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage conformance clean system-packages check-python
+.PHONY: help demo test matrix lint coverage conformance clean system-packages check-python
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... goes to pytest, to the demo or to conformance, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
+	@echo "  ARGS=... goes to pytest, nox, the demo or conformance, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
 
 demo: $(DEMO_VENV)/.installed $(if $(filter sqlite,$(DB)),,$(DEMO_VENV)/.mysql) ## Run the demo (on a private MariaDB server, or on SQLite)
 	@DB='$(DB)' $(DEMO_BIN)/python -m demo $(ARGS)
 
 test: system-packages lint ## Install what is missing, then run the checks and the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+# Where pyenv is, nox finds those Pythons that are named.
+matrix: $(VENV)/.installed ## Run what depends on versions on each Python, Django and SQLAlchemy (ARGS='--tags ci': on three more)
+	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd:) $(BIN)/nox --no-error-on-missing-interpreters $(ARGS)
 
 lint: $(VENV)/.installed ## Run ruff and mypy
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""The versions that poollife runs on. `nox -l` lists the cells; `nox` runs those whose Python is here.
+"""The versions that poollife runs on: `make matrix` runs the cells whose Python is on this machine.
 
 `make test` runs everything in one cell; here the tests that depend on versions run in the others.
 """
@@ -15,10 +15,16 @@ nox.options.default_venv_backend = "virtualenv"
 DJANGOS = {"3.11": ["5.2"], "3.12": ["5.2", "6.0", "6.1"], "3.13": ["5.2", "6.0", "6.1"]}
 #: The oldest mysqlclient that is supported goes with the older SQLAlchemy.
 DRIVERS = {"2.0": "mysqlclient==2.2.*", "2.1": "mysqlclient>=2.3"}
+#: Beside that of `make test`: the oldest of everything, the newest, and the release in between.
+CI = {("3.11", "5.2", "2.0"), ("3.12", "6.0", "2.0"), ("3.13", "6.1", "2.1")}
 CELLS = [
-    nox.param(python, django, sqlalchemy, id=f"django{django}-sqlalchemy{sqlalchemy}-python{python}")
+    nox.param(
+        *cell,
+        id="django{1}-sqlalchemy{2}-python{0}".format(*cell),
+        tags=["ci"] if cell in CI else [],
+    )
     for python, djangos in DJANGOS.items()
-    for django, sqlalchemy in product(djangos, DRIVERS)
+    for cell in product([python], djangos, DRIVERS)
 ]
 TESTS = [
     "tests/test_conf.py",
@@ -27,6 +33,8 @@ TESTS = [
     "tests/test_law_1_forks.py",
     "tests/test_law_1_sqlite.py",
     "tests/test_law_2_requests.py",
+    "tests/test_law_2_strikes.py",
+    "tests/test_law_2_threads.py",
     "tests/test_law_3_cursors.py",
 ]
 
