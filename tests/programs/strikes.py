@@ -8,6 +8,8 @@ these points, so it can strike at the first, the second, the third ... until the
 from __future__ import annotations
 
 import ctypes
+import gc
+import itertools
 import json
 import logging
 import random
@@ -20,6 +22,8 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 from django.db import connections, transaction
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
+from sqlalchemy.pool import QueuePool
 
 from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db
 from tests.programs.databases import ask, change, set_up
@@ -306,6 +310,64 @@ def count_free() -> int:
     return got if all(left) else -1
 
 
+# --- SQLAlchemy's own queue ---------------------------------------------------------------------------------
+
+
+class Stub:
+    """A driver's connection."""
+
+    def close(self) -> None:
+        pass
+
+
+def bare() -> dict[str, Any]:
+    """Strike ``connect()`` and ``close()`` of a warm QueuePool with one slot at each point."""
+    report: dict[str, Any] = {"points": 0, "lost": 0, "hung": 0}
+    creator: Any = Stub
+    for number in itertools.count(1):
+        pool = QueuePool(creator, pool_size=1, max_overflow=0, timeout=0, reset_on_return=None)
+        pool.connect().close()
+        strike, leave, struck = Strike(number), threading.Event(), threading.Event()
+        threading.Thread(target=strike_bare, args=(pool, strike, struck, leave), daemon=True).start()
+        struck.wait()
+        if strike.where is None:
+            leave.set()
+            return report
+        report["points"] += 1
+        got: list[object] = []
+        asking = threading.Thread(target=ask_bare, args=(pool, got), daemon=True)
+        asking.start()
+        asking.join(1)
+        leave.set()
+        if got != ["a connection"]:
+            report["lost" if got else "hung"] += 1
+    raise AssertionError("not reached")
+
+
+def strike_bare(pool: QueuePool, strike: Strike, struck: threading.Event, leave: threading.Event) -> None:
+    try:
+        strike.start()
+        pool.connect().close()
+    except Struck:
+        pass
+    finally:
+        strike.stop()
+        gc.collect()
+        struck.set()
+    # That the thread has ended must not be what gives the connection back.
+    leave.wait()
+
+
+def ask_bare(pool: QueuePool, got: list[object]) -> None:
+    try:
+        handle = pool.connect()
+    except SQLAlchemyTimeout:
+        got.append("none")
+    else:
+        got.append("a connection")
+        handle.close()
+
+
 # --- and at random ------------------------------------------------------------------------------------------
 
 
@@ -412,14 +474,13 @@ def fail() -> None:
 
 def main(database: dict[str, Any], mode: str, *arguments: Any) -> None:
     logging.disable(logging.CRITICAL)  # SQLAlchemy tells of each of them
-    unraisable: list[str] = []
-    # Struck inside a finalizer, an exception has nowhere to go.
-    sys.unraisablehook = lambda each: unraisable.append(repr(each.exc_value))
+    # Struck inside a finalizer, it has nowhere to go.
+    sys.unraisablehook = lambda each: isinstance(each.exc_value, Struck) or sys.__unraisablehook__(each)
     pool = {"pool_size": POOL_SIZE, "max_overflow": MAX_OVERFLOW, "timeout": 5, **database.pop("POOL", {})}
     set_up({"default": {**database, "POOL": pool}}, LOGGING_CONFIG=None)
     change("CREATE TABLE IF NOT EXISTS log (n INT)")
     connections["default"].close()
-    modes: dict[str, Callable[..., Any]] = {"everywhere": everywhere, "at_random": at_random}
+    modes: dict[str, Callable[..., Any]] = {"everywhere": everywhere, "at_random": at_random, "bare": bare}
     report = modes[mode](*arguments)
     print(json.dumps(report))
 
