@@ -7,8 +7,10 @@ needed. With --check it only reports. The exit status is 0 if nothing is missing
 from __future__ import annotations
 
 import argparse
+import ctypes.util
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -42,6 +44,8 @@ def needs() -> list[Need]:
         Need("a C compiler", has_compiler, ["gcc", "libc6-dev"]),
         Need("the headers of this Python", has_python_headers, [python_package("dev")]),
         Need("the modules venv and ensurepip of this Python", has_venv, [python_package("venv")]),
+        # For GeoDjango. The package is called after its version: hence the expression. GEOS comes with it.
+        Need("the libraries of GDAL and GEOS", has_gis_libraries, ["^libgdal[0-9]+(t64)?$"]),
     ]
 
 
@@ -94,6 +98,11 @@ def python_package(suffix: str) -> str:
     return f"python{sys.version_info[0]}.{sys.version_info[1]}-{suffix}"
 
 
+def has_gis_libraries() -> bool:
+    """Ask as Django does."""
+    return all(ctypes.util.find_library(name) for name in ("gdal", "geos_c"))
+
+
 def succeeds(command: list[str], stdin: bytes = b"") -> bool:
     """Run a command without showing what it prints."""
     try:
@@ -128,7 +137,7 @@ def report(missing: list[Need]) -> None:
     print("This machine misses:", file=sys.stderr)
     for need in missing:
         print(f"  - {need.name}", file=sys.stderr)
-    packages = " ".join(package for need in missing for package in need.packages)
+    packages = " ".join(shlex.quote(package) for need in missing for package in need.packages)
     sudo = "" if os.geteuid() == 0 else "sudo "
     print(f"On Debian or Ubuntu:\n  {sudo}apt install {packages}", file=sys.stderr)
 
