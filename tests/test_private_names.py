@@ -320,12 +320,13 @@ NO_IO: dict[str, tuple[Any, ...]] = {
     "info": (),
     "insert_id": (),
     "literal": ("text",),
-    "more_results": (),
     "sqlstate": (),
     "string_literal": (b"text",),
     "thread_id": (),
     "warning_count": (),
 }
+if hasattr(_mysql.connection, "more_results"):  # mysqlclient 2.3
+    NO_IO["more_results"] = ()
 #: Made of guarded ones.
 COMPOSED: dict[str, tuple[Any, ...]] = {
     "begin": (),

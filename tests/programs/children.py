@@ -64,10 +64,11 @@ class Child:
 
     def _wait(self) -> int | None:
         if self._process:
+            self._process.join()
             # Another thread that starts a process looks after all of them: it may have reaped this one, and
             # be about to write down how that ended.
             while (status := self._process.exitcode) is None and time.monotonic() < self._deadline:
-                self._process.join(0.01)
+                time.sleep(0.001)
             return status
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
