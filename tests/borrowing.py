@@ -1,0 +1,87 @@
+"""Borrowing and looking who has what, for the tests of threads and tasks."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from django.db import connections
+
+from poollife import pool_stats
+from servers import MariaDB
+from tests.conftest import MakeAlias
+from tests.counting import pool_of
+
+PATIENCE = 30.0
+
+
+def new_pool(make_alias: MakeAlias, size: int = 2) -> str:
+    """Another alias, and its pool."""
+    alias = make_alias(POOL={"pool_size": size, "max_overflow": 0, "timeout": 1})
+    assert pool_of(alias).out == 0
+    return alias
+
+
+class Failure(Exception):
+    """Of the work's own."""
+
+
+class TornDown(BaseException):
+    """Comes from outside, and is no ``Exception``."""
+
+
+def connection_id(alias: str) -> int:
+    """One SELECT."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        row: tuple[int] = cursor.fetchone()
+        return row[0]
+
+
+def insert(alias: str) -> None:
+    """One row into the table that ``make_log`` made."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute("INSERT INTO log VALUES (1)")
+
+
+def make_log(mariadb: MariaDB, alias: str) -> None:
+    mariadb.execute(f"CREATE TABLE {database(alias)}.log (number INT) ENGINE=InnoDB")
+
+
+def rows(mariadb: MariaDB, alias: str) -> int:
+    """How many rows of the log others see."""
+    ((count,),) = mariadb.execute(f"SELECT COUNT(*) FROM {database(alias)}.log")
+    return int(count)
+
+
+def out(alias: str) -> int:
+    """How many connections somebody has."""
+    return pool_stats()[alias]["out"]
+
+
+def sessions(mariadb: MariaDB, alias: str) -> set[int]:
+    """The server's own list."""
+    return {session.id for session in mariadb.sessions() if session.db == database(alias)}
+
+
+def database(alias: str) -> Any:
+    return connections[alias].settings_dict["NAME"]
+
+
+class Busy:
+    """Sync code that borrows, and goes on until it is let go."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self.borrowed, self.go_on = threading.Event(), threading.Event()
+
+    def work(self) -> None:
+        connection_id(self._alias)
+        self.borrowed.set()
+        assert self.go_on.wait(PATIENCE)
+
+
+def run(thread: threading.Thread) -> None:
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()

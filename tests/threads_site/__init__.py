@@ -1,0 +1,1 @@
+"""A site whose views work in threads and tasks of their own."""

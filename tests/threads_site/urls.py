@@ -1,0 +1,14 @@
+"""Its pages: each way of working at ``stock/<way>`` and ``wrapped/<way>``."""
+
+from django.urls import path
+
+from tests.request_site.views import plain, stats
+from tests.threads_site import views
+
+urlpatterns = [
+    path("stats", stats),
+    path("plain", plain),
+    path("settle", views.settle),
+    *(path(f"stock/{name}", view) for name, view in views.STOCK.items()),
+    *(path(f"wrapped/{name}", view) for name, view in views.WRAPPED.items()),
+]

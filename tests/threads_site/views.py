@@ -1,0 +1,104 @@
+"""Its views: one for each way in which code under ASGI comes to a thread, as people write it and wrapped."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
+
+from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db
+from tests.request_site.views import connection_id
+from tests.threads_site.models import Visit
+
+#: Tasks that outlive their requests; asyncio itself holds them weakly.
+tasks: set[asyncio.Task[Any]] = set()
+
+
+class Tools:
+    """What the views work with."""
+
+    def __init__(
+        self, wrap: Callable[[Any], Any], thread: type[threading.Thread], executor: type[ThreadPoolExecutor]
+    ) -> None:
+        self.wrap = wrap
+        self.thread = thread
+        self.executor = executor
+        self.work = wrap(connection_id)
+
+
+def answer(*sessions: Any) -> HttpResponse:
+    assert all(sessions)
+    return HttpResponse(" ".join(map(str, sessions)))
+
+
+def make_views(tools: Tools) -> dict[str, Any]:
+    @tools.wrap
+    def sync_view(request: HttpRequest) -> HttpResponse:
+        return answer(connection_id())
+
+    @tools.wrap
+    async def sync_to_async_(request: HttpRequest) -> HttpResponse:
+        return answer(await sync_to_async(connection_id)())
+
+    @tools.wrap
+    async def async_orm(request: HttpRequest) -> HttpResponse:
+        assert [visit async for visit in Visit.objects.all()] == []
+        return answer(await Visit.objects.acount() == 0)
+
+    async def thread_insensitive(request: HttpRequest) -> HttpResponse:
+        return answer(await sync_to_async(tools.work, thread_sensitive=False)())
+
+    async def to_thread(request: HttpRequest) -> HttpResponse:
+        return answer(await asyncio.to_thread(tools.work))
+
+    async def run_in_executor(request: HttpRequest) -> HttpResponse:
+        return answer(await asyncio.get_running_loop().run_in_executor(None, tools.work))
+
+    async def create_task(request: HttpRequest) -> HttpResponse:
+        @tools.wrap
+        async def later() -> None:
+            await sync_to_async(connection_id)()
+            begun.set()
+            await asyncio.sleep(0.05)  # the request is over by then, and its thread has ended
+            await sync_to_async(connection_id)()
+
+        begun = asyncio.Event()
+        task = asyncio.create_task(later())
+        tasks.add(task)
+        await begun.wait()
+        return answer("begun")
+
+    def thread(request: HttpRequest) -> HttpResponse:
+        seen: list[int] = []
+        started = tools.thread(target=lambda: seen.append(connection_id()))
+        started.start()
+        started.join()
+        return answer(*seen)
+
+    def executor(request: HttpRequest) -> HttpResponse:
+        with tools.executor(2) as executor:
+            return answer(*executor.map(lambda _: connection_id(), range(4)))
+
+    async def eight_at_once(request: HttpRequest) -> HttpResponse:
+        return answer(*await asyncio.gather(*(asyncio.to_thread(tools.work) for _ in range(8))))
+
+    views = [sync_view, sync_to_async_, async_orm, thread_insensitive, to_thread, run_in_executor]
+    views += [create_task, thread, executor, eight_at_once]
+    return {view.__name__.rstrip("_"): view for view in views}
+
+
+async def settle(request: HttpRequest) -> HttpResponse:
+    """Wait for the tasks; what came of them counts as this request's own."""
+    await asyncio.gather(*tasks)
+    count = len(tasks)
+    tasks.clear()
+    return answer(f"{count} tasks")
+
+
+STOCK = make_views(Tools(lambda function: function, threading.Thread, ThreadPoolExecutor))
+WRAPPED = make_views(Tools(auto_close_db, PooledThread, PooledThreadPoolExecutor))
