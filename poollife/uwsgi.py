@@ -9,7 +9,7 @@ For a master that has loaded the application, which no slot tells of its end::
     hook-as-user-atexit = call:PyGILState_Ensure
     hook-as-user-atexit = call:PyRun_SimpleString import poollife.uwsgi; poollife.uwsgi.goodbye()
 
-Outside uWSGI this does nothing. Django is not imported with it: a master with ``lazy-apps`` loads no application.
+Outside uWSGI this does nothing. Django is not imported with it: a master with ``lazy-apps`` loads no site.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 It forks without a word to Python, and calls ``uwsgi.post_fork_hook`` in workers, mules and spoolers. When a
 worker or a mule ends in good order it calls ``uwsgi.atexit``, and then Python's exit handlers unless it was
-told to skip them. Whoever assigns a slot has it alone: ``uwsgidecorators`` takes one when it is imported. So the
-module is given a class that keeps ours in there, beside whatever is assigned before or after.
+told to skip them. Whoever assigns a slot has it alone (``uwsgidecorators`` takes one when it is imported), so
+the module is given a class that keeps ours in there, beside whatever is assigned before or after.
 """
 
 from __future__ import annotations

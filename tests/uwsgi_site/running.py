@@ -1,0 +1,277 @@
+"""Runs the site in one variant of uWSGI, and counts what became of sockets, sessions and answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, Self
+
+from servers import MariaDB
+from servers.ports import free_port
+from tests.web_server import PATIENCE, eventually
+
+ROOT = Path(__file__).parent.parent.parent
+#: The wheel pyuwsgi puts it beside Python.
+PROGRAM = Path(sys.executable).with_name("uwsgi")
+WORKERS = 2
+#: Each with so many requests, after which all workers are replaced.
+ROUNDS, REQUESTS = 3, 24
+#: Of a worker, and so the size of each pool: a connection more is one too many.
+THREADS = 4
+
+#: As in deploy/uwsgi.ini. The master looks back before it leaves.
+GOODBYE = (
+    "call:PyRun_SimpleString import sys, poollife.uwsgi; site = sys.modules.get('tests.uwsgi_site.wsgi'); "
+    "site and site.at_exit(); poollife.uwsgi.goodbye()"
+)
+MASTER = (
+    *("--master", "--min-worker-lifetime", "0", "--forkbomb-delay", "0"),
+    *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
+    *("--hook-as-user-atexit", "call:PyGILState_Ensure", "--hook-as-user-atexit", GOODBYE),
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way of running it."""
+
+    arguments: tuple[str, ...] = ()
+    master: bool = True
+    #: Whether each worker loads the application by itself.
+    lazy: bool = False
+    workers: int = WORKERS
+    #: Mules and spoolers.
+    helpers: int = 0
+    #: What is asked for, in turn.
+    kinds: tuple[str, ...] = ("echo", "fork/process", "echo", "fork/fork")
+
+
+VARIANTS = {
+    "default": Variant(),
+    # No children of multiprocessing: at the end of one Python 3.11 fails where its parent was a thread that
+    # Python did not start, such as uWSGI's.
+    "threads": Variant(("--enable-threads", "--threads", str(THREADS)), kinds=("echo", "fork/fork")),
+    "osafterfork": Variant(("--enable-threads", "--py-call-osafterfork")),
+    "fork-hooks": Variant(("--enable-threads", "--py-call-uwsgi-fork-hooks")),
+    "mule + spooler": Variant(
+        ("--mule", "--spooler", "{folder}/spool", "--spooler-frequency", "1"),
+        helpers=2,
+        kinds=("echo", "fork/process", "send", "send"),
+    ),
+    "no master": Variant(master=False),
+    "lazy-apps": Variant(("--lazy-apps",), lazy=True),
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What came of one run. All below ``alive`` are mistakes."""
+
+    requests: int
+    #: Processes that answered, mules and spoolers among them.
+    processes: int
+    parent_sessions: int
+    #: Of those, in use still when all the workers had come and gone.
+    alive: int
+    #: Of the parent's, in all children together, before they used the database.
+    inherited_sockets: int
+    wrong_answers: int
+    over_limit: int
+    #: Ends that the server counted as aborted.
+    aborted: int
+    tracebacks: int
+
+
+class Uwsgi:
+    """A uWSGI that serves the site."""
+
+    def __init__(
+        self, folder: Path, database: dict[str, Any], variant: Variant, *arguments: str, without: str = ""
+    ) -> None:
+        """:param without: the part of the law's code that is taken out."""
+        self.port = free_port()
+        self.folder = folder
+        self._variant = variant
+        (folder / "spool").mkdir()
+        self._environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.uwsgi_site.settings",
+            "FORK_SITE_DATABASES": json.dumps({"default": database, "idle": database}),
+            "FORK_SITE_FOLDER": str(folder),
+            "FORK_SITE_WITHOUT": without,
+            "PYTHONPATH": str(ROOT),
+        }
+        self._arguments = arguments
+
+    def command(self) -> list[str]:
+        """What is run."""
+        variant = self._variant
+        return [
+            *(sys.executable, str(PROGRAM), "--module", "tests.uwsgi_site.wsgi", "--need-app"),
+            # A reload would lose the virtual environment.
+            *("--binary-path", sys.executable),
+            *("--http-socket", f"127.0.0.1:{self.port}", "--processes", str(variant.workers)),
+            *self.signs,
+            *(MASTER if variant.master else ()),
+            *(argument.format(folder=self.folder) for argument in variant.arguments),
+            *self._arguments,
+        ]
+
+    @property
+    def signs(self) -> tuple[str, str]:
+        """Makes each worker tell that it is ready: it would miss a signal that comes before that."""
+        return "--hook-accepting", f"appendn:{self.folder}/accepting yes"
+
+    def __enter__(self) -> Self:
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        eventually("all workers are ready", lambda: self.accepting == self._variant.workers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def get(self, path: str) -> dict[str, Any]:
+        """What the site answers."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request("GET", path, headers={"Connection": "close"})
+            response = connection.getresponse()
+            body = response.read()
+            assert response.status == 200, f"{path}: {response.status}\n{self.log}"
+            answer: dict[str, Any] = json.loads(body)
+            return answer
+        finally:
+            connection.close()
+
+    def get_all(self, paths: Sequence[str]) -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(THREADS) as crowd:
+            return list(crowd.map(self.get, paths))
+
+    def replace_workers(self) -> None:
+        """Have each end in good order, and the master make another."""
+        ready = self.accepting
+        for pid in self.workers:
+            os.kill(pid, signal.SIGHUP)
+        eventually("others are ready", lambda: self.accepting == ready + self._variant.workers)
+
+    def wait_for_jobs(self, number: int) -> None:
+        """Until mules and spoolers have done so many."""
+        eventually(f"{number} jobs are done", lambda: len(self.jobs) == number)
+
+    def end(self) -> None:
+        """Have all of it end in good order."""
+        if self._variant.master:
+            self.process.terminate()
+        else:  # nobody would tell the others
+            os.killpg(self.process.pid, signal.SIGHUP)
+        self.process.wait(PATIENCE)
+
+    @property
+    def accepting(self) -> int:
+        """How many workers have been ready so far."""
+        assert self.process.poll() is None, self.log
+        file = self.folder / "accepting"
+        return file.read_text().count("yes") if file.exists() else 0
+
+    @property
+    def workers(self) -> set[int]:
+        gone = {note["pid"] for note in self.notes("end")}
+        return {note["pid"] for note in self.notes("loader", "child") if note["worker"]} - gone
+
+    def notes(self, *names: str) -> list[dict[str, Any]]:
+        """What its processes noted under these names."""
+        file = self.folder / "notes"
+        notes = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return [note for note in notes if note["what"] in names]
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """What mules and spoolers have answered."""
+        return self.notes("mule", "spooler")
+
+    def sessions(self, moment: str) -> dict[str, int | str]:
+        """What the process that loaded the application had at the "start", and at the "end"."""
+        sessions: dict[str, int | str] = json.loads((self.folder / f"{moment}.json").read_text())["sessions"]
+        return sessions
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
+
+
+def count(server: MariaDB, name: str, folder: Path, variant: Variant, without: str = "") -> Counts:
+    """Run the site in this variant and count.
+
+    :param name: an empty database on that server, which has no other sessions.
+    :param folder: an empty one.
+    :param without: the part of the law's code that is taken out.
+    """
+    server.execute(f"CREATE TABLE `{name}`.rows_ (number INTEGER PRIMARY KEY) ENGINE=InnoDB")
+    pool = {"pool_size": THREADS, "max_overflow": 0}
+    database = {**server.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}
+    aborted = server.status("Aborted_clients")
+    answers = []
+    with Uwsgi(folder, database, variant, without=without) as uwsgi:
+        for paths in rounds(variant):
+            jobs = len(uwsgi.jobs) + variant.helpers * sum(path.startswith("/send/") for path in paths)
+            answers += uwsgi.get_all(paths)
+            uwsgi.wait_for_jobs(jobs)
+            if variant.master:
+                uwsgi.replace_workers()
+        present = {session.id for session in server.sessions()}
+        uwsgi.end()
+        eventually("all sessions end", lambda: not server.sessions())
+    # With lazy-apps there is no parent: each worker has sessions of its own.
+    parents = {} if variant.lazy else uwsgi.sessions("start")
+    in_the_end = {} if variant.lazy else uwsgi.sessions("end")
+    answers += uwsgi.jobs
+    return Counts(
+        requests=ROUNDS * REQUESTS,
+        processes=len({answer["pid"] for answer in answers}),
+        parent_sessions=len(parents),
+        alive=sum(number in present and in_the_end[alias] == number for alias, number in parents.items()),
+        inherited_sockets=sum(len(note["sockets"]) for note in uwsgi.notes("child")),
+        wrong_answers=sum(not is_right(answer) for answer in answers),
+        over_limit=max(0, len(present) - len(parents) - (variant.workers + variant.helpers) * THREADS),
+        aborted=server.status("Aborted_clients") - aborted,
+        # Other children than those of multiprocessing tell of that failure, and end well.
+        tracebacks=uwsgi.log.count("Traceback") - uwsgi.log.count("assert tlock is not None"),
+    )
+
+
+def rounds(variant: Variant) -> list[list[str]]:
+    """The paths to ask for."""
+    numbers = iter(range(1, ROUNDS * REQUESTS + 1))
+    kinds = [variant.kinds[number % len(variant.kinds)] for number in range(REQUESTS)]
+    return [[f"/{kind}/{next(numbers)}/" for kind in kinds] for _ in range(ROUNDS)]
+
+
+def is_right(answer: dict[str, Any]) -> bool:
+    """Whether it is the answer to its question, and a forked child that it is about did well, too."""
+    child = answer.get("child", {"right": True, "status": 0})
+    mine: bool = answer["right"] and answer.get("same session", True)
+    return mine and child.get("right", False) and child["status"] == 0
