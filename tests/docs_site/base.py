@@ -1,0 +1,44 @@
+"""Settings that a page leaves out, and the private server in place of the one that it names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import MySQLdb
+
+SECRET_KEY = "tests"
+INSTALLED_APPS = ["poollife"]
+MIDDLEWARE = ["poollife.middleware.PoolMiddleware"]
+ROOT_URLCONF = __name__
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+ALLOWED_HOSTS = ["testserver"]
+urlpatterns: list[object] = []
+
+#: USER, PASSWORD, HOST, PORT.
+_SERVER: dict[str, Any] = json.loads(os.environ["DOCS_SITE_SERVER"])
+#: For files.
+_FOLDER = Path(os.environ["DOCS_SITE_FOLDER"])
+
+
+def fill_in(databases: dict[str, dict[str, Any]]) -> None:
+    """Lead these entries to databases on the private server, made if need be, or to temporary files."""
+    for entry in databases.values():
+        if "sqlite3" in entry["ENGINE"]:
+            entry["NAME"] = _FOLDER / Path(entry["NAME"]).name
+        else:
+            entry.update(_SERVER)
+            _create(entry.setdefault("NAME", "docs"))
+
+
+def _create(name: str) -> None:
+    connection = MySQLdb.connect(
+        host=_SERVER["HOST"], port=int(_SERVER["PORT"]), user=_SERVER["USER"], password=_SERVER["PASSWORD"]
+    )
+    try:
+        connection.query(f"CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4")
+    finally:
+        connection.close()

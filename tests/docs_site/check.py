@@ -1,0 +1,10 @@
+"""Print the ids of what the system checks find."""
+
+from __future__ import annotations
+
+import django
+from django.core.checks import run_checks
+
+if __name__ == "__main__":
+    django.setup()
+    print(*sorted(str(issue.id) for issue in run_checks()))
