@@ -1,0 +1,152 @@
+"""``docs/changing-over.md``: applications of other pools run after exactly the change that it tells."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from servers import MariaDB
+from tests.docs_site.runner import Runner
+from tests.pages import ROOT, Block, page
+
+PAGE = page("docs/changing-over.md")
+PREDECESSORS = ROOT / "tests/predecessors"
+DIFFS = [block for block in PAGE.blocks if block.language == "diff"]
+#: The sections whose application goes through all of their changes at once, in the order of the page.
+NAMES = [name for name in dict.fromkeys(block.section for block in DIFFS) if name != "Going back"]
+
+
+class Change(NamedTuple):
+    """A diff of the page."""
+
+    file: str
+    before: str
+    after: str
+    added: int
+
+    @classmethod
+    def read(cls, block: Block) -> Change:
+        """:raises AssertionError: it is not a diff as this page writes them."""
+        head, new, *lines = block.text.splitlines()
+        file = head.removeprefix("--- ")
+        assert (head, new) == (f"--- {file}", f"+++ {file}")
+        assert {line[:1] for line in lines} <= {" ", "+", "-"}
+        return cls(
+            file,
+            "".join(f"{line[1:]}\n" for line in lines if line[0] in " -"),
+            "".join(f"{line[1:]}\n" for line in lines if line[0] in " +"),
+            sum(line[0] == "+" for line in lines),
+        )
+
+
+class Application:
+    """An application as it was, in a folder of its own."""
+
+    def __init__(self, section: str, runner: Runner) -> None:
+        source = PREDECESSORS / re.sub(r"\W+", "_", section).lower()
+        self.changes = [Change.read(block) for block in DIFFS if block.section == section]
+        self.files = {path.name.removesuffix(".before"): path.read_text() for path in source.glob("*.before")}
+        self.expected = (source / "printed.txt").read_text()
+        self._runner = runner
+
+    def apply(self, change: Change) -> None:
+        """As an editor would: the text that the page shows is there once."""
+        assert self.files[change.file].count(change.before) == 1, change.before
+        self.files[change.file] = self.files[change.file].replace(change.before, change.after)
+
+    def complete(self) -> None:
+        """The app and the middleware, as the README has them."""
+        start = page("README.md").blocks[1].text
+        for name in ("INSTALLED_APPS", "MIDDLEWARE"):
+            lines = re.findall(rf'^{name} = \[("[\w.]+")\]', start, re.MULTILINE)
+            assert len(lines) == 1
+            if lines[0] not in self.files["settings.py"]:
+                self.files["settings.py"] += f"{name}.insert(0, {lines[0]})\n"
+
+    def issues(self) -> set[str]:
+        """The ids of what ``manage.py check`` finds."""
+        self._install()
+        told = self._python("-m", "tests.docs_site.check")
+        return set(told.split())
+
+    def run(self) -> str:
+        """What it prints."""
+        self._install()
+        return self._python("-m", "tests.docs_site.run", "app.py")
+
+    def _install(self) -> None:
+        for name, text in self.files.items():
+            self._runner.file(name, text)
+        self._runner.file(
+            "site_settings.py",
+            "from tests.docs_site.base import *\n"
+            "from tests.docs_site.base import fill_in\n"
+            "from settings import *\n"
+            "from settings import DATABASES\n\n"
+            "fill_in(DATABASES)\n",
+        )
+
+    def _python(self, *arguments: str | Path) -> str:
+        *options, last = arguments
+        last = self._runner.folder / last if last == "app.py" else last
+        return self._runner.python(*options, last, DJANGO_SETTINGS_MODULE="site_settings")
+
+
+@pytest.fixture
+def runner(mariadb: MariaDB, tmp_path: Path) -> Runner:
+    return Runner(mariadb, tmp_path)
+
+
+@pytest.mark.parametrize("section", NAMES)
+def test_change(runner: Runner, section: str) -> None:
+    application = Application(section, runner)
+    for change in application.changes:
+        assert change.added <= 2
+        application.apply(change)
+    # All that is missing is told; with that, nothing is.
+    assert application.issues() <= {"poollife.W001", "poollife.W002"}
+    assert application.run() == application.expected
+    application.complete()
+    assert application.issues() == set()
+    assert application.run() == application.expected
+
+
+#: What the checks say of settings where nothing but the ENGINE was changed.
+LEFT_OVER = {
+    "django-mysqlpool": {"poollife.W011"},
+    "django-db-connection-pool": {"poollife.W011"},
+    "django-db-conn-pool": {"poollife.E001"},
+    "django-mysql-geventpool": set(),  # the driver refuses its keys in OPTIONS
+    "django-mysql-pool": {"poollife.W011"},
+    "MySQL Connector/Python": {"poollife.E004"},
+    "CONN_MAX_AGE": {"poollife.E003", "poollife.W005"},
+}
+
+
+@pytest.mark.parametrize("section", NAMES)
+def test_what_is_left_over_is_told(runner: Runner, section: str) -> None:
+    application = Application(section, runner)
+    settings = application.files["settings.py"].replace('"django_mysql_geventpool",', "")
+    application.files["settings.py"] = re.sub(
+        '"ENGINE": "[^"]+"', '"ENGINE": "poollife.backends.mysql"', settings
+    )
+    application.complete()
+    assert application.issues() == LEFT_OVER[section]
+
+
+def test_going_back(runner: Runner) -> None:
+    application = Application("Going back", runner)
+    assert application.run() == application.expected
+    assert len(application.changes) == 2
+    for change in application.changes:
+        application.apply(change)
+        assert application.issues() == set()
+        assert application.run() == application.expected
+
+
+def test_no_application_is_forgotten() -> None:
+    sections = {re.sub(r"\W+", "_", name).lower() for name in [*NAMES, "Going back"]}
+    assert sections == {path.parent.name for path in PREDECESSORS.glob("*/settings.py.before")}
