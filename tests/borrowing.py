@@ -17,7 +17,7 @@ PATIENCE = 30.0
 
 def new_pool(make_alias: MakeAlias, size: int = 2) -> str:
     """Another alias, and its pool."""
-    alias = make_alias(POOL={"pool_size": size, "max_overflow": 0, "timeout": 1})
+    alias = make_alias(POOL={"pool_size": size, "max_overflow": 0, "timeout": 10})
     assert pool_of(alias).out == 0
     return alias
 

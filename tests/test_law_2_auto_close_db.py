@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +17,13 @@ from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import TestCase
 
-from poollife import auto_close_db, pool_stats
+from poollife import PooledThread, auto_close_db, pool_stats
+from poollife.errors import PoolTimeout
 from poollife.pools.work import current_work
 from servers import MariaDB
 from tests.borrowing import (
+    PATIENCE,
+    Busy,
     Failure,
     TornDown,
     connection_id,
@@ -28,6 +32,7 @@ from tests.borrowing import (
     new_pool,
     out,
     rows,
+    run,
     sessions,
 )
 from tests.conftest import MakeAlias
@@ -316,6 +321,71 @@ def test_recursion(alias: str) -> None:
     assert (down(10), out(alias)) == (10, 0)
     assert taken == [0] + [1] * 10
     assert pool_stats()[alias]["checkouts"] == 1
+
+
+# --- when things go wrong, and the way back -----------------------------------------------------------------
+
+
+@every_kind
+def test_a_session_that_the_server_ends_meanwhile_is_replaced(
+    alias: str, mariadb: MariaDB, form: Callable[[Body], Any]
+) -> None:
+    def body() -> int:
+        session = connection_id(alias)
+        connections[alias].set_autocommit(False)
+        mariadb.execute(f"KILL {session}")
+        return session
+
+    killed = form(body)
+    assert (out(alias), pool_stats()[alias]["closed"]) == (0, 1)
+    assert form(lambda: connection_id(alias)) != killed
+    assert (out(alias), len(sessions(mariadb, alias))) == (0, 1)
+
+
+@every_kind
+def test_who_gets_no_connection_costs_none(make_alias: MakeAlias, form: Callable[[Body], Any]) -> None:
+    alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "timeout": 0})
+    busy = Busy(alias)
+    holder = PooledThread(target=busy.work)
+    holder.start()
+    assert busy.borrowed.wait(PATIENCE)
+    with pytest.raises(PoolTimeout):
+        form(lambda: connection_id(alias))
+    assert out(alias) == 1
+    busy.go_on.set()
+    holder.join(PATIENCE)
+    form(lambda: connection_id(alias))
+    assert (out(alias), pool_stats()[alias]["checkouts"]) == (0, 2)
+
+
+@every_kind
+def test_pool_false_closes_the_session(make_alias: MakeAlias, form: Callable[[Body], Any]) -> None:
+    alias = make_alias(POOL=False)
+    for opened in 1, 2:
+        form(lambda: connection_id(alias))
+        stats = pool_stats()[alias]
+        assert (stats["out"], stats["opened"], stats["closed"]) == (0, opened, opened)
+
+
+@every_kind
+def test_beside_a_stock_backend_it_does_nothing(make_alias: MakeAlias, form: Callable[[Body], Any]) -> None:
+    alias = make_alias("django.db.backends.mysql", CONN_MAX_AGE=None)
+    before = form(lambda: connection_id(alias))
+    assert connection_id(alias) == before
+    run(PooledThread(target=connection_id, args=(alias,)))
+    assert connection_id(alias) == before
+
+
+@every_kind
+def test_sqlite(make_alias: MakeAlias, tmp_path: Path, form: Callable[[Body], Any]) -> None:
+    alias = make_alias("poollife.backends.sqlite3", NAME=str(tmp_path / "db"), POOL={"pool_size": 1})
+
+    def body() -> int:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+        return out(alias)
+
+    assert (form(body), out(alias)) == (1, 0)
 
 
 # --- kinds --------------------------------------------------------------------------------------------------

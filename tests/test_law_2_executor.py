@@ -131,6 +131,14 @@ def leave_unread_rows(alias: str) -> None:
     kept.append(cursor)  # dropped, it would read them
 
 
+def borrow_with_a_copy(alias: str) -> None:
+    """Django's own way to a second connection of an alias."""
+    copy = connections[alias].copy()
+    copy.ensure_connection()
+    connection_id(alias)
+    kept.append(copy)
+
+
 kept: list[Any] = []
 #: What others see of it, and how many sessions are thrown away.
 JOBS: dict[Callable[[str], None], tuple[int, int]] = {
@@ -143,6 +151,7 @@ JOBS: dict[Callable[[str], None], tuple[int, int]] = {
     fail_in_a_transaction: (0, 0),
     leave_autocommit_off: (0, 0),
     leave_unread_rows: (0, 1),
+    borrow_with_a_copy: (0, 0),
 }
 
 
@@ -179,7 +188,8 @@ def test_so_does_what_map_borrows(make_alias: MakeAlias) -> None:
 def test_more_jobs_than_connections(alias: str) -> None:
     """Eight threads, two connections, and jobs of every kind."""
     with PooledThreadPoolExecutor(8) as executor:
-        jobs = [job for job in JOBS if job is not succeed] * 20
+        # One that borrows a second while others do the same would wait for ever.
+        jobs = [job for job in JOBS if job not in (succeed, borrow_with_a_copy)] * 20
         futures = [executor.submit(job, alias) for job in jobs]
         errors = {type(future.exception(PATIENCE)).__name__ for future in futures}
         assert out(alias) == 0
@@ -489,9 +499,17 @@ def mapping(make: Make) -> Any:
 
 
 def mapping_with_a_timeout(make: Make) -> Any:
-    go_on = threading.Event()
+    started, go_on = threading.Event(), threading.Event()
+
+    def job(number: int) -> int:
+        if number:
+            started.set()
+            assert go_on.wait(PATIENCE)
+        return number
+
     with make(1) as executor:
-        results = executor.map(lambda wait: wait and go_on.wait(PATIENCE), [False, True], timeout=0.1)
+        results = executor.map(job, range(2), timeout=0.1)
+        assert started.wait(PATIENCE)
         seen = [outcome(lambda: next(results)), outcome(lambda: next(results))[0]]
         go_on.set()
     return seen

@@ -370,6 +370,20 @@ def test_blocks_may_end_in_any_order(
     assert out(of_caller) == 0
 
 
+def test_a_block_that_outlasts_the_one_around_it_gives_back_what_it_borrows_then(
+    make_pool: Callable[[], str],
+) -> None:
+    before, after = make_pool(), make_pool()
+    outer, inner = auto_close_db(), auto_close_db()
+    outer.__enter__()
+    with inner:
+        connection_id(before)
+        outer.__exit__(None, None, None)
+        connection_id(after)
+        assert (out(before), out(after)) == (1, 1)
+    assert (out(before), out(after)) == (0, 0)
+
+
 def test_a_block_hides_no_error_and_binds_nothing(alias: str) -> None:
     bound: list[None] = []
 

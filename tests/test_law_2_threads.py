@@ -29,7 +29,6 @@ from tests.borrowing import (
     sessions,
 )
 from tests.conftest import MakeAlias
-from tests.counting import pool_of
 from tests.forms import FORMS, Body, by_name, every_kind
 
 
@@ -199,8 +198,7 @@ def test_what_a_thread_has_is_not_its_starters(alias: str, form: Callable[[Body]
 
 
 def test_threads_in_threads(make_alias: MakeAlias) -> None:
-    alias = make_alias(POOL={"pool_size": 5, "max_overflow": 0, "timeout": 1})
-    assert pool_of(alias).out == 0
+    alias = new_pool(make_alias, 5)
     seen = []
 
     def nest(depth: int) -> None:
