@@ -13,11 +13,11 @@ DEMO_BIN := $(DEMO_VENV)/bin
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix lint coverage conformance clean system-packages check-python
+.PHONY: help demo test matrix lint coverage conformance fuzz clean system-packages check-python
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... goes to pytest, nox, the demo or conformance, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
+	@echo "  ARGS=... goes to pytest, nox, the demo, conformance or fuzz, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
 
 demo: $(DEMO_VENV)/.installed $(if $(filter sqlite,$(DB)),,$(DEMO_VENV)/.mysql) ## Run the demo (on a private MariaDB server, or on SQLite)
 	@DB='$(DB)' $(DEMO_BIN)/python -m demo $(ARGS)
@@ -42,6 +42,9 @@ coverage: $(VENV)/.installed ## Run the tests and report what they do not reach
 
 conformance: $(VENV)/.installed ## Run Django's own tests with stock and pooled MySQL and compare (ARGS=--all: the whole suite)
 	$(BIN)/python -m tools.conformance $(ARGS)
+
+fuzz: $(VENV)/.installed ## Fork at random moments and count what was harmed (ARGS='--seed 7 --forks 2000')
+	$(BIN)/python -m tools.fork_fuzz $(ARGS)
 
 clean: ## Remove the virtual environments and everything else that was made here
 	rm -rf $(VENV) $(DEMO_VENV) build dist .cache .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache

@@ -17,7 +17,7 @@ LIMIT = 150.0
 WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 
 
-def run(module: str, *arguments: Any) -> dict[str, Any]:
+def run(module: str, *arguments: Any, limit: float = LIMIT) -> dict[str, Any]:
     """Run ``tests.programs.<module>`` and return the JSON object that it printed.
 
     Whatever it or one of its children wrote to stderr fails the test: tracebacks, "Exception ignored" and
@@ -43,7 +43,7 @@ def run(module: str, *arguments: Any) -> dict[str, Any]:
         start_new_session=True,
     )
     try:
-        out, err = program.communicate(timeout=LIMIT)
+        out, err = program.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         os.killpg(program.pid, signal.SIGABRT)  # with faulthandler it says where it is
         out, err = program.communicate()

@@ -1,0 +1,63 @@
+"""Fork a busy process at random moments, and count what was harmed: ``make fuzz``.
+
+The exit status is 0 if nothing was. A failure is looked for again with its ``--seed``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from servers import Certificates, MariaDB
+from tests.programs.running import run
+
+#: Seconds that one fork may take, with all that goes on around it.
+PATIENCE = 2.0
+
+
+def main() -> int:
+    """Run it once for each way to the server, and tell."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--forks", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=6)
+    parser.add_argument("--via", nargs="+", choices=["tcp", "tls", "socket"], default=["tcp", "tls"])
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, MariaDB(certificates=Certificates(Path(folder))) as server:
+        harmed = [
+            tell(via, given.seed, fuzz(server, via, given.seed, given.forks, given.threads))
+            for via in given.via
+        ]
+    return int(any(harmed))
+
+
+def fuzz(server: MariaDB, via: Any, seed: int, forks: int, threads: int) -> dict[str, Any]:
+    """Run the program on a database of its own."""
+    name = f"fuzz_{via}"
+    server.create_database(name)
+    database = {**server.database(name, via=via), "ENGINE": "poollife.backends.mysql"}
+    return run("fork_fuzz", database, seed, forks, threads, "", limit=60 + PATIENCE * forks)
+
+
+def tell(via: str, seed: int, report: dict[str, Any]) -> bool:
+    """Print what was found; whether anything was harmed."""
+    print(f"\n{via}, --seed {seed}")
+    for what, value in report.items():
+        print(f"  {what:30} {value if value != [] else 0}")
+    return harm(report) != {}
+
+
+def harm(report: dict[str, Any]) -> dict[str, Any]:
+    """What must be nothing and is not."""
+    harmless = ("forks", "children", "steps", "ms in the parent's handlers")
+    return {what: value for what, value in report.items() if what not in harmless and value}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
