@@ -167,6 +167,7 @@ def django_tests(site: Site, tmp_path: Path, untouched: None) -> Test:
             *("-m", "django", "test", "tests.ecosystem_site.desk.tests", "--noinput", *options),
             settings={
                 "DATABASES": {"default": site.entry(engine)},
+                "LOOK_EARLY": True,
                 "TEST_RUNNER": "tools.conformance_runner.RecordingRunner",
             },
             env={"CONFORMANCE_OUTCOMES": str(outcomes), "CONFORMANCE_MIDDLEWARE": "[]"},
@@ -193,7 +194,7 @@ def pytest_tests(site: Site, tmp_path: Path, untouched: None) -> Test:
         done = site.run(
             *("-m", "pytest", "-c", f"{folder}/pytest.ini", f"--junitxml={report}", *options),
             *(f"{folder}/desk/tests.py", f"{folder}/desk/pytests.py"),
-            settings={"DATABASES": {"default": site.entry(engine)}},
+            settings={"DATABASES": {"default": site.entry(engine)}, "LOOK_EARLY": True},
         )
         sessions = site.server.status("Connections") - before
         assert report.exists(), done.stdout
