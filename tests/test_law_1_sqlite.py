@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.programs.running import WARNINGS
+
 ROOT = Path(__file__).parent.parent
 FORKS = 12
 
@@ -20,6 +22,7 @@ def fork_storm(database: Path, journal_mode: str, *arguments: str) -> tuple[dict
     done = subprocess.run(
         [
             sys.executable,
+            *WARNINGS,
             ROOT / "tests/programs/sqlite_forks.py",
             database,
             journal_mode,

@@ -663,7 +663,7 @@ class Interrupt:
 
     def _trace(self, frame: Any, event: str, argument: object) -> Any:
         module = frame.f_globals.get("__name__", "")
-        if not module.startswith(self._modules) or frame.f_code.co_name in ("_claim", "__del__"):
+        if not module.startswith(self._modules) or is_in_destructor(frame):
             return None
         if event == "line" and source_of(frame) not in ("with self._lock:", "try:"):
             self.left -= 1
@@ -671,6 +671,13 @@ class Interrupt:
                 sys.settrace(None)
                 raise Interruption(f"{module}:{frame.f_lineno}")
         return self._trace
+
+
+def is_in_destructor(frame: FrameType | None) -> bool:
+    """What is raised in there has nowhere to go."""
+    while frame and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def source_of(frame: FrameType) -> str:
