@@ -1,6 +1,7 @@
 """Run a page's code as it stands, in the site with a shop of three orders.
 
-Complains if a thread that the code started has kept a connection.
+Complains if a thread that the code started has kept a connection. With ``--issues`` the first line
+tells what the system checks find, by ids.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import runpy
 import sys
 
 import django
+from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connections
 
@@ -35,6 +37,8 @@ def look() -> None:
 
 if __name__ == "__main__":
     django.setup()
+    if "--issues" in sys.argv:
+        print(*sorted(str(issue.id) for issue in run_checks()))
     prepare()
     atexit.register(look)
     runpy.run_path(sys.argv[1], run_name="__main__")
