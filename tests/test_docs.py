@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 from django.core.management import get_commands
 
-from poollife.conf import DEFAULTS, READERS
+from poollife.conf import DEFAULTS, READERS, PoolOptions
 from servers import MariaDB
 from tests.docs_site.runner import LIMIT, Runner
 from tests.pages import ROOT, Block, Page, code, page, pages
@@ -307,8 +307,16 @@ def test_make_targets(command: str) -> None:
 
 @pytest.mark.parametrize("name", named(r"poollife(?:\.\w+)+(?:\(\))?"))
 def test_dotted_names(name: str) -> None:
-    if not re.fullmatch(r"poollife\.[EWI]\d{3}", name):  # ids of checks: tests/test_checks.py
+    if re.fullmatch(r"poollife\.[EWI]\d{3}", name):
+        # tests/test_checks.py compares that page with the code.
+        assert f"| `{name}` |" in page("docs/checks.md").prose
+    else:
         resolve_name(name.removesuffix("()"))
+
+
+@pytest.mark.parametrize("pool", named(r"\{[^`]+\}"))
+def test_pool_options(pool: str) -> None:
+    PoolOptions.from_settings("default", {"POOL": ast.literal_eval(pool)})
 
 
 @pytest.mark.parametrize("command", named(r"(?:python )?manage\.py \w+[^`]*"))
