@@ -26,6 +26,16 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(lines())
 
 
+def endless(request: HttpRequest) -> StreamingHttpResponse:
+    """More than fits into a socket's buffers."""
+
+    def lines() -> Iterator[str]:
+        while True:
+            yield str(Ticket.objects.count()) * 100_000
+
+    return StreamingHttpResponse(lines())
+
+
 def open_ticket(request: HttpRequest) -> HttpResponse:
     """Write something."""
     with transaction.atomic():
@@ -34,4 +44,9 @@ def open_ticket(request: HttpRequest) -> HttpResponse:
     return HttpResponse("done")
 
 
-urlpatterns = [path("titles", titles), path("stream", stream), path("open", open_ticket)]
+urlpatterns = [
+    path("titles", titles),
+    path("stream", stream),
+    path("endless", endless),
+    path("open", open_ticket),
+]

@@ -216,6 +216,19 @@ class LiveAgain(Live):
     """Another server, after the first has ended."""
 
 
+class LiveAndStuck(LiveServerTestCase):
+    """The server ends while one of its threads writes to a client that does not read."""
+
+    def test_endless(self) -> None:
+        Customer.objects.all().delete()
+        assert get_and_stay(f"{self.live_server_url}/endless", 2) == "00"
+
+    def test_after_it(self) -> None:
+        Customer.objects.all().delete()
+        open_ticket()
+        assert get(f"{self.live_server_url}/titles") == "mine"
+
+
 class Failing(TestCase):
     """None of these goes well."""
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 #: Clients that stay connected to servers that have ended.
-stayed: list[http.client.HTTPConnection] = []
+stayed: list[tuple[http.client.HTTPConnection, http.client.HTTPResponse]] = []
 
 
 def get(url: str) -> str:
@@ -24,11 +24,11 @@ def get_all(urls: list[str]) -> list[str]:
         return list(executor.map(get, urls))
 
 
-def get_and_stay(url: str) -> str:
-    """Keep the connection open after the answer, for longer than the server lives."""
+def get_and_stay(url: str, size: int | None = None) -> str:
+    """Keep the connection open after the answer, or so much of it, for longer than the server lives."""
     parts = urlsplit(url)
     client = http.client.HTTPConnection(parts.netloc, timeout=30)
     client.request("GET", parts.path)
-    body = client.getresponse().read().decode()
-    stayed.append(client)
-    return body
+    response = client.getresponse()
+    stayed.append((client, response))
+    return response.read(size).decode()
