@@ -11,5 +11,4 @@ ALLOWED_HOSTS = ["*"]
 STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
-LOOK_EARLY = False
 globals().update(json.loads(os.environ["ECOSYSTEM_SITE"]))

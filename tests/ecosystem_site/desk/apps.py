@@ -16,7 +16,7 @@ class DeskConfig(AppConfig):
 
     def ready(self) -> None:
         """Look into the database, if ``LOOK_EARLY`` says so."""
-        if settings.LOOK_EARLY:
+        if getattr(settings, "LOOK_EARLY", False):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Django advises against it
                 with connection.cursor() as cursor:
