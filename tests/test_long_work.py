@@ -68,6 +68,7 @@ def test_a_ping_comes_after_the_command(work: Callable[..., dict[str, Any]], com
 
 # --- the server ends the session in the middle of it --------------------------------------------------------
 
+STOCK, POOLED = "django.db.backends.mysql", "poollife.backends.mysql"
 #: The client's "gone away" and "lost connection", and the server's own "connection was killed".
 LOST = {2006, 2013, 1927}
 
@@ -205,7 +206,7 @@ CASES = [name for name in vars(Killed) if name.startswith(("in_", "between_"))]
 def test_a_killed_session(mariadb: MariaDB, make_alias: MakeAlias, case: str) -> None:
     """Each step ends as with stock Django, and after ``close()`` there is a new session."""
     seen = {}
-    for engine in ("django.db.backends.mysql", "poollife.backends.mysql"):
+    for engine in (STOCK, POOLED):
         alias = make_alias(engine)
         with connections[alias].cursor() as cursor:
             cursor.execute("CREATE TABLE things (id INT PRIMARY KEY AUTO_INCREMENT)")
@@ -231,3 +232,71 @@ def test_a_killed_session_is_not_kept(mariadb: MariaDB, make_alias: MakeAlias) -
     session(alias)
     pool = pool_of(alias)
     assert (pool.out, pool.idle, pool.opened, pool.closed) == (1, 0, 4, 3)
+
+
+def kill_query(server: MariaDB, number: int) -> None:
+    """End a statement from outside; its session lives on."""
+    server.execute(f"KILL QUERY {number}")
+
+
+class KilledQuery(Killed):
+    """The same where only the statement is killed, by somebody or by ``max_statement_time``."""
+
+    def in_a_slow_statement(self) -> int:
+        number = session(self.alias)
+        slow = "SELECT COUNT(*) FROM seq_1_to_1000000 AS a, seq_1_to_1000000 AS b"
+        killer = threading.Thread(target=self._kill_slow, args=(number, slow))
+        killer.start()
+        self.outcomes.note(lambda: ask(slow, using=self.alias))
+        killer.join()
+        self.outcomes.note(self.query)
+        return number
+
+    def in_a_slow_statement_of_a_block(self) -> int:
+        numbers = []
+
+        def block() -> None:
+            with transaction.atomic(using=self.alias):
+                self._write()
+                numbers.append(self.in_a_slow_statement())
+                raise DatabaseError("on purpose")
+
+        self.outcomes.note(block)
+        return numbers[0]
+
+    def in_half_a_result_of_many_rows(self) -> int:
+        number = session(self.alias)
+        cursor = read_half(self.alias)
+        kill_query(self.server, number)
+        self.outcomes.note(lambda: self._read(cursor))
+        return number
+
+    def in_half_a_result_that_is_left(self) -> int:
+        number = session(self.alias)
+        self.cursor = read_half(self.alias)
+        kill_query(self.server, number)
+        return number
+
+    def _kill_slow(self, number: int, slow: str) -> None:
+        wait_until(lambda: (number, slow) in [(each.id, each.info) for each in self.server.sessions()])
+        kill_query(self.server, number)
+
+
+@pytest.mark.parametrize("case", [name for name in vars(KilledQuery) if name.startswith("in_")])
+def test_a_killed_statement(mariadb: MariaDB, make_alias: MakeAlias, case: str) -> None:
+    """Each step ends as with stock Django; the next borrower finds a session that is in order."""
+    seen = {}
+    for engine in (STOCK, POOLED):
+        alias = make_alias(engine)
+        with connections[alias].cursor() as cursor:
+            cursor.execute("CREATE TABLE things (id INT PRIMARY KEY AUTO_INCREMENT)")
+        killed = KilledQuery(mariadb, alias)
+        number = getattr(killed, case)()
+        connections[alias].close()
+        # Only what may still be on its way in a pooled session is a reason to end it.
+        assert (session(alias) == number) == (engine == POOLED and case != "in_half_a_result_that_is_left")
+        for answer in range(5):
+            assert ask(f"SELECT {answer}", using=alias) == answer
+        assert ask("SELECT COUNT(*) FROM things", using=alias) == 0
+        seen[engine] = killed.outcomes.steps
+    assert seen[POOLED] == seen[STOCK]
