@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from servers import MariaDB
-from tests.docs_site.runner import Runner
+from tests.docs_site.runner import Runner, new_runner
 from tests.pages import ROOT, Block, page
 
 PAGE = page("docs/changing-over.md")
@@ -92,8 +93,9 @@ class Application:
 
 
 @pytest.fixture
-def runner(mariadb: MariaDB, tmp_path: Path) -> Runner:
-    return Runner(mariadb, tmp_path)
+def runner(mariadb: MariaDB, tmp_path: Path) -> Iterator[Runner]:
+    with new_runner(mariadb, tmp_path) as runner:
+        yield runner
 
 
 @pytest.mark.parametrize("section", NAMES)

@@ -20,7 +20,7 @@ from django.core.management import get_commands
 
 from poollife.conf import DEFAULTS, READERS, PoolOptions
 from servers import MariaDB
-from tests.docs_site.runner import LIMIT, Runner
+from tests.docs_site.runner import LIMIT, Runner, new_runner
 from tests.pages import ROOT, Block, Page, code, page, pages
 
 PAGES = pages()
@@ -31,8 +31,9 @@ BLOCKS = [block for page in PAGES for block in page.blocks]
 
 
 @pytest.fixture
-def runner(mariadb: MariaDB, tmp_path: Path) -> Runner:
-    return Runner(mariadb, tmp_path)
+def runner(mariadb: MariaDB, tmp_path: Path) -> Iterator[Runner]:
+    with new_runner(mariadb, tmp_path) as runner:
+        yield runner
 
 
 class Rule(NamedTuple):

@@ -111,7 +111,7 @@ def connect_timeout(site: Site) -> Outcome:
 
 
 def read_timeout(site: Site) -> Outcome:
-    alias = site.alias(options={"read_timeout": 1})
+    alias = site.alias(options={"read_timeout": 2})
     outcome = strike(alias, lambda: ask("SELECT SLEEP(60)", using=alias))
     # The server goes on with it.
     sleeping = [each.id for each in site.server.sessions() if each.info == "SELECT SLEEP(60)"]
@@ -122,7 +122,7 @@ def read_timeout(site: Site) -> Outcome:
 
 def write_timeout(site: Site) -> Outcome:
     with Deaf(site.server) as deaf:
-        alias = site.alias(options={"write_timeout": 1}, PORT=str(deaf.port))
+        alias = site.alias(options={"write_timeout": 2}, PORT=str(deaf.port))
         before = session(alias)
         deaf.listens = False
         number = error_of(lambda: ask("SELECT LENGTH(%s)", "x" * 10_000_000, using=alias))
@@ -132,7 +132,7 @@ def write_timeout(site: Site) -> Outcome:
 
 
 def max_statement_time(site: Site) -> Outcome:
-    alias = site.alias(setting="max_statement_time = 0.2")
+    alias = site.alias(setting="max_statement_time = 1")
     return strike(alias, lambda: ask("SELECT SLEEP(60)", using=alias))
 
 

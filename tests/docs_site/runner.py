@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from servers import MariaDB
@@ -50,3 +52,13 @@ class Runner:
         path = self.folder / name
         path.write_text(text)
         return path
+
+
+@contextmanager
+def new_runner(server: MariaDB, folder: Path) -> Iterator[Runner]:
+    """A runner; the databases that its programs have made are dropped at the end."""
+    before = server.execute("SHOW DATABASES")
+    yield Runner(server, folder)
+    for row in server.execute("SHOW DATABASES"):
+        if row not in before:
+            server.execute(f"DROP DATABASE `{row[0]}`")
