@@ -69,16 +69,20 @@ def database(alias: str) -> Any:
 
 
 class Busy:
-    """Sync code that borrows, and goes on until it is let go."""
+    """Sync code that borrows, and goes on until it is let go; or the other way round."""
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, *, borrows_late: bool = False) -> None:
         self._alias = alias
-        self.borrowed, self.go_on = threading.Event(), threading.Event()
+        self._borrows_late = borrows_late
+        self.begun, self.go_on = threading.Event(), threading.Event()
 
     def work(self) -> None:
-        connection_id(self._alias)
-        self.borrowed.set()
+        if not self._borrows_late:
+            connection_id(self._alias)
+        self.begun.set()
         assert self.go_on.wait(PATIENCE)
+        if self._borrows_late:
+            connection_id(self._alias)
 
 
 def run(thread: threading.Thread) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import unittest
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,30 @@ def test_context_variables_pass_through_it(form: Callable[[Body], Any]) -> None:
     assert (form(body), variable.get()) == ("outside", "inside")
 
 
+@every_kind
+def test_what_another_thread_works_with_is_not_taken_from_it(alias: str, form: Callable[[Body], Any]) -> None:
+    """A thread that was given its starter's context, as by ``to_thread()``, and goes on for longer."""
+    busy, seen = Busy(alias), []
+
+    def target() -> None:
+        before = connection_id(alias)
+        busy.work()
+        seen.append(connection_id(alias) == before)
+        connections[alias].close()
+
+    def body() -> threading.Thread:
+        thread = threading.Thread(target=copy_context().run, args=(target,))
+        thread.start()
+        assert busy.begun.wait(PATIENCE)
+        return thread
+
+    thread = form(body)
+    assert out(alias) == 1
+    busy.go_on.set()
+    thread.join(PATIENCE)
+    assert (seen, out(alias)) == ([True], 0)
+
+
 def test_recursion(alias: str) -> None:
     taken = []
 
@@ -348,7 +373,7 @@ def test_who_gets_no_connection_costs_none(make_alias: MakeAlias, form: Callable
     busy = Busy(alias)
     holder = PooledThread(target=busy.work)
     holder.start()
-    assert busy.borrowed.wait(PATIENCE)
+    assert busy.begun.wait(PATIENCE)
     with pytest.raises(PoolTimeout):
         form(lambda: connection_id(alias))
     assert out(alias) == 1

@@ -78,7 +78,7 @@ def test_a_jobs_connection_is_back_before_its_future_is_done(
 def test_before_its_callbacks_too(alias: str, executor: ThreadPoolExecutor) -> None:
     busy, seen = Busy(alias), []
     future = executor.submit(busy.work)
-    assert busy.borrowed.wait(PATIENCE)
+    assert busy.begun.wait(PATIENCE)
     future.add_done_callback(lambda future: seen.append(out(alias)))
     busy.go_on.set()
     executor.shutdown()
@@ -246,7 +246,7 @@ def test_what_a_job_has_is_not_its_submitters(
     def body() -> Future[None]:
         connection_id(alias)
         future = executor.submit(job)
-        assert busy.borrowed.wait(PATIENCE)
+        assert busy.begun.wait(PATIENCE)
         return future
 
     future = form(body)
@@ -285,7 +285,7 @@ def test_jobs_that_submit_jobs(make_alias: MakeAlias) -> None:
 def test_a_cancelled_job_borrows_nothing(alias: str, executor: ThreadPoolExecutor) -> None:
     busy = Busy(alias)
     working = executor.submit(busy.work)
-    assert busy.borrowed.wait(PATIENCE)
+    assert busy.begun.wait(PATIENCE)
     waiting = [executor.submit(connection_id, alias) for _ in range(10)]
     assert not working.cancel()
     assert all(future.cancel() for future in waiting[:5])
@@ -332,7 +332,7 @@ def test_a_task_that_is_cancelled_leaves_its_job_to_its_end(alias: str, executor
 
     async def main() -> None:
         waiting = asyncio.get_running_loop().run_in_executor(executor, busy.work)
-        await asyncio.to_thread(busy.borrowed.wait, PATIENCE)
+        await asyncio.to_thread(busy.begun.wait, PATIENCE)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

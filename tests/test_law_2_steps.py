@@ -1,16 +1,15 @@
-"""Law 2 for work that stops and goes on: generators, blocks, coroutines."""
+"""Law 2 for work that stops and goes on: generators and coroutines."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.signals import request_finished
 from django.db import InterfaceError, close_old_connections, connections, transaction
 from django.http import HttpRequest, HttpResponse
@@ -32,7 +31,7 @@ from tests.borrowing import (
     sessions,
 )
 from tests.conftest import MakeAlias
-from tests.forms import Body, block, by_name, every_kind
+from tests.forms import Body, by_name, every_kind
 from tests.handlers import Exchange, site
 
 
@@ -159,6 +158,7 @@ def test_an_open_transaction_that_it_leaves_to_its_consumer_stays_when_it_is_clo
     @auto_close_db
     def steps() -> Iterator[None]:
         around.__enter__()
+        insert(alias)
         yield
 
     def consume() -> None:
@@ -166,10 +166,11 @@ def test_an_open_transaction_that_it_leaves_to_its_consumer_stays_when_it_is_clo
         next(running)
         running.close()
         insert(alias)
+        assert (out(alias), rows(mariadb, alias)) == (1, 0)
         around.__exit__(None, None, None)
 
     auto_close_db(consume)()
-    assert (out(alias), rows(mariadb, alias)) == (0, 1)
+    assert (out(alias), rows(mariadb, alias)) == (0, 2)
 
 
 def test_an_open_transaction_of_a_generator_ends_with_it(alias: str, mariadb: MariaDB) -> None:
@@ -303,122 +304,6 @@ def test_cursors_of_generators_that_share_a_connection_die_with_it(alias: str) -
     assert (list(read(3)), out(alias)) == ([1, 2, 3], 0)
 
 
-# --- blocks -------------------------------------------------------------------------------------------------
-
-
-def test_a_block_is_for_one_at_a_time(alias: str) -> None:
-    around = auto_close_db()
-    refused = []
-
-    def elsewhere() -> None:
-        with pytest.raises(RuntimeError, match="in use already"):
-            around.__enter__()
-        refused.append(True)
-
-    with around:
-        before = connection_id(alias)
-        with pytest.raises(RuntimeError, match="in use already"), around:
-            raise AssertionError("not reached")
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        thread.join(PATIENCE)
-        assert (refused, out(alias), connection_id(alias)) == ([True], 1, before)
-    assert out(alias) == 0
-    with around:  # and another after it
-        connection_id(alias)
-    assert out(alias) == 0
-
-
-def test_so_is_an_asynchronous_one(alias: str) -> None:
-    async def main() -> None:
-        around = auto_close_db()
-        async with around:
-            before = await sync_to_async(connection_id)(alias)
-            with pytest.raises(RuntimeError, match="in use already"):
-                async with around:
-                    raise AssertionError("not reached")
-            assert (out(alias), await sync_to_async(connection_id)(alias)) == (1, before)
-        assert out(alias) == 0
-
-    asyncio.run(main())
-
-
-@every_kind
-@pytest.mark.parametrize("ends", [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]])
-def test_blocks_may_end_in_any_order(
-    make_pool: Callable[[], str], form: Callable[[Body], Any], ends: list[int]
-) -> None:
-    """Those of generators that are not decorated themselves. What is borrowed later is the caller's own."""
-    aliases, of_caller = [make_pool() for _ in range(3)], make_pool()
-
-    def steps(alias: str) -> Iterator[None]:
-        with auto_close_db():
-            connection_id(alias)
-            yield
-
-    def consume() -> None:
-        running = [steps(alias) for alias in aliases]
-        for each in running:
-            next(each)
-        for index in ends:
-            assert out(aliases[index]) == 1
-            next(running[index], None)
-            assert out(aliases[index]) == 0
-        connection_id(of_caller)
-
-    form(consume)
-    assert out(of_caller) == 0
-
-
-def test_a_block_that_outlasts_the_one_around_it_gives_back_what_it_borrows_then(
-    make_pool: Callable[[], str],
-) -> None:
-    before, after = make_pool(), make_pool()
-    outer, inner = auto_close_db(), auto_close_db()
-    outer.__enter__()
-    with inner:
-        connection_id(before)
-        outer.__exit__(None, None, None)
-        connection_id(after)
-        assert (out(before), out(after)) == (1, 1)
-    assert (out(before), out(after)) == (0, 0)
-
-
-def test_a_block_hides_no_error_and_binds_nothing(alias: str) -> None:
-    bound: list[None] = []
-
-    def enter() -> None:
-        with auto_close_db() as what:
-            bound.append(what)
-            connection_id(alias)
-            raise Failure
-
-    with pytest.raises(Failure):
-        enter()
-    assert (bound, out(alias)) == ([None], 0)
-
-
-def test_the_wait_for_a_connection_ends_by_naming_the_work(make_alias: MakeAlias) -> None:
-    alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "timeout": 0})
-    said = []
-
-    def wait() -> None:
-        with pytest.raises(Exception, match="No connection of pool") as caught:
-            connection_id(alias)
-        said.append(str(caught.value))
-
-    def ask_elsewhere() -> None:
-        connection_id(alias)
-        thread = threading.Thread(target=wait)
-        thread.start()
-        thread.join(PATIENCE)
-
-    auto_close_db(ask_elsewhere)()
-    block(ask_elsewhere)
-    assert "ask_elsewhere in thread MainThread" in said[0]
-    assert "a block in block in thread MainThread" in said[1]
-
-
 # --- coroutines ---------------------------------------------------------------------------------------------
 
 
@@ -447,24 +332,27 @@ async def decorated(busy: Busy) -> None:
 
 @pytest.mark.parametrize("job", [decorated, iterate, enter], ids=by_name)
 @pytest.mark.parametrize("times", [1, 2])
-def test_cancelled_while_its_sync_code_works(alias: str, job: Callable[[Busy], Any], times: int) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["after it borrowed", "before it borrows"])
+def test_cancelled_while_its_sync_code_works(
+    alias: str, job: Callable[[Busy], Any], times: int, late: bool
+) -> None:
     """That can't be interrupted: giving back queues behind it. Who cancels once more need not wait."""
-    busy = Busy(alias)
+    busy = Busy(alias, borrows_late=late)
 
     async def main() -> None:
         task = asyncio.create_task(job(busy))
-        await asyncio.to_thread(busy.borrowed.wait, PATIENCE)
+        await asyncio.to_thread(busy.begun.wait, PATIENCE)
         for _ in range(times):
-            assert (task.done(), out(alias)) == (False, 1)
+            assert (task.done(), out(alias)) == (False, int(not late))
             task.cancel()
             await asyncio.sleep(0.05)
-        assert (task.done(), out(alias)) == (times == 2, 1)
+        assert task.done() is (times == 2)
         busy.go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         if times == 2:
             await sync_to_async(lambda: None)()  # that thread's queue
-        assert out(alias) == 0
+        assert (out(alias), pool_stats()[alias]["checkouts"]) == (0, 1)
 
     asyncio.run(main())
     assert pool_stats()[alias]["closed"] == 0
@@ -573,6 +461,43 @@ def test_a_coroutine_that_goes_on_after_its_request(alias: str, djangos_hand: bo
         request_finished.connect(close_old_connections)
 
 
+def test_a_coroutine_whose_thread_can_be_reached_no_more(alias: str) -> None:
+    """Begun under ``async_to_sync()``, which has returned; then the thread ends with its request."""
+    tasks, go_on = [], asyncio.Event()
+
+    @auto_close_db
+    async def job(borrowed: asyncio.Event) -> int:
+        session = await sync_to_async(connection_id)(alias)
+        borrowed.set()
+        await go_on.wait()
+        return session
+
+    async def begin() -> None:
+        borrowed = asyncio.Event()
+        tasks.append(asyncio.create_task(job(borrowed)))
+        await borrowed.wait()
+
+    def view(request: HttpRequest) -> HttpResponse:
+        async_to_sync(begin)()
+        return HttpResponse()
+
+    async def main() -> int:
+        exchange = Exchange()
+        assert await exchange.head() == 200
+        assert out(alias) == 1
+        await exchange.body()
+        go_on.set()
+        return await tasks[0]
+
+    request_finished.disconnect(close_old_connections)
+    try:
+        with site(view=view):
+            session = asyncio.run(main())
+    finally:
+        request_finished.connect(close_old_connections)
+    assert (out(alias), connection_id(alias)) == (0, session)
+
+
 # --- asynchronous generators --------------------------------------------------------------------------------
 
 
@@ -633,6 +558,7 @@ def test_what_an_async_generator_leaves_to_its_consumer_stays_when_it_is_closed(
     @auto_close_db
     async def steps() -> Any:
         await sync_to_async(around.__enter__)()
+        await sync_to_async(insert)(alias)
         yield
 
     @auto_close_db
@@ -641,10 +567,11 @@ def test_what_an_async_generator_leaves_to_its_consumer_stays_when_it_is_closed(
         await anext(running)
         await running.aclose()
         await sync_to_async(insert)(alias)
+        assert (out(alias), rows(mariadb, alias)) == (1, 0)
         await sync_to_async(around.__exit__)(None, None, None)
 
     asyncio.run(consume())
-    assert (out(alias), rows(mariadb, alias)) == (0, 1)
+    assert (out(alias), rows(mariadb, alias)) == (0, 2)
 
 
 async def exhaust(steps: Any) -> None:

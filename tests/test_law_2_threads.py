@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -187,7 +189,7 @@ def test_what_a_thread_has_is_not_its_starters(alias: str, form: Callable[[Body]
         connection_id(alias)
         thread = PooledThread(target=target)
         thread.start()
-        assert busy.borrowed.wait(PATIENCE)
+        assert busy.begun.wait(PATIENCE)
         return thread
 
     thread = form(body)
@@ -248,7 +250,7 @@ def test_started_twice_while_it_works(alias: str) -> None:
     busy = Busy(alias)
     thread = PooledThread(target=busy.work)
     thread.start()
-    assert busy.borrowed.wait(PATIENCE)
+    assert busy.begun.wait(PATIENCE)
     with pytest.raises(RuntimeError, match="threads can only be started once"):
         thread.start()
     busy.go_on.set()
@@ -274,6 +276,23 @@ def test_started_twice_before_it_works(alias: str) -> None:
     go_on.set()
     thread.join(PATIENCE)
     assert (len(seen), out(alias)) == (1, 0)
+
+
+@pytest.mark.parametrize("make", [threading.Thread, PooledThread])
+def test_a_thread_is_freed_as_soon_as_nobody_has_it(make: type[threading.Thread]) -> None:
+    """Started once or twice, it leaves no cycle of references for the collector."""
+    thread = make(target=int)
+    run(thread)
+    with pytest.raises(RuntimeError) as caught:
+        thread.start()
+    caught.value.__traceback__ = None
+    freed = weakref.ref(thread)
+    gc.disable()
+    try:
+        del thread, caught
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 def test_it_is_a_thread() -> None:
