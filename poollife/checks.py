@@ -26,9 +26,15 @@ MIDDLEWARE = "poollife.middleware.PoolMiddleware"
 WORKER_TIMEOUT = 30.0
 #: Where other packages for pooling have their options: in ``DATABASES[alias]``, and beside ``DATABASES``.
 FOREIGN_KEYS = {"POOL_OPTIONS", "SA_POOL_KEY", *(key.upper() for key in READERS)}
-FOREIGN_SETTINGS = ("DATABASE_POOL_ARGS", "DATABASE_POOL_CLASS", "MYSQLPOOL_ARGUMENTS", "MYSQLPOOL_BACKEND")
+FOREIGN_SETTINGS = (
+    *("DATABASE_POOL_ARGS", "DATABASE_POOL_CLASS", "DATABASE_POOL_CHECK"),
+    *("MYSQLPOOL_ARGUMENTS", "MYSQLPOOL_BACKEND"),
+    *("MYSQLPOOL_MAX", "MYSQLPOOL_OVERFLOW", "MYSQLPOOL_TIMEOUT", "MYSQLPOOL_RECYCLE"),
+)
+#: Options of pools that had them in OPTIONS.
+FOREIGN_OPTIONS = {"MAX_CONNS", "MAX_LIFETIME", "REUSE_CONNS", "pool_name", "pool_reset_session"}
 #: What no driver knows; "timeout" is one of sqlite3's.
-NOT_FOR_DRIVERS = READERS.keys() - {"timeout"}
+NOT_FOR_DRIVERS = (READERS.keys() - {"timeout"}) | FOREIGN_OPTIONS
 
 
 class Database(NamedTuple):

@@ -115,7 +115,7 @@ LEFT_OVER = {
     "django-mysqlpool": {"poollife.W011"},
     "django-db-connection-pool": {"poollife.W011"},
     "django-db-conn-pool": {"poollife.E001"},
-    "django-mysql-geventpool": set(),  # the driver refuses its keys in OPTIONS
+    "django-mysql-geventpool": {"poollife.E004"},
     "django-mysql-pool": {"poollife.W011"},
     "MySQL Connector/Python": {"poollife.E004"},
     "CONN_MAX_AGE": {"poollife.E003", "poollife.W005"},

@@ -318,6 +318,23 @@ def test_a_driver_is_imported_by_its_backend(engine: str, driver: str) -> None:
     assert len(driver_modules().intersection(loaded)) == 1
 
 
+def test_something_else_under_mysqlclients_name() -> None:
+    """A stub: what ``pymysql.install_as_MySQLdb()`` leaves, as far as it matters."""
+    run(
+        "-c",
+        "import sys, types\n"
+        "driver, connections = types.ModuleType('MySQLdb'), types.ModuleType('MySQLdb.connections')\n"
+        "driver.__file__, driver.connections, connections.Connection = 'pymysql.py', connections, object\n"
+        "sys.modules.update({'MySQLdb': driver, 'MySQLdb.connections': connections})\n"
+        "try:\n"
+        "    import poollife.drivers.mysqlclient\n"
+        "except ImportError as error:\n"
+        "    assert 'here MySQLdb is something else (pymysql.py). Install mysqlclient' in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError\n",
+    )
+
+
 def test_a_site_without_mysql() -> None:
     """Set up with poollife installed and SQLite's backend in use."""
     run(

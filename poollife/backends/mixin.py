@@ -132,8 +132,7 @@ class PooledMixin(BaseDatabaseWrapper):
                     pool.initialised(lease, state)
             lease.settled = True
         except BaseException:
-            self._drop_lease("it could not be initialised")
-            self.connection = None
+            self._replace("it could not be initialised")
             raise
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
@@ -195,8 +194,9 @@ class PooledMixin(BaseDatabaseWrapper):
         return [settings["AUTOCOMMIT"], settings["TIME_ZONE"], *receivers]
 
     def _replace(self, reason: str) -> None:
-        self._drop_lease(reason)
+        # In this order: a connection without a lease would be used.
         self.connection = None
+        self._drop_lease(reason)
 
     def _resume(self, lease: Lease) -> None:
         """The part of ``BaseDatabaseWrapper.connect()`` that is about this wrapper and not the session.

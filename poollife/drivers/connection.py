@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -50,6 +51,10 @@ class Guarded:
     lease: Lease | None
     #: Whether it waits in its pool, to be used by nobody.
     idle: bool
+    #: The holder's cursors that may have something to read.
+    cursors: weakref.WeakSet[Any]
+    #: What the session was initialised with; None: it was not yet.
+    initialised_with: Any = None
     #: Seconds on the monotonic clock.
     born: float
     idle_since: float
@@ -86,9 +91,9 @@ class Guarded:
         """Take the present state as that of a clean session: it was just initialised."""
         raise NotImplementedError
 
-    def end_cursors(self, cursors: Iterable[Any]) -> None:
-        """The lease of these has ended."""
-        raise NotImplementedError
+    def end_cursors(self) -> None:
+        """The lease of those that are open has ended."""
+        self.cursors.clear()
 
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so. Sends nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Iterable
+import weakref
 from typing import Any
 
 import MySQLdb
@@ -16,6 +16,12 @@ from poollife.drivers.connection import IDLE, Guarded, guarded
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import leased
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
+
+if not hasattr(MySQLdb, "_mysql"):
+    raise ImportError(
+        f"poollife guards mysqlclient's connections; here MySQLdb is something else ({MySQLdb.__file__}). "
+        f"Install mysqlclient, or leave out what takes its name (pymysql.install_as_MySQLdb())."
+    )
 
 #: Statements that can't leave a transaction open where autocommit is on. A false "can" costs one ROLLBACK.
 #: What several statements in one string do is seen by their several results.
@@ -137,9 +143,6 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
         self.dirty = False
         self.autocommit_at_rest = self.get_autocommit()
 
-    def end_cursors(self, cursors: Iterable[Any]) -> None:
-        """Nothing to do: they look at their lease, and unread results make this connection unfit."""
-
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so. Sends nothing."""
         if self.broken:
@@ -197,6 +200,7 @@ def adopt(connection: Any, pid: int) -> Any:
     driver.guard = Guard(pid, driver.fileno())
     driver.lease = driver.broken = None
     driver.idle = driver.in_flight = driver.dirty = False
+    driver.cursors = weakref.WeakSet()
     driver.autocommit_at_rest = driver.get_autocommit()
     driver.born = driver.idle_since = time.monotonic()
     driver.poller = select.poll()

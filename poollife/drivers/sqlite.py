@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, wraps
 from typing import Any, NamedTuple
@@ -96,6 +97,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.guard = Guard(getpid())
         self.lease = None
         self.idle = False
+        self.cursors = weakref.WeakSet()
         self.calls = 0
         self.path = str(database)
         super().__init__(database, *args, **kwargs)
@@ -140,11 +142,12 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         """Take the present state as that of a clean session."""
         self.level_at_rest = self.isolation_level
 
-    def end_cursors(self, cursors: Iterable[Any]) -> None:
+    def end_cursors(self) -> None:
         """A cursor that was not read to its end holds a lock on the file."""
-        for cursor in list(cursors):
+        for cursor in list(self.cursors):
             with suppress(sqlite3.ProgrammingError):  # its borrower has closed the connection
                 MarkedCursor.close(cursor)
+        super().end_cursors()
 
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so."""

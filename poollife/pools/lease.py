@@ -78,7 +78,7 @@ class Lease:
         #: The guarded driver connection.
         self.driver: Guarded = pool.driver.unwrap(self.connection)
         #: Those that have executed something and were not closed since.
-        self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.cursors = self.driver.cursors
         self.pid = getpid()
         self.thread = threading.current_thread()
         self.since = time.monotonic()
@@ -149,11 +149,11 @@ class Lease:
     @property
     def initialised_with(self) -> Any:
         """What the physical connection was initialised with; None: it was not yet."""
-        return self.handle.info.get("initialised_with")
+        return self.driver.initialised_with
 
     def initialised(self, with_what: Any) -> None:
         """The physical connection now has the state that each borrower expects."""
-        self.handle.info["initialised_with"] = with_what
+        self.driver.initialised_with = with_what
         self.driver.at_rest()
 
     def give_back(self) -> None:
@@ -195,7 +195,7 @@ class Lease:
         """The cursors die here; the connection lives on."""
         self.ended = True
         if self.cursors:
-            self.driver.end_cursors(self.cursors)
+            self.driver.end_cursors()
         if self.driver.lease is self:
             self.driver.idle = True
             self.driver.lease = None

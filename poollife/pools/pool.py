@@ -150,7 +150,7 @@ class LeasePool:
         self.closed_because = reason
         self.reclaim(thoroughly=True)
         logger.info("Pool %r is closed: %s", self.key.alias, reason)
-        self._dispose_idle()
+        self._sessions.dispose()
 
     def reclaim(self, *, thoroughly: bool = True) -> None:
         """Take back what borrowers that are gone still had.
@@ -238,7 +238,8 @@ class LeasePool:
 
     def _connect(self, ticket: Ticket) -> PoolProxiedConnection:
         deadline = time.monotonic() + self.options.timeout
-        self.reclaim(thoroughly=self.full)
+        if (full := self._slots.exhausted) or not self.lost.empty():
+            self.reclaim(thoroughly=full)
         while True:
             try:
                 return self._sessions.connect()
@@ -315,8 +316,9 @@ class LeasePool:
         finally:
             if mine:
                 lease.returning = False
-        if mine:
-            self._dispose_idle()
+        # Asked after each return, which may have been under way while drain() looked.
+        if self.closed_because:
+            self._sessions.dispose()
 
     def _end(self, lease: Lease, reason: str | None) -> None:
         lease.end()
@@ -349,11 +351,6 @@ class LeasePool:
         lease.returned = True
         # After an interrupted return its connection may be somebody else's already.
         self._slots.free(lease.handle if lease.driver.lease is None else None)
-
-    def _dispose_idle(self) -> None:
-        # Asked again after each return: that may have been under way while drain() looked.
-        if self.closed_because:
-            self._sessions.dispose()
 
     def _timeout(self) -> PoolTimeout:
         with self._lock:

@@ -41,9 +41,8 @@ class Ticket:
         #: Whether a slot was found for it, and what is in there if there is something.
         self.served = False
         self.entry: ConnectionPoolEntry | None = None
-        #: Released when it is served.
-        self.signal = threading.Lock()
-        self.signal.acquire()
+        #: Made by those who must wait, and released when they are served.
+        self.signal: threading.Lock | None = None
 
 
 class Current(threading.local):
@@ -128,8 +127,11 @@ class FairQueuePool(QueuePool):
             # Who asks again after a while has kept his place.
             if not ticket.served and ticket not in self._waiting:
                 self._waiting.append(ticket)
-            self._serve()
-        if not ticket.signal.acquire(timeout=self._patience):
+                self._serve()
+            signal = ticket.signal = None if ticket.served else threading.Lock()
+            if signal:
+                signal.acquire()
+        if signal and not signal.acquire(timeout=self._patience):
             raise exc.TimeoutError(f"None of {len(self._slots)} became free.")
         if ticket.entry is None:
             entry = self._create_connection()
@@ -155,7 +157,8 @@ class FairQueuePool(QueuePool):
                 self._slots[ticket] = ticket
             ticket.served = True
             del self._waiting[0]
-            ticket.signal.release()
+            if ticket.signal:
+                ticket.signal.release()
 
     def _do_return_conn(self, entry: ConnectionPoolEntry) -> None:
         with self._lock:
