@@ -114,3 +114,16 @@ def test_as_people_write_it_no_later_request_gets_a_connection(serve: Callable[.
     # The first time, unless a thread is done before the next one is needed.
     eventually("threads hold all of it", all_are_out)
     assert (visit(server, "/plain", 5, 1), server.pool()["out"]) == (5, 3)
+
+
+def test_clients_that_leave_a_stream_of_a_decorated_generator_cost_no_slot(
+    serve: Callable[..., ThreadsServer],
+) -> None:
+    server = serve(pool_size=1, max_overflow=0)
+    for _ in range(5):
+        with server.open("/stream") as events:
+            assert events.read(6) == b"data: "
+            assert server.pool()["out"] == 1
+        eventually("nothing is out", lambda: server.pool()["out"] == 0)
+    assert visit(server, "/plain", 5, 1) == 0
+    assert server.pool()["opened"] == 1
