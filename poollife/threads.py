@@ -244,6 +244,8 @@ def _end_thread(well: bool) -> None:
 
 
 def _wrapper_for(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Wrapper]:
+    while isinstance(function, partial):
+        function = function.func
     # An object may be callable by a method of any kind.
     for called in (function, type(function).__call__):
         if inspect.isasyncgenfunction(called):
