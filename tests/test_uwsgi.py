@@ -51,9 +51,12 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str) -> None:
     variant = VARIANTS[name]
     generations = ROUNDS if variant.master else 1
     parents = 0 if variant.lazy else 2
-    assert count(server, "law_1", tmp_path, variant) == Counts(
+    counts = count(server, "law_1", tmp_path, variant)
+    # A worker may have answered everything while the other one slept.
+    assert generations <= counts.processes - variant.helpers <= WORKERS * generations
+    assert counts == Counts(
         requests=ROUNDS * REQUESTS,
-        processes=WORKERS * generations + variant.helpers,
+        processes=counts.processes,
         parent_sessions=parents,
         alive=parents,
         inherited_sockets=0,
