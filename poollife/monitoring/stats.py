@@ -31,6 +31,8 @@ def pool_stats() -> dict[str, PoolStats]:
 
     stats: dict[str, PoolStats] = {}
     for pool in live_pools.hold():
+        # What dead threads had is not out.
+        pool.reclaim(thoroughly=False)
         sum_ = stats.setdefault(
             pool.key.alias,
             PoolStats(

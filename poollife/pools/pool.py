@@ -159,7 +159,10 @@ class LeasePool:
         """
         while not self.lost.empty():
             with suppress(queue.Empty):
-                self.checkin(self.lost.get_nowait())
+                lease = self.lost.get_nowait()
+                if lease.orphaned:
+                    self.checkin(lease)
+                    lease.sever()
         if thoroughly:
             for lease in self.leases.copy():
                 if lease.returned:
@@ -334,6 +337,7 @@ class LeasePool:
 
     def _forget(self, lease: Lease) -> None:
         self.leases.discard(lease)
+        lease.forget()
         if lease.work:
             lease.work.drop(lease)
 
