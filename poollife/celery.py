@@ -37,7 +37,9 @@ def connect(**_: Any) -> None:
     for signal in OUTSIDE_TASKS:
         signal.connect(give_back)
     signals.task_prerun.connect(begin_task)
+    # Twice: should a time limit strike in the one, Celery goes on with the other.
     signals.task_postrun.connect(end_task)
+    signals.task_postrun.connect(end_task, dispatch_uid="poollife, once more")
     signals.task_internal_error.connect(end_broken_task)
     signals.worker_process_shutdown.connect(say_goodbye)
 
@@ -65,7 +67,6 @@ def begin_task(sender: Any, task_id: str, **_: Any) -> None:
     """Whatever this thread borrows from here on belongs to this task."""
     # An eager one runs within other work, a request's say, and ends with that.
     if not sender.request.is_eager:
-        registry.end_thread()
         current_work.set(Work(lambda: f"task {sender.name}[{task_id}]"))
 
 
@@ -83,12 +84,8 @@ def end_broken_task(request: dict[str, Any] | None = None, **_: Any) -> None:
 
 def end() -> None:
     """Nothing goes on in this thread any more."""
-    try:
-        current_work.set(None)
-        registry.end_thread()
-    except BaseException:  # a time limit that strikes in here
-        registry.end_thread()
-        raise
+    current_work.set(None)
+    registry.end_thread()
 
 
 def say_goodbye(**_: Any) -> None:

@@ -86,6 +86,10 @@ def test_ends_in_a_child(mariadb: MariaDB, entry: dict[str, Any], redis: Redis, 
     aborted = mariadb.status("Aborted_clients")
     with Worker(tmp_path, redis, {"default": entry}, "--pool", "prefork", "-c", "1", **KEEPING) as worker:
         session = worker.do("echo", 1)["session"]
+        questions = mariadb.status("Questions")
+        assert {worker.do("echo", number)["session"] for number in range(5)} == {session}
+        # Nothing is sent but what the tasks ask.
+        assert mariadb.status("Questions") - questions == 5 * 4 + MariaDB.QUESTIONS_PER_EXECUTE
         assert isinstance(worker.do("fail"), ValueError)
         assert worker.do("again") == session
         assert worker.do("late") == session
@@ -168,6 +172,11 @@ def test_an_eager_task_is_part_of_what_calls_it(entry: dict[str, Any]) -> None:
         "work": "outer",
         "out in the end": 0,
     }
+
+
+def test_an_embedded_worker(entry: dict[str, Any]) -> None:
+    report = run("celery_cases", "embedded", entry)
+    assert report == {"work": "task tests.programs.inner[some-id]", "out": 0}
 
 
 def test_a_setting_that_we_have_not(make_alias: MakeAlias) -> None:

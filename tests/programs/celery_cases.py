@@ -30,7 +30,11 @@ from tests.programs.databases import ask, session
 
 Report = dict[str, Any]
 
-app = Celery("tests.programs", broker="memory://", changes={"worker_hijack_root_logger": False})
+app = Celery(
+    "tests.programs",
+    broker="memory://",
+    changes={"worker_hijack_root_logger": False, "CELERY_DB_REUSE_MAX": 1000},
+)
 
 
 def start_worker(*, with_poollife: bool = True) -> None:
@@ -166,6 +170,16 @@ def outer() -> Report:
 def eager() -> Report:
     start_worker()
     return {**outer(), "out in the end": out()}
+
+
+# --- embedded workers ---------------------------------------------------------------------------------------
+
+
+def embedded() -> Report:
+    """A worker of another program, a test for example, sends less as it starts."""
+    poollife.celery.install()
+    app.WorkController(pool="threads", concurrency=1)
+    return {"work": do(inner)["work"], "out": out()}
 
 
 if __name__ == "__main__":
