@@ -124,9 +124,10 @@ class FairQueuePool(QueuePool):
     def _do_get(self) -> ConnectionPoolEntry:
         ticket = current.ticket or Ticket()
         with self._lock:
-            # Who asks again after a while has kept his place.
-            if not ticket.served and ticket not in self._waiting:
-                self._waiting.append(ticket)
+            if not ticket.served:
+                # Who asks again after a while has kept his place.
+                if ticket not in self._waiting:
+                    self._waiting.append(ticket)
                 self._serve()
             signal = ticket.signal = None if ticket.served else threading.Lock()
             if signal:
