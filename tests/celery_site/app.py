@@ -8,16 +8,12 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.apps.worker import Worker
-from celery.worker import worker
 
 from tests.celery_site.notes import note
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.celery_site.settings")
 #: What it does beside the usual.
 WITH: list[str] = json.loads(os.environ["CELERY_SITE_WITH"])
-
-# Greenlets wait for that long, five seconds, for messages that may come while their worker stops.
-worker.SHUTDOWN_SOCKET_TIMEOUT = 0.5
 
 
 class BlockingWorker(Worker):  # type: ignore[misc]  # Celery has no types

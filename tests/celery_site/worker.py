@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,6 +92,7 @@ class Worker:
         assert self._process
         try:
             self._process.terminate()
+            self._wake()
             status = self._process.wait(PATIENCE)
         finally:
             self.kill()
@@ -137,6 +139,13 @@ class Worker:
         assert self._process
         assert self._process.poll() is None, self.log
         return what in self.log
+
+    def _wake(self) -> None:
+        """Without an event loop it waits for a message twice, for two seconds, before it ends."""
+        for _ in range(3):
+            # Too old to be done, by this worker or by the next one.
+            self.send("late", expires=-1.0)
+            time.sleep(0.1)
 
     def kill(self) -> None:
         """End it without any ado."""
