@@ -75,7 +75,9 @@ def test_worker_without_poollife(
     mariadb: MariaDB, new_database: Callable[[], str], redis: Redis, tmp_path: Path
 ) -> None:
     """The pooled backend alone keeps the sessions safe, but nobody gives back, or says goodbye."""
-    counts = measure("prefork", mariadb, new_database(), redis, tmp_path, tasks=5, beside=QUERIES, **KEEPING)
+    # Not worker_process_init: without poollife nobody knows which file the closed descriptor becomes.
+    beside = ("worker_init", "worker_ready")
+    counts = measure("prefork", mariadb, new_database(), redis, tmp_path, tasks=5, beside=beside, **KEEPING)
     assert counts.held == 5 + 1  # the tasks, and the main thread
     assert counts.aborted >= counts.processes
     assert (counts.parents, counts.inherited, counts.wrong) == ((2, 2), 0, 0)
