@@ -17,13 +17,13 @@ import pytest
 from MySQLdb import OperationalError
 
 from servers import MariaDB
+from tests.processes import Counts
 from tests.uwsgi_site.running import (
     PROGRAM,
     REQUESTS,
     ROUNDS,
     VARIANTS,
     WORKERS,
-    Counts,
     Uwsgi,
     Variant,
     count,

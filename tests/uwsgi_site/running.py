@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from servers import MariaDB
 from servers.ports import free_port
+from tests.processes import Counts, is_right
 from tests.web_server import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,25 +73,6 @@ VARIANTS = {
 }
 if sys.version_info >= (3, 13):
     del VARIANTS["osafterfork"]  # every worker crashes, whatever it runs
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What came of one run. All below ``alive`` are mistakes."""
-
-    requests: int
-    #: Processes that answered, mules and spoolers among them.
-    processes: int
-    parent_sessions: int
-    #: Of those, in use still when all the workers had come and gone.
-    alive: int
-    #: Of the parent's, in all children together, before they used the database.
-    inherited_sockets: int
-    wrong_answers: int
-    over_limit: int
-    #: Ends that the server counted as aborted.
-    aborted: int
-    tracebacks: int
 
 
 class Uwsgi:
@@ -283,10 +265,3 @@ def rounds(variant: Variant) -> list[list[str]]:
     numbers = iter(range(1, ROUNDS * REQUESTS + 1))
     kinds = [variant.kinds[number % len(variant.kinds)] for number in range(REQUESTS)]
     return [[f"/{kind}/{next(numbers)}/" for kind in kinds] for _ in range(ROUNDS)]
-
-
-def is_right(answer: dict[str, Any]) -> bool:
-    """Whether it is the answer to its question, and a forked child that it is about did well, too."""
-    child = answer.get("child", {"right": True, "status": 0})
-    mine: bool = answer["right"] and answer.get("same session", True)
-    return mine and child.get("right", False) and child["status"] == 0
