@@ -1,6 +1,6 @@
 """Clocks 2 and 3 under Celery: a task ends, a worker's processes begin and end.
 
-In the site's ``celery.py``, below the application::
+The app in ``INSTALLED_APPS`` calls ``install()``. Without it, in the site's ``celery.py``, at the end::
 
     import poollife.celery; poollife.celery.install()
 
@@ -42,6 +42,8 @@ def connect(**_: Any) -> None:
     signals.task_postrun.connect(end_task, dispatch_uid="poollife, once more")
     signals.task_internal_error.connect(end_broken_task)
     signals.worker_process_shutdown.connect(say_goodbye)
+    # A spawned child learns of this only now, when the site's receivers may have been called.
+    give_back()
 
 
 #: What a worker sends in the thread that receives tasks, and never from within one.

@@ -61,7 +61,8 @@ class Borrowings:
     def __del__(self) -> None:
         # In a child this runs for its lost threads, whose leases are the parent's.
         if self.pid == self._getpid():
-            for lease in self.leases:
+            # A waiter may be taking one of them back.
+            for lease in self.leases.copy():
                 lease.lose()
 
 
@@ -195,10 +196,13 @@ class Lease:
 
     def hand_over(self, work: Work | None) -> None:
         """Have it end with other work, or with its thread."""
-        before, self.work = self.work, None
+        before = self.work
+        if before is work:
+            return
+        self.work = None
         if work:
             work.add(self)
-        if before and before is not work:
+        if before:
             before.drop(self)
 
     @property
@@ -225,9 +229,10 @@ class Lease:
     def end(self) -> None:
         """The cursors die here; the connection lives on."""
         self.ended = True
-        if self.cursors:
-            self.driver.end_cursors()
+        # Not on a second try after it was handed to the next.
         if self.driver.lease is self:
+            if self.cursors:
+                self.driver.end_cursors()
             self.driver.idle = True
             self.driver.lease = None
 

@@ -36,7 +36,8 @@ app = (BlockingCelery if "blocking" in WITH else Celery)(
 )
 app.conf.update(json.loads(os.environ["CELERY_SITE_CONF"]))
 
-if "poollife" in WITH:
+if "install" in WITH:
+    # The app does it, too, where it is installed.
     import poollife.celery
 
     poollife.celery.install()

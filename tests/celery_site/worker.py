@@ -197,7 +197,9 @@ VARIANTS: dict[str, Variant] = {
     "prefork": Variant(("--pool", "prefork", "-c", "2", "--max-tasks-per-child", "15"), processes=2),
     # As with brokers that Celery has no event loop for: threads of the main process look after the children.
     "prefork, blocking": Variant(
-        ("--pool", "prefork", "-c", "2", "--max-tasks-per-child", "15"), processes=2, beside=("blocking",)
+        ("--pool", "prefork", "-c", "2", "--max-tasks-per-child", "15"),
+        processes=2,
+        beside=("blocking", "install"),
     ),
     "prefork, spawned": Variant(
         ("--pool", "prefork", "-c", "2"), processes=2, conf={"worker_pool_start_method": "spawn"}
