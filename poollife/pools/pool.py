@@ -161,15 +161,15 @@ class LeasePool:
             with suppress(queue.Empty):
                 lease = self.lost.get_nowait()
                 if lease.orphaned:
-                    self.checkin(lease)
                     lease.sever()
+                    self.checkin(lease)
         if thoroughly:
             for lease in self.leases.copy():
                 if lease.returned:
                     self._forget(lease)
                 elif lease.orphaned:
-                    self.checkin(lease)
                     lease.sever()
+                    self.checkin(lease)
                 elif lease.dropped:
                     self.discard(lease, "its borrower lost it")
                 elif lease.ended:  # something from outside struck while it was given back
