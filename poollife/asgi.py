@@ -18,7 +18,8 @@ from poollife.fork import close_pool
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+#: Each framework has types of its own for the three.
+Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class PoolASGIMiddleware:
