@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
 import django
 from django.conf import settings
@@ -42,6 +43,7 @@ from django.db import DatabaseError, OperationalError, connection, connections, 
 
 ROWS = 100
 QUERIED, REFUSED, LOCKED = 10, 11, 12
+FINE = (0, QUERIED, REFUSED, LOCKED)
 
 
 def write() -> None:
@@ -128,21 +130,21 @@ def main() -> None:
         thread.join()
 
     # With a connection of its own: what the file is like for everybody else.
-    check = sqlite3.connect(PATH)
-    print(
-        json.dumps(
-            {
-                "integrity": check.execute("PRAGMA integrity_check").fetchone()[0],
-                "writes_lost": transactions * ROWS
-                - check.execute("SELECT SUM(version) FROM blobs").fetchone()[0],
-                "errors": errors,
-                "children_queried": statuses.count(QUERIED),
-                "children_refused": statuses.count(REFUSED),
-                "children_rows": check.execute("SELECT COUNT(*) FROM children").fetchone()[0] - 1,
-                "children_failed": sum(status not in (0, QUERIED, REFUSED, LOCKED) for status in statuses),
-            }
+    with closing(sqlite3.connect(PATH)) as check:
+        print(
+            json.dumps(
+                {
+                    "integrity": check.execute("PRAGMA integrity_check").fetchone()[0],
+                    "writes_lost": transactions * ROWS
+                    - check.execute("SELECT SUM(version) FROM blobs").fetchone()[0],
+                    "errors": errors,
+                    "children_queried": statuses.count(QUERIED),
+                    "children_refused": statuses.count(REFUSED),
+                    "children_rows": check.execute("SELECT COUNT(*) FROM children").fetchone()[0] - 1,
+                    "children_failed": sum(status not in FINE for status in statuses),
+                }
+            )
         )
-    )
 
 
 main()
