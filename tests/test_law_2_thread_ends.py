@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from django.db import connections, transaction
 
-from poollife import pool_stats
+from poollife import close_pool, pool_stats
+from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
+from tests.web_server import eventually
 
 THREADS = 50
 
@@ -154,3 +156,23 @@ def test_of_a_thread_that_threading_did_not_start_it_comes_back_with_its_wrapper
     kept.clear()
     gc.collect()
     assert pool_stats()[alias]["out"] == 0
+
+
+def test_what_it_had_of_a_pool_that_was_closed_since_ends(alias: str, mariadb: MariaDB) -> None:
+    """At the next checkout of anybody: nobody checks out from that pool any more."""
+    begun, go_on = threading.Event(), threading.Event()
+    sessions: list[int] = []
+
+    def borrow() -> None:
+        sessions.append(query(alias))
+        begun.set()
+        go_on.wait()
+
+    thread = threading.Thread(target=borrow)
+    thread.start()
+    begun.wait()
+    close_pool(alias)
+    go_on.set()
+    thread.join()
+    query(alias)
+    eventually("it ends", lambda: sessions[0] not in [session.id for session in mariadb.sessions()])

@@ -27,6 +27,8 @@ class Registry:
         self._pools: dict[PoolKey, LeasePool] = {}
         # Reentrant: a signal's handler or a finalizer may query in the middle of it.
         self._lock = threading.RLock()
+        #: Those that no checkout finds any more, but that have something out.
+        self._closed: list[LeasePool] = []
         self._news: str | None = None
         self._ends_with_process = False
 
@@ -35,6 +37,8 @@ class Registry:
         at_fork.ensure_process()
         if self._news:
             self._tell()
+        if self._closed:
+            self._reclaim_closed()
         pool = self._pools.get(key)
         if pool is None:
             with self._lock:
@@ -67,7 +71,15 @@ class Registry:
     def _remove(self, alias: str | None) -> list[LeasePool]:
         at_fork.ensure_process()
         keys = [pool.key for pool in self.pools() if alias in (None, pool.key.alias)]
-        return [pool for key in keys if (pool := self._pools.pop(key, None))]
+        removed = [pool for key in keys if (pool := self._pools.pop(key, None))]
+        self._closed += removed
+        return removed
+
+    def _reclaim_closed(self) -> None:
+        """What threads had that have ended since: nobody checks out there any more, and so looks for it."""
+        for pool in self._closed.copy():
+            pool.reclaim(thoroughly=False)
+        self._closed = [pool for pool in self._closed if pool.out]
 
     def give_back(self, alias: str | None) -> None:
         """End the calling thread's leases of this alias, or of all, those in an atomic block excepted."""
@@ -116,6 +128,7 @@ class Registry:
     def abandon(self, held: list[LeasePool]) -> None:
         """In a child."""
         self._pools = {}
+        self._closed = []
         self._lock = threading.RLock()
         self._ends_with_process = False
         leases = [lease for pool in held for lease in pool.leases if not lease.returned]
