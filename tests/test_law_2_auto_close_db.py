@@ -462,7 +462,9 @@ def test_so_are_static_and_class_methods() -> None:
     assert Job.static_below.__name__ == "static_below"
 
 
-@pytest.mark.parametrize("thing", [Job, 1, "text", property(lambda self: 1)], ids=repr)
+@pytest.mark.parametrize(
+    "thing", [Job, 1, "text", property(lambda self: 1)], ids=["class", "number", "text", "property"]
+)
 @pytest.mark.parametrize("wrap", [auto_close_db, auto_close_db()], ids=["bare", "with parentheses"])
 def test_what_is_no_function_is_refused(wrap: Any, thing: Any) -> None:
     with pytest.raises(TypeError, match="auto_close_db wraps functions, not"):
