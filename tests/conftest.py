@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
@@ -16,6 +17,9 @@ from servers import Certificates, MariaDB
 
 def pytest_configure() -> None:
     """Set up Django. Tests get aliases of their own from ``make_alias``; the default one is never used."""
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+        # Tests that start a pytest of their own start one that is nobody's worker.
+        del os.environ[name]
     settings.configure(
         DATABASES={"default": {"ENGINE": "django.db.backends.dummy"}},
         INSTALLED_APPS=["poollife"],

@@ -135,7 +135,10 @@ class FairQueuePool(QueuePool):
         return len(self._slots) - self.size()
 
     def _do_get(self) -> ConnectionPoolEntry:
-        ticket = current.ticket or Ticket()
+        ticket = current.ticket
+        if ticket is None or not ticket.active:
+            # None, or one that something from outside has left there.
+            ticket = Ticket()
         with self._lock:
             if not ticket.served:
                 # Who asks again after a while has kept his place.
