@@ -73,6 +73,7 @@ class LeasePool:
         self.opened = 0
         self.closed = 0
         self.checkouts = 0
+        self.resets = 0
         #: Seconds after which a session is replaced; None until the server was asked.
         self.recycle: float | None = options.recycle
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
@@ -341,11 +342,20 @@ class LeasePool:
         """Make it clean; why not, if it could not be done."""
         if reason := driver.unfit():
             return reason
+        resets = self.options.resets(driver.dirty)
         try:
             driver.clean()
+            if resets:
+                self._reset(driver)
         except Exception as error:
             return f"it could not be cleaned: {error}"
         return None
+
+    def _reset(self, driver: Guarded) -> None:
+        with self._lock:
+            self.resets += 1
+        driver.initialised_with = None
+        driver.reset()
 
     def _close(self, lease: Lease) -> None:
         lease.returned = True
