@@ -112,11 +112,11 @@ class Guarded:
         raise NotImplementedError
 
     def clean(self) -> None:
-        """Leave no transaction for the next borrower. Sends something only where there may be one."""
+        """Leave no transaction for the next borrower. Sends something only where one may be open."""
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Leave nothing at all, not even what it was initialised with.
+        """Leave nothing, neither a transaction nor what it was initialised with.
 
         :raises Error: the driver's, where that can't be done.
         """

@@ -58,8 +58,8 @@ class LeasedCursor:
 
     def _read_and_run(self, method: Callable[..., Any], query: Any, *args: Any, **kwargs: Any) -> Any:
         self._check()
-        # Read here and not when it is sent: parameters may look like anything. Nothing from outside can strike
-        # at the two assignments to ``reader``: no call stands between them and ``try`` or ``finally``.
+        # Read here and not when it is sent: parameters may look like anything. Nothing from outside can
+        # strike at the two assignments to ``reader``: no call stands between them and ``try`` or ``finally``.
         driver = self._driver
         outer, driver.reader = driver.reader, self
         try:

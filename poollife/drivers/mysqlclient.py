@@ -30,6 +30,9 @@ LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
 
 #: Parameters that name files with more parameters in them.
 DEFAULTS_FILES = {"read_default_file", "read_default_group"}
+#: What a change of user does not end: a distributed transaction (the server refuses, so the session will be
+#: closed), a role, and what FOUND_ROWS() says.
+FORGET = ("ROLLBACK", "SET ROLE NONE", "SELECT 1")
 #: Each has two names.
 PASSWORD_AND_DATABASE = (("password", "passwd"), ("database", "db"))
 
@@ -161,17 +164,20 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
     def clean(self) -> None:
         """Leave no transaction for the next borrower. Sends something only where one may be open."""
         if self.dirty or not self.get_autocommit():
-            # It also refuses a session in a distributed transaction, which no reset ends for good.
             super().rollback()
             self.dirty = False
         super().autocommit(self.autocommit_at_rest)
 
     def reset(self) -> None:
-        """Have the server forget all, and repeat what ``connect`` did: two round trips at least."""
+        """Have the server forget all, and repeat what ``connect`` did: three round trips at least."""
         params = self.params
         if "user" not in params or DEFAULTS_FILES & params.keys():
             raise MySQLdb.NotSupportedError("what a new session begins with is not in its parameters")
-        super().change_user(params["user"], *(params.get(a, params.get(b, "")) for a, b in PASSWORD_AND_DATABASE))
+        for batch in ["; ".join(FORGET)] if params.get("multi_statements", True) else FORGET:
+            self._send(batch)
+        super().change_user(
+            params["user"], *(params.get(a, params.get(b, "")) for a, b in PASSWORD_AND_DATABASE)
+        )
         if command := params.get("init_command"):
             self._send(command)
         super().set_character_set(self.charset)

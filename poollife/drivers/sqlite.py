@@ -92,9 +92,6 @@ class GuardedConnection(Guarded, sqlite3.Connection):
     create_aggregate = guarded(inside_leaving(sqlite3.Connection.create_aggregate))
     create_collation = guarded(inside_leaving(sqlite3.Connection.create_collation))
     create_function = guarded(inside_leaving(sqlite3.Connection.create_function))
-    execute = guarded(inside(sqlite3.Connection.execute))
-    executemany = guarded(inside(sqlite3.Connection.executemany))
-    executescript = guarded(inside(sqlite3.Connection.executescript))
     iterdump = guarded(inside(sqlite3.Connection.iterdump))
     rollback = guarded(inside(sqlite3.Connection.rollback))
     deserialize = guarded(inside_leaving(sqlite3.Connection.deserialize))
@@ -110,7 +107,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
     isolation_level = guarded_property("isolation_level")
     if hasattr(sqlite3.Connection, "autocommit"):  # Python 3.12
         autocommit = guarded_property("autocommit", inside_leaving)
-        setconfig = guarded(inside_leaving(sqlite3.Connection.setconfig))
+        setconfig = guarded(inside_leaving(vars(sqlite3.Connection)["setconfig"]))
     if hasattr(sqlite3.Connection, "load_extension"):  # an option of the interpreter's build
         enable_load_extension = guarded(inside_leaving(sqlite3.Connection.enable_load_extension))
         load_extension = guarded(inside_leaving(sqlite3.Connection.load_extension))
@@ -126,6 +123,16 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.at_rest()
         self.born = self.idle_since = time.monotonic()
         live.add(self)
+
+    # The driver's own take a cursor that would outlive its lease.
+    def execute(self, *args: Any) -> Any:
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        return self.cursor().executemany(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        return self.cursor().executescript(*args)
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         self.check_process()

@@ -342,11 +342,11 @@ class LeasePool:
         """Make it clean; why not, if it could not be done."""
         if reason := driver.unfit():
             return reason
-        resets = self.options.resets(driver.dirty)
         try:
-            driver.clean()
-            if resets:
+            if self.options.resets(driver.dirty):
                 self._reset(driver)
+            else:
+                driver.clean()
         except Exception as error:
             return f"it could not be cleaned: {error}"
         return None
