@@ -304,6 +304,28 @@ def test_a_stale_cursor_does_not_write_into_the_next_transaction(
     assert pool_of(alias).resets == 0
 
 
+def test_a_prepared_distributed_transaction_costs_the_session(alias: str, mariadb: MariaDB) -> None:
+    """After a change of user MariaDB would fail each INSERT."""
+    sql("XA START 'left'", "INSERT INTO log VALUES (4)", "XA END 'left'", "XA PREPARE 'left'")(alias)
+    give_back(alias)
+    assert pool_of(alias).closed == 1
+    mariadb.execute("XA ROLLBACK 'left'")
+    assert ask(alias, "INSERT INTO log VALUES (5) RETURNING n") == 5
+
+
+def test_the_role_that_a_session_begins_with(make_alias: MakeAlias, name: str, mariadb: MariaDB) -> None:
+    mariadb.execute("CREATE OR REPLACE USER clerks@'%' IDENTIFIED BY 'clerks'")
+    mariadb.execute("GRANT ALL ON *.* TO clerks@'%'")
+    mariadb.execute("GRANT clerk TO clerks@'%'")
+    mariadb.execute("SET DEFAULT ROLE clerk FOR clerks@'%'")
+    alias = make_alias(NAME=name, POOL=ONE, USER="clerks", PASSWORD="clerks")
+    for resets in range(3):
+        assert (ask(alias, "SELECT CURRENT_ROLE()"), pool_of(alias).resets) == ("clerk", resets)
+        ask(alias, "SET ROLE NONE")
+        assert ask(alias, "SELECT CURRENT_ROLE()") is None
+        give_back(alias)
+
+
 def test_what_a_dead_thread_has_left_reaches_nobody(alias: str) -> None:
     def work() -> None:
         sql("SET @left = 1", "SELECT GET_LOCK('left', 0)")(alias)

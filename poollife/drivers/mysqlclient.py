@@ -30,11 +30,9 @@ LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
 
 #: Parameters that name files with more parameters in them.
 DEFAULTS_FILES = {"read_default_file", "read_default_group"}
-#: What a change of user does not end: a distributed transaction (the server refuses, so the session will be
-#: closed), a role, and what FOUND_ROWS() says.
+#: What a change of user does not end: a distributed transaction (this only fails in one, so that the session
+#: is closed), a role, and what FOUND_ROWS() says.
 FORGET = ("ROLLBACK", "SET ROLE NONE", "SELECT 1")
-#: Each has two names.
-PASSWORD_AND_DATABASE = (("password", "passwd"), ("database", "db"))
 
 #: Where the client libraries of the distributions look for a server on this machine.
 DEFAULT_SOCKETS = {
@@ -175,9 +173,9 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
             raise MySQLdb.NotSupportedError("what a new session begins with is not in its parameters")
         for batch in ["; ".join(FORGET)] if params.get("multi_statements", True) else FORGET:
             self._send(batch)
-        super().change_user(
-            params["user"], *(params.get(a, params.get(b, "")) for a, b in PASSWORD_AND_DATABASE)
-        )
+        password = params.get("password", params.get("passwd", ""))
+        database = params.get("database", params.get("db", ""))
+        super().change_user(params["user"], password, database)
         if command := params.get("init_command"):
             self._send(command)
         super().set_character_set(self.charset)
