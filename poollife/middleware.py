@@ -51,6 +51,9 @@ class PoolMiddleware:
         work = work_of(request)
         try:
             response: HttpResponseBase = await work.run_async(self.get_response, request)
+        except GeneratorExit:
+            # The loop is gone: what is out goes back when its thread ends.
+            raise
         except BaseException:
             # Cancelled, maybe in the middle of a borrowing: queue behind it.
             await work.hop(work.give_back)
@@ -62,7 +65,9 @@ class PoolMiddleware:
 
 def work_of(request: HttpRequest) -> Work:
     """What ``PoolTimeout`` and others call it."""
-    return Work(lambda: f"{request.method} {request.path}")
+    # Whoever outlives the request in its context keeps this, and must not keep the request with it.
+    method, path = request.method, request.path
+    return Work(lambda: f"{method} {path}")
 
 
 def end_of(response: HttpResponseBase, work: Work) -> Callable[[], None]:

@@ -205,9 +205,10 @@ class PooledThreadPoolExecutor(ThreadPoolExecutor):
 def _outer_work() -> Work | None:
     """The work that is current, after an end of those blocks that had none."""
     work = current_work.get()
-    while isinstance(work, _BlockWork) and not work.over and work.block() is None:
-        work.end(False)
-        work.over = True
+    while isinstance(work, _BlockWork) and (work.over or work.block() is None):
+        if not work.over:
+            work.end(False)
+            work.over = True
         work = work.previous
     return work
 
@@ -244,6 +245,8 @@ def _end_thread(well: bool) -> None:
 
 
 def _wrapper_for(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Wrapper]:
+    while isinstance(function, partial):
+        function = function.func
     # An object may be callable by a method of any kind.
     for called in (function, type(function).__call__):
         if inspect.isasyncgenfunction(called):
@@ -308,13 +311,17 @@ def _wrap_generator(function: Callable[..., Generator[Any, Any, Any]]) -> Wrappe
 def _wrap_coroutine(function: Callable[..., Awaitable[Any]]) -> Wrapper:
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        work, well = _work_of(function), False
+        work = _work_of(function)
         try:
             result = await work.run_async(function, *args, **kwargs)
-            well = True
-            return result
-        finally:
-            await work.end_async(well)
+        except GeneratorExit:
+            # Closed, and not cancelled: nobody can wait. What is out goes back when its thread ends.
+            raise
+        except BaseException:
+            await work.end_async(False)
+            raise
+        await work.end_async(True)
+        return result
 
     return call
 

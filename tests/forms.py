@@ -91,21 +91,32 @@ def callable_object(body: Body) -> Any:
     return auto_close_db(Job())(body)
 
 
-def object_that_generates(body: Body) -> Any:
-    class Steps:
-        def __call__(self) -> Iterator[Any]:
-            yield body()
+class Steps:
+    def __call__(self, body: Body) -> Iterator[Any]:
+        yield body()
 
-    (result,) = auto_close_db(Steps())()
+
+def object_that_generates(body: Body) -> Any:
+    (result,) = auto_close_db(Steps())(body)
     return result
 
 
-def asynchronous_object(body: Body) -> Any:
-    class Task:
-        async def __call__(self) -> Any:
-            return await sync_to_async(body)()
+def partial_object_that_generates(body: Body) -> Any:
+    (result,) = auto_close_db(partial(Steps(), body))()
+    return result
 
-    return async_to_sync(auto_close_db(Task()))()
+
+class Task:
+    async def __call__(self, body: Body) -> Any:
+        return await sync_to_async(body)()
+
+
+def asynchronous_object(body: Body) -> Any:
+    return async_to_sync(auto_close_db(Task()))(body)
+
+
+def partial_asynchronous_object(body: Body) -> Any:
+    return async_to_sync(auto_close_db(partial(Task(), body)))()
 
 
 def partial_object(body: Body) -> Any:
@@ -198,6 +209,8 @@ FORMS = [
     callable_object,
     object_that_generates,
     asynchronous_object,
+    partial_object_that_generates,
+    partial_asynchronous_object,
     partial_object,
     generator,
     generator_that_returns,

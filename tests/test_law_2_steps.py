@@ -12,7 +12,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.signals import request_finished
 from django.db import InterfaceError, close_old_connections, connections, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from poollife import auto_close_db, pool_stats
 from poollife.pools.work import current_work
@@ -32,7 +32,7 @@ from tests.borrowing import (
 )
 from tests.conftest import MakeAlias
 from tests.forms import Body, by_name, every_kind
-from tests.handlers import Exchange, site
+from tests.handlers import Exchange, site, wsgi
 
 
 @pytest.fixture
@@ -617,3 +617,65 @@ def test_an_async_generator_gives_back_however_it_ends(alias: str, end: Any, sta
 
     asyncio.run(main())
     assert pool_stats()[alias]["opened"] <= 1
+
+
+# --- as bodies of responses ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _djangos_hand_tied() -> Iterator[None]:
+    """Without Django's own closing at ``request_finished``."""
+    request_finished.disconnect(close_old_connections)
+    yield
+    request_finished.connect(close_old_connections)
+
+
+@pytest.mark.usefixtures("_djangos_hand_tied")
+@pytest.mark.parametrize("whole", [True, False], ids=["to its end", "left in the middle"])
+def test_a_generator_that_is_streamed_gives_back(alias: str, whole: bool) -> None:
+    with site(view=lambda request: StreamingHttpResponse(f"{step}\n" for step in ids(alias, 3))):
+        response = wsgi()
+        body = iter(response)
+        next(body)
+        assert out(alias) == 1
+        if whole:
+            assert len(list(body)) == 2
+        else:
+            response.close()
+        del body, response
+        assert (out(alias), pool_stats()[alias]["checkouts"]) == (0, 1)
+
+
+@pytest.mark.usefixtures("_djangos_hand_tied")
+@pytest.mark.parametrize("whole", [True, False], ids=["to its end", "left in the middle"])
+def test_an_async_generator_that_is_streamed_gives_back(alias: str, whole: bool) -> None:
+    @auto_close_db
+    async def body() -> AsyncIterator[str]:
+        for _ in range(3):
+            yield str(await sync_to_async(connection_id)(alias))
+
+    async def view(request: HttpRequest) -> StreamingHttpResponse:
+        return StreamingHttpResponse(body())
+
+    async def main() -> None:
+        exchange = Exchange()
+        assert await exchange.head() == 200
+        assert out(alias) == 0
+        parts = exchange.parts()
+        await anext(parts)
+        assert out(alias) == 1
+        if whole:
+            assert len([part async for part in parts]) == 2
+            await exchange.end()
+        else:
+            await exchange.disconnect()
+            # Django drops it, and the loop closes what nobody has any more; here the test has it still.
+            del exchange, parts
+            gc.collect()
+        async with asyncio.timeout(PATIENCE):
+            while out(alias):
+                await asyncio.sleep(0.001)
+        assert pool_stats()[alias]["checkouts"] == 1
+
+    with site(view=view):
+        asyncio.run(main())

@@ -175,6 +175,36 @@ def test_what_the_starting_thread_has_stays_its_own(alias: str) -> None:
     assert connection_id(alias) == before
 
 
+def test_a_shared_wrapper_stays_in_its_owners_transaction(alias: str, mariadb: MariaDB) -> None:
+    """As in LiveServerTestCase: the thread has connected it, and the transaction is another's."""
+    make_log(mariadb, alias)
+    shared, begun, go_on = connections[alias], threading.Event(), threading.Event()
+
+    def target() -> None:
+        shared.ensure_connection()
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    shared.inc_thread_sharing()
+    try:
+        thread = PooledThread(target=target)
+        thread.start()
+        assert begun.wait(PATIENCE)
+        with transaction.atomic(using=alias):
+            insert(alias)
+            go_on.set()
+            thread.join(PATIENCE)
+            assert shared.in_atomic_block
+            insert(alias)
+            transaction.set_rollback(True, using=alias)
+        assert rows(mariadb, alias) == 0
+    finally:
+        go_on.set()
+        shared.dec_thread_sharing()
+        shared.close()
+    assert out(alias) == 0
+
+
 @every_kind
 def test_what_a_thread_has_is_not_its_starters(alias: str, form: Callable[[Body], Any]) -> None:
     """It goes on after the work that has started it."""

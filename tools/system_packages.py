@@ -39,6 +39,8 @@ def needs() -> list[Need]:
         Need("MariaDB's server", has_server, ["mariadb-server-core", "mariadb-client-core"]),
         # Django clones test databases with them, for `test --parallel`.
         Need("MariaDB's client programs", has_client_programs, ["mariadb-client"]),
+        # For Celery and RQ. The package has the server's binary, without the system service around it.
+        Need("a Redis server", has_redis, ["redis-tools"]),
         Need("pkg-config", lambda: has_program("pkg-config"), ["pkg-config"]),
         Need("the headers of MariaDB's or MySQL's client library", has_client_headers, ["libmariadb-dev"]),
         Need("a C compiler", has_compiler, ["gcc", "libc6-dev"]),
@@ -64,6 +66,12 @@ def has_server() -> bool:
 def has_client_programs() -> bool:
     """Under the names that Django calls."""
     return has_program("mysqldump") and has_program("mysql")
+
+
+def has_redis() -> bool:
+    """redis-check-rdb is the server too, if it is called by the server's name."""
+    names = ["redis-server", "valkey-server", "redis-check-rdb", "valkey-check-rdb"]
+    return any(has_program(name) for name in names)
 
 
 def has_client_headers() -> bool:

@@ -158,7 +158,9 @@ class PooledMixin(BaseDatabaseWrapper):
 
     def forget_blocks(self) -> None:
         """Leave all atomic blocks; what is open on the connection is rolled back when it goes back."""
-        self.in_atomic_block = self.closed_in_transaction = False
+        # In a shared one they may be another thread's, which goes on.
+        if not self.allow_thread_sharing:
+            self.in_atomic_block = self.closed_in_transaction = False
 
     def lose_lease(self) -> None:
         """Forget a connection that is no longer its own, and fail an atomic block that was open on it."""

@@ -24,6 +24,8 @@ from poollife.drivers.guard import getpid
 #: Seconds that a fork waits for handshakes of other threads. Most take a millisecond; a longer wait would
 #: hold up the fork for a server that does not answer.
 PATIENCE = 1.0
+#: Seconds after which a fork is taken for over: something from outside may have struck before it was said.
+LIMIT = 5.0
 #: Seconds between two looks, where forks and handshakes wait for each other.
 INTERVAL = 0.001
 
@@ -57,7 +59,8 @@ class Gate:
         self._lock = threading.Lock()
         #: Where they may lead, by thread; see ``leads_to``.
         self._handshakes: dict[int, Set[Any]] = {}
-        self._forking: set[int] = set()
+        #: When it must be over, by thread.
+        self._forking: dict[int, float] = {}
 
     @contextmanager
     def handshake(self, peers: Set[Any]) -> Iterator[None]:
@@ -97,14 +100,14 @@ class Gate:
         """
         me, deadline = threading.get_ident(), time.monotonic() + PATIENCE
         with self._lock:
-            self._forking.add(me)
+            self._forking[me] = time.monotonic() + LIMIT
         while self._others(me) and time.monotonic() < deadline:
             time.sleep(INTERVAL)
         return {peer for peers in self._others(me) for peer in peers}
 
     def open(self) -> None:
         with self._lock:
-            self._forking.discard(threading.get_ident())
+            self._forking.pop(threading.get_ident(), None)
 
     def _begin(self, me: int, peers: Set[Any]) -> bool:
         with self._lock:
@@ -114,7 +117,8 @@ class Gate:
             return True
 
     def _others_fork(self) -> bool:
-        return bool(self._forking - {threading.get_ident()})
+        me, now = threading.get_ident(), time.monotonic()
+        return any(thread != me and now < end for thread, end in self._forking.copy().items())
 
     def _others(self, me: int) -> list[Set[Any]]:
         return [peers for thread, peers in self._handshakes.copy().items() if thread != me]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import time
 import weakref
 from typing import Any
@@ -227,6 +228,13 @@ def is_answer(error: MySQLdb.MySQLError) -> bool:
     return isinstance(code, int) and not 2000 <= code < 3000 and code not in LOST_SESSION
 
 
+def kernels_poll() -> select.poll:
+    """The kernel's own: gevent's would let other greenlets run, in the middle of a checkout."""
+    monkey = sys.modules.get("gevent.monkey")
+    poll: type[select.poll] = monkey.get_original("select", "poll") if monkey else select.poll
+    return poll()
+
+
 def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     """See ``Driver.adopt``."""
     driver = unwrap(connection)
@@ -238,7 +246,7 @@ def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     driver.cursors = weakref.WeakSet()
     driver.autocommit_at_rest = driver.get_autocommit()
     driver.born = driver.idle_since = time.monotonic()
-    driver.poller = select.poll()
+    driver.poller = kernels_poll()
     driver.poller.register(driver.guard.fd, select.POLLIN)
     driver.__class__ = GuardedConnection
     live.add(driver)

@@ -58,7 +58,7 @@ class Slots(ModuleType):
 
 
 def _take(slot: str, combined: Callable[[Hook], Hook]) -> None:
-    # Inside the server it is there before any code of the site runs. Elsewhere it may be a stub from PyPI: of
+    # Inside the server it is there before any code of the site runs. Elsewhere it may be somebody's stub: of
     # that, too, nothing more is asked than that it is a module.
     module = sys.modules.get("uwsgi")
     if isinstance(module, ModuleType):

@@ -26,13 +26,18 @@ def pool_stats() -> dict[str, PoolStats]:
     """The numbers of this process, by alias.
 
     An alias whose database, user or options have changed has several pools, and one that was closed while
-    something was out has a second until that is back: their numbers are added up.
+    something was out has a second until that is back: their numbers are added up. ``opened``, ``closed`` and
+    ``checkouts`` begin anew with each pool.
     """
     # Imported here: `import poollife` needs no settings and no Django app.
+    from poollife.drivers.atfork import at_fork
     from poollife.pools.pool import live_pools
 
+    at_fork.ensure_process()
     stats: dict[str, PoolStats] = {}
     for pool in live_pools.hold():
+        # What dead threads had is not out.
+        pool.reclaim(thoroughly=False)
         sum_ = stats.setdefault(
             pool.key.alias,
             PoolStats(

@@ -46,6 +46,35 @@ class Borrower(Protocol):
         """Forget a connection that is no longer its own: in a child, the parent's."""
 
 
+class Borrowings:
+    """The leases of one thread. Only its thread-locals refer to this, so it goes when the thread does."""
+
+    # A destructor needs what hangs on the class: at interpreter exit module globals are gone.
+    _getpid = staticmethod(getpid)
+    #: Nobody's, should something from outside strike before it is known.
+    pid: int | None = None
+
+    def __init__(self) -> None:
+        self.leases: set[Lease] = set()
+        self.pid = getpid()
+
+    def __del__(self) -> None:
+        # In a child this runs for its lost threads, whose leases are the parent's.
+        if self.pid == self._getpid():
+            # A waiter may be taking one of them back.
+            for lease in self.leases.copy():
+                lease.lose()
+
+
+class Here(threading.local):
+    """What there is one of for each thread, or greenlet."""
+
+    borrowings: Borrowings | None = None
+
+
+here = Here()
+
+
 class Lease:
     """One borrower's hold on one physical connection, from checkout to checkin.
 
@@ -54,6 +83,7 @@ class Lease:
 
     __slots__ = (
         "_borrower",
+        "_borrowings",
         "connection",
         "cursors",
         "driver",
@@ -93,6 +123,8 @@ class Lease:
         #: Whether the pool has the slot back.
         self.returned = False
         self._borrower: weakref.ref[Borrower] = weakref.ref(borrower, self._borrower_died)
+        self._borrowings = self._borrowings_here()
+        self._borrowings.add(self)
         self.driver.lease = self
         self.driver.idle = False
 
@@ -164,10 +196,13 @@ class Lease:
 
     def hand_over(self, work: Work | None) -> None:
         """Have it end with other work, or with its thread."""
-        before, self.work = self.work, None
+        before = self.work
+        if before is work:
+            return
+        self.work = None
         if work:
             work.add(self)
-        if before and before is not work:
+        if before:
             before.drop(self)
 
     @property
@@ -194,11 +229,21 @@ class Lease:
     def end(self) -> None:
         """The cursors die here; the connection lives on."""
         self.ended = True
-        if self.cursors:
-            self.driver.end_cursors()
+        # Not on a second try after it was handed to the next.
         if self.driver.lease is self:
+            if self.cursors:
+                self.driver.end_cursors()
             self.driver.idle = True
             self.driver.lease = None
+
+    def _borrowings_here(self) -> set[Lease]:
+        if here.borrowings is None or here.borrowings.pid != self.pid:
+            here.borrowings = Borrowings()
+        return here.borrowings.leases
+
+    def forget(self) -> None:
+        """It is none of its thread's any more."""
+        self._borrowings.discard(self)
 
     def abandon(self) -> None:
         """In a child: the parent has it still. No I/O, no locks."""
@@ -206,8 +251,14 @@ class Lease:
             self.sever()
         self.ended = self.returned = True
 
-    def _borrower_died(self, _: object) -> None:
-        # Runs at any moment, in any thread, maybe inside the cycle collector while a pool's lock is held, and
-        # in a child for its lost threads: so no I/O, no lock, no logging.
-        if not self.returned and self.pid == getpid():
+    def lose(self) -> None:
+        """Its borrower or its thread is gone: have the pool's next user look whether anybody is left."""
+        # Runs at any moment, in any thread, maybe inside the cycle collector while a pool's lock is held: so
+        # no I/O, no lock, no logging.
+        if not self.returned:
             self.pool.lost.put(self)
+
+    def _borrower_died(self, _: object) -> None:
+        # In a child this runs for its lost threads.
+        if self.pid == getpid():
+            self.lose()

@@ -123,9 +123,9 @@ class LeasePool:
             return lease
         except BaseException as error:
             ticket.active = False
-            self._undo(handle, lease)
-            # A session that was being opened must not live on in the frames of a traceback that is kept.
+            # A session that was being opened must not live on in the frames of a traceback beside the next.
             traceback.clear_frames(error.__traceback__)
+            self._undo(handle, lease)
             raise
         finally:
             ticket.active = False
@@ -160,7 +160,10 @@ class LeasePool:
         """
         while not self.lost.empty():
             with suppress(queue.Empty):
-                self.checkin(self.lost.get_nowait())
+                lease = self.lost.get_nowait()
+                if lease.orphaned:
+                    self.checkin(lease)
+                    lease.sever()
         if thoroughly:
             for lease in self.leases.copy():
                 if lease.returned:
@@ -168,7 +171,9 @@ class LeasePool:
                 elif lease.orphaned:
                     self.checkin(lease)
                     lease.sever()
-                elif lease.ended or lease.dropped:  # something from outside struck while it was given back
+                elif lease.dropped:
+                    self.discard(lease, "its borrower lost it")
+                elif lease.ended:  # something from outside struck while it was given back
                     self.checkin(lease)
             self._slots.free()
 
@@ -271,7 +276,11 @@ class LeasePool:
     def _open(self) -> Any:
         ticket = current.ticket
         assert ticket, "a session is opened for a borrower"
-        connection = ticket.borrower.open_connection()
+        try:
+            connection = ticket.borrower.open_connection()
+        except exc.TimeoutError as error:
+            # Somebody else's pool has run dry (a password that is kept in a database): not a wait of ours.
+            raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
         with self._lock:
             self.opened += 1
         return connection
@@ -335,6 +344,7 @@ class LeasePool:
 
     def _forget(self, lease: Lease) -> None:
         self.leases.discard(lease)
+        lease.forget()
         if lease.work:
             lease.work.drop(lease)
 

@@ -106,7 +106,11 @@ class FairQueuePool(QueuePool):
 
         :param handle: for pool classes that can't find them out.
         """
-        self._close(lambda: [slot for slot, holder in self._slots.items() if self._is_lost(slot, holder)])
+        with self._lock:
+            self._waiting = deque(ticket for ticket in self._waiting.copy() if ticket.active)
+        self._close(
+            lambda: [slot for slot, holder in self._slots.copy().items() if self._is_lost(slot, holder)]
+        )
 
     def dispose(self) -> None:
         """Close what nobody has."""
@@ -124,9 +128,10 @@ class FairQueuePool(QueuePool):
     def _do_get(self) -> ConnectionPoolEntry:
         ticket = current.ticket or Ticket()
         with self._lock:
-            # Who asks again after a while has kept his place.
-            if not ticket.served and ticket not in self._waiting:
-                self._waiting.append(ticket)
+            if not ticket.served:
+                # Who asks again after a while has kept his place.
+                if ticket not in self._waiting:
+                    self._waiting.append(ticket)
                 self._serve()
             signal = ticket.signal = None if ticket.served else threading.Lock()
             if signal:
@@ -165,6 +170,8 @@ class FairQueuePool(QueuePool):
             holder = self._slots.get(entry)
             if holder is None or not holder.active:
                 return  # back already, or left to free(): what nobody has cleaned must not be handed out
+            if isinstance(holder, Ticket):  # it could not be opened
+                holder.entry, holder.served = None, False
             if len(self._free) < self.size():
                 self._slots[entry] = None
                 self._free.append(entry)

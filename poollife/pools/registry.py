@@ -25,7 +25,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._pools: dict[PoolKey, LeasePool] = {}
-        self._lock = threading.Lock()
+        # Reentrant: a signal's handler or a finalizer may query in the middle of it.
+        self._lock = threading.RLock()
         self._news: str | None = None
         self._ends_with_process = False
 
@@ -39,7 +40,7 @@ class Registry:
             with self._lock:
                 pool = self._pools.get(key)
                 if pool is None:
-                    pool = self._pools[key] = LeasePool(key, options, driver)
+                    pool = self._pools.setdefault(key, LeasePool(key, options, driver))
                     self._end_with_process()
         return pool
 
@@ -115,7 +116,7 @@ class Registry:
     def abandon(self, held: list[LeasePool]) -> None:
         """In a child."""
         self._pools = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ends_with_process = False
         leases = [lease for pool in held for lease in pool.leases if not lease.returned]
         # Not logged here: a thread that no longer exists may have held the lock of the log's stream. A child

@@ -163,7 +163,8 @@ class GeneratorWork(Work):
         try:
             yield
         finally:
-            self.opened += [block for block in self._blocks() if block not in before]
+            # Those that are closed need not be known any more.
+            self.opened = [block for block in self._blocks() if block in self.opened or block not in before]
 
     def _blocks(self) -> list[Any]:
         return [block for lease in self.leases.copy() if (block := lease.outermost_block)]

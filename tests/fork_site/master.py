@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from django.conf import settings
@@ -41,5 +42,17 @@ def session_or_error(alias: str) -> int | str:
 
 def note(name: str, sessions: Mapping[str, int | str]) -> None:
     """Write it where the test finds it."""
-    report = {"pid": os.getpid(), "sessions": sessions, "sockets": len(held)}
-    Path(os.environ["FORK_SITE_FOLDER"], f"{name}.json").write_text(json.dumps(report))
+    report = {"pid": os.getpid(), "sessions": sessions, "sockets": len(held), "held": held}
+    _file(name).write_text(json.dumps(report))
+
+
+@cache
+def noted_at_start() -> tuple[int | None, list[str]]:
+    """Which process that was, and its sockets: for one that was not forked from it, but started by it."""
+    file = _file("start")
+    report = json.loads(file.read_text()) if file.exists() else {"pid": None, "held": []}
+    return report["pid"], report["held"]
+
+
+def _file(name: str) -> Path:
+    return Path(os.environ["FORK_SITE_FOLDER"], f"{name}.json")

@@ -7,12 +7,13 @@ import os
 from concurrent.futures import thread
 from functools import partial
 from multiprocessing import process
-from typing import Any
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.db import DatabaseError, connections, transaction
 from django.http import HttpRequest, JsonResponse
 
+from poollife.fork import close_pool
 from tests.fork_site import master
 from tests.programs import children, sockets
 from tests.programs.databases import ask, change, session
@@ -38,7 +39,10 @@ def fork(request: HttpRequest, how: str, number: int) -> JsonResponse:
     with transaction.atomic():
         change("INSERT INTO rows_ (number) VALUES (%s)", number)
         work = partial(child_work, number)
-        child = children.process(work) if how == "process" else children.fork(work, children.finalize)
+        if how == "process":
+            child = children.process(work)
+        else:
+            child = children.fork(work, leave if how == "leave" else children.finalize)
         right = all(is_right(number + i) for i in range(20))
         report = child.finish()
     # The web server's own sockets are no concern of ours.
@@ -61,6 +65,12 @@ def child_work(number: int) -> Report:
     process._children.clear()  # type: ignore[attr-defined]
     right = all(is_right(number - i, using="idle") for i in range(20))
     return {"refusal": refusal, "own": session("idle"), "right": right}
+
+
+def leave() -> NoReturn:
+    """Say goodbye and be gone. At any other end of a greenlet's child all of its parent's would go on."""
+    close_pool()
+    os._exit(0)
 
 
 def is_right(number: int, using: str = "default") -> bool:

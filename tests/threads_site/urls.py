@@ -9,6 +9,7 @@ urlpatterns = [
     path("stats", stats),
     path("plain", plain),
     path("settle", views.settle),
+    path("stream", views.stream),
     *(path(f"stock/{name}", view) for name, view in views.STOCK.items()),
     *(path(f"wrapped/{name}", view) for name, view in views.WRAPPED.items()),
 ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db
 from tests.request_site.views import connection_id
@@ -90,6 +90,17 @@ def make_views(tools: Tools) -> dict[str, Any]:
     views = [sync_view, sync_to_async_, async_orm, thread_insensitive, to_thread, run_in_executor]
     views += [create_task, thread, executor, eight_at_once]
     return {view.__name__.rstrip("_"): view for view in views}
+
+
+async def stream(request: HttpRequest) -> StreamingHttpResponse:
+    """As for server-sent events: until the client leaves."""
+
+    @auto_close_db
+    async def body() -> AsyncIterator[str]:
+        while True:
+            yield f"data: {await sync_to_async(connection_id)()}\n\n"
+
+    return StreamingHttpResponse(body(), content_type="text/event-stream")
 
 
 async def settle(request: HttpRequest) -> HttpResponse:

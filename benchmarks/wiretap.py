@@ -1,0 +1,135 @@
+"""A proxy in front of a MySQL server that counts round trips."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+#: What a client's packet asks for, by its first byte. Those without an answer cost no round trip.
+COMMANDS = {
+    0x02: "COM_INIT_DB",
+    0x03: "COM_QUERY",
+    0x09: "COM_STATISTICS",
+    0x0E: "COM_PING",
+    0x11: "COM_CHANGE_USER",
+    0x16: "COM_STMT_PREPARE",
+    0x17: "COM_STMT_EXECUTE",
+    0x1A: "COM_STMT_RESET",
+    0x1B: "COM_SET_OPTION",
+    0x1C: "COM_STMT_FETCH",
+    0x1F: "COM_RESET_CONNECTION",
+}
+UNANSWERED = {0x01: "COM_QUIT", 0x18: "COM_STMT_SEND_LONG_DATA", 0x19: "COM_STMT_CLOSE"}
+CONNECT = "connect"
+ENCRYPTED = 0x0800
+
+
+class Wiretap:
+    """``with Wiretap(host, port) as tap: ...``: connect to ``tap.port``, and read ``tap.heard``.
+
+    A command is noted before it is passed on, so whoever has its answer finds it there. A handshake is noted
+    as one ``connect``, whatever it takes.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        #: What was asked, in order: a statement's text, or a command's name.
+        self.heard: list[str] = []
+        #: Why this can't be relied on, if so.
+        self.failed: str | None = None
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, name="wiretap")]
+
+    def __enter__(self) -> Wiretap:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        for each in self._sockets:
+            with suppress(OSError):  # its other end may have gone first
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+    @contextmanager
+    def listening(self) -> Iterator[list[str]]:
+        """A list that has, after the block, what was asked in it.
+
+        :raises RuntimeError: if something passed that can't be read.
+        """
+        heard: list[str] = []
+        before = len(self.heard)
+        yield heard
+        heard += self.heard[before:]
+        if self.failed:
+            raise RuntimeError(self.failed)
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the listener was shut down
+            while True:
+                client = self._listener.accept()[0]
+                server = socket.create_connection(self._server)
+                for each in (client, server):
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._sockets += [client, server]
+                self._start(self._pass_on_requests, client, server)
+                self._start(self._pass_on_answers, server, client)
+
+    def _start(self, copy: object, source: socket.socket, target: socket.socket) -> None:
+        thread = threading.Thread(target=copy, args=(source, target), name="wiretap")  # type: ignore[arg-type]  # a method
+        thread.start()
+        self._threads.append(thread)
+
+    def _pass_on_requests(self, client: socket.socket, server: socket.socket) -> None:
+        packets = Packets()
+        with suppress(OSError):  # one of the two has gone
+            while data := client.recv(65536):
+                for sequence, payload in packets.feed(data):
+                    self._note(sequence, payload)
+                server.sendall(data)
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_WR)
+
+    @staticmethod
+    def _pass_on_answers(server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while data := server.recv(65536):
+                client.sendall(data)
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_WR)
+
+    def _note(self, sequence: int, payload: bytes) -> None:
+        if sequence == 1 and len(payload) >= 32:
+            # The client's answer to the server's greeting. Of an encrypted one no more than this can be read.
+            if int.from_bytes(payload[:4], "little") & ENCRYPTED:
+                self.failed = "a client talks TLS, which can't be counted"
+            self.heard.append(CONNECT)
+        elif sequence == 0 and payload[0] not in UNANSWERED:
+            command = COMMANDS.get(payload[0], f"command {payload[0]:#x}")
+            text = payload[1:].decode("utf-8", "replace")
+            self.heard.append(text if command == "COM_QUERY" else command)
+
+
+class Packets:
+    """Cuts a stream into MySQL's packets: three bytes length, one byte number, payload."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The packets that are whole now."""
+        self._data += data
+        while len(self._data) >= 4 and len(self._data) >= (
+            end := 4 + int.from_bytes(self._data[:3], "little")
+        ):
+            yield self._data[3], self._data[4:end]
+            self._data = self._data[end:]

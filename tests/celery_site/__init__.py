@@ -1,0 +1,1 @@
+"""A site with tasks, whose worker's main process queries when it imports them."""

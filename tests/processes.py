@@ -1,0 +1,46 @@
+"""What is counted of servers whose processes come and go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What came of one run."""
+
+    requests: int
+    #: Processes that answered, mules and spoolers among them.
+    processes: int
+    parent_sessions: int
+    #: Of those, in use still when all the workers had come and gone.
+    alive: int
+    # From here on all are mistakes.
+
+    #: Of the parent's, in all children together, before they used the database.
+    inherited_sockets: int
+    wrong_answers: int
+    over_limit: int
+    #: Ends that the server counted as aborted.
+    aborted: int
+    tracebacks: int
+
+    @property
+    def harmed(self) -> bool:
+        """Whether there is a mistake, or a session of the parent's was lost."""
+        mistakes = (
+            self.inherited_sockets,
+            self.wrong_answers,
+            self.over_limit,
+            self.aborted,
+            self.tracebacks,
+        )
+        return self.alive < self.parent_sessions or any(mistakes)
+
+
+def is_right(answer: dict[str, Any]) -> bool:
+    """Whether it is the answer to its question, and a forked child that it is about did well, too."""
+    child = answer.get("child", {"right": True, "status": 0})
+    mine: bool = answer["right"] and answer.get("same session", True)
+    return mine and child.get("right", False) and child["status"] == 0

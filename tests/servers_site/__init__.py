@@ -1,0 +1,1 @@
+"""tests/fork_site under web servers that make their workers in all sorts of ways."""

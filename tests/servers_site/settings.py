@@ -1,0 +1,7 @@
+"""Its settings: those of the site that it shows."""
+
+from __future__ import annotations
+
+from tests.fork_site.settings import *  # noqa: F403
+
+ROOT_URLCONF = "tests.servers_site.urls"

@@ -1,0 +1,1 @@
+"""A site with jobs for RQ, Huey and Django's tasks framework."""

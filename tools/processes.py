@@ -1,0 +1,187 @@
+"""Have every kind of server make its processes, and count what became of the sessions: ``make processes``.
+
+Each line is a real server whose processes come and go while four clients ask, and half of what they ask for
+forks a child. The exit status is 0 if nothing was harmed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from servers import MariaDB
+from tests.processes import Counts
+from tests.redis_server import Redis
+from tests.servers_site import running as servers_site
+from tests.uwsgi_site import running as uwsgi_site
+
+REQUESTS = 160
+#: The last lines of a log that says why.
+LOG_LINES = 40
+#: What the columns are called, and how they are filled.
+COLUMNS: dict[str, Callable[[Counts], object]] = {
+    "requests": lambda counts: counts.requests,
+    "processes": lambda counts: counts.processes,
+    "parent's sessions": lambda counts: counts.parent_sessions or "-",
+    "alive": lambda counts: counts.alive if counts.parent_sessions else "-",
+    "inherited sockets": lambda counts: counts.inherited_sockets,
+    "wrong answers": lambda counts: counts.wrong_answers,
+    "over the limit": lambda counts: counts.over_limit,
+    "aborted ends": lambda counts: counts.aborted,
+    "tracebacks": lambda counts: counts.tracebacks,
+}
+
+
+class Place(NamedTuple):
+    """Where a row finds what it works with."""
+
+    server: MariaDB
+    #: An empty database there.
+    database: str
+    #: An empty one.
+    folder: Path
+    redis: Callable[[], Redis]
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    run: Callable[[Place], Counts]
+    #: The packages that have to be there.
+    needs: tuple[str, ...]
+    #: Why nobody can run it here.
+    unfit: str = ""
+
+
+def main() -> int:
+    """Print the table, a line at a time."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", help="how the names of the rows begin that are wanted")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="that each web server is sent")
+    given = parser.parse_args()
+    rows = chosen(all_rows(given.requests), given.rows)
+    if not rows:
+        parser.error("no row begins like that")
+    width = max(map(len, rows)) + 2
+    print(" " * width + "  ".join([*COLUMNS, "seconds"]), flush=True)
+    with workshop() as place:
+        harmed = [show(name.ljust(width), row, place) for name, row in rows.items()]
+    return int(any(harmed))
+
+
+def all_rows(requests: int) -> dict[str, Row]:
+    """The whole table, in its order."""
+    rows = {}
+    for name, web_server in servers_site.SERVERS.items():
+        packages = (web_server.program, *(["gevent"] if "gevent" in name else []))
+        rows[name] = Row(partial(run_web_server, web_server, requests), packages)
+    for name in UWSGI:
+        # The site leaves out what crashes there.
+        unfit = "" if name in uwsgi_site.VARIANTS else "its workers crash on this Python"
+        rows[f"uwsgi {name}"] = Row(partial(run_uwsgi, name), ("pyuwsgi",), unfit)
+    for name in CELERY:
+        packages = ("celery", "redis", *(["gevent"] if name == "gevent" else []))
+        rows[f"celery {name}"] = Row(partial(run_celery, name), packages)
+    return rows
+
+
+UWSGI = ("default", "threads", "osafterfork", "fork-hooks", "mule + spooler", "no master", "lazy-apps")
+#: The site's module imports Celery, so it is asked when its turn has come.
+CELERY = ("prefork", "prefork, blocking", "prefork, spawned", "threads", "gevent", "solo")
+
+
+def chosen(rows: dict[str, Row], beginnings: list[str]) -> dict[str, Row]:
+    """Those that were asked for; all, if none was."""
+    return {name: row for name, row in rows.items() if name.startswith(tuple(beginnings or ("",)))}
+
+
+@contextmanager
+def workshop() -> Iterator[Callable[[], Place]]:
+    """A function that makes a place for each row; the servers behind it end with the block."""
+    with ExitStack() as stack:
+        top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="processes-")))
+        server = stack.enter_context(MariaDB())
+        started: list[Redis] = []
+
+        def redis() -> Redis:
+            if not started:
+                (top / "redis").mkdir()
+                started.append(stack.enter_context(Redis(top / "redis")))
+            return started[0]
+
+        def place() -> Place:
+            name = f"row_{len(list(top.iterdir()))}"
+            (top / name).mkdir()
+            server.create_database(name)
+            return Place(server, name, top / name, redis)
+
+        yield place
+
+
+def show(name: str, row: Row, new_place: Callable[[], Place]) -> bool:
+    """Print the line; whether anything was harmed."""
+    if reason := row.unfit or not_installed(row.needs):
+        print(f"{name}not run: {reason}", flush=True)
+        return False
+    place, start = new_place(), time.monotonic()
+    try:
+        counts = row.run(place)
+    except Exception:
+        print(f"{name}failed\n{traceback.format_exc()}", flush=True)
+        harmed = True
+    else:
+        cells = [str(fill(counts)).rjust(len(title)) for title, fill in COLUMNS.items()]
+        seconds = f"{time.monotonic() - start:.1f}".rjust(len("seconds"))
+        print(name + "  ".join([*cells, seconds]), flush=True)
+        harmed = counts.harmed
+    if harmed:
+        print(*(place.folder / "log").read_text(errors="replace").splitlines()[-LOG_LINES:], sep="\n")
+    return harmed
+
+
+def not_installed(packages: tuple[str, ...]) -> str:
+    """Which of them are not, in words; "" where all are."""
+    missing = [package for package in packages if not find_spec(package)]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+def run_web_server(web_server: servers_site.WebServer, requests: int, place: Place) -> Counts:
+    return servers_site.count(place.server, place.database, place.folder, web_server, requests)
+
+
+def run_uwsgi(name: str, place: Place) -> Counts:
+    return uwsgi_site.count(place.server, place.database, place.folder, uwsgi_site.VARIANTS[name])
+
+
+def run_celery(name: str, place: Place) -> Counts:
+    from tests.celery_site import worker
+
+    counts = worker.measure(name, place.server, place.database, place.redis(), place.folder)
+    before, alive = counts.parents
+    return Counts(
+        requests=counts.tasks,
+        processes=counts.processes,
+        parent_sessions=before,
+        alive=alive,
+        inherited_sockets=counts.inherited,
+        wrong_answers=counts.wrong,
+        # What a task leaves with its thread is one too many, too.
+        over_limit=counts.over_limit + counts.held,
+        aborted=counts.aborted,
+        tracebacks=(place.folder / "log").read_text(errors="replace").count("Traceback"),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
