@@ -29,12 +29,8 @@ FOREIGN_NAMES = {
     "reset_on_return": "reset",
 }
 
-#: Whether a session that comes back is reset, given whether something may have been left in it.
-RESETS: dict[str, Callable[[bool], bool]] = {
-    "auto": lambda dirty: dirty,
-    "always": lambda dirty: True,
-    "rollback": lambda dirty: False,
-}
+#: Whether a session that comes back is reset: if it is clean, and if something may have been left in it.
+RESETS = {"auto": (False, True), "always": (True, True), "rollback": (False, False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +81,10 @@ class PoolOptions:
         """Whether sessions outlive their borrower."""
         return issubclass(self.poolclass, QueuePool)
 
-    def resets(self, dirty: bool) -> bool:
-        """Whether a session that comes back is reset, given whether something may have been left in it."""
-        return self.pooled and RESETS[self.reset](dirty)
+    @property
+    def resets(self) -> tuple[bool, bool]:
+        """Whether a session that comes back is reset: see ``RESETS``. One that will be closed is not."""
+        return RESETS[self.reset if self.pooled else "rollback"]
 
     @property
     def limit(self) -> int | None:

@@ -79,6 +79,7 @@ class LeasePool:
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
         self._next_collection = 0.0
+        self._resets = options.resets
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
         self._slots = slots_of(self._sessions, options.limit)
@@ -353,7 +354,7 @@ class LeasePool:
         if reason := driver.unfit():
             return reason
         try:
-            if self.options.resets(driver.dirty):
+            if self._resets[driver.dirty]:
                 self._reset(driver)
             else:
                 driver.clean()
