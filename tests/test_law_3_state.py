@@ -11,9 +11,10 @@ from typing import Any
 import MySQLdb
 import pytest
 from django.db import connections, transaction
+from django.db.backends.mysql.base import django_conversions
 from django.db.backends.signals import connection_created
 from django.db.utils import DatabaseError, InterfaceError
-from MySQLdb.cursors import SSCursor
+from MySQLdb.cursors import Cursor, SSCursor
 
 from poollife import pool_stats
 from servers import MariaDB
@@ -538,6 +539,38 @@ def test_a_clean_session_costs_nothing(alias: str, mariadb: MariaDB, name: str, 
     assert (asked.count, pool_of(alias).resets) == (0, 0)
 
 
+class OwnCursor(Cursor):  # type: ignore[misc]  # mysqlclient is not typed
+    """It sends something else."""
+
+    def execute(self, query: str, args: Any = None) -> Any:
+        return super().execute(query.replace("SELECT", "SELECT @left :="), args)
+
+
+def test_a_cursor_class_of_somebodys_own_does_not_vouch(alias: str) -> None:
+    raw(alias).cursor(OwnCursor).execute("SELECT %s", [1])
+    assert ask(alias, "SELECT @left") == 1
+    give_back(alias)
+    assert ask(alias, "SELECT @left") is None
+
+
+class Code:
+    """A parameter that is code."""
+
+
+def test_converters_of_somebodys_own_do_not_vouch(make_alias: MakeAlias, name: str) -> None:
+    conv = {**django_conversions, Code: lambda value, conv: "@left := 1"}
+    alias = make_alias(NAME=name, POOL=ONE, OPTIONS={"conv": conv})
+    ask(alias, "SELECT %s", [Code()])
+    assert ask(alias, "SELECT @left") == 1
+    give_back(alias)
+    assert ask(alias, "SELECT @left") is None
+    give_back(alias)
+    resets = pool_of(alias).resets
+    assert ask(alias, "SELECT %s", ["plain"]) == "plain"
+    give_back(alias)
+    assert pool_of(alias).resets == resets
+
+
 @pytest.mark.parametrize("batches", ["loop", "multi"])
 def test_batches_of_the_driver_keep_their_promise(
     make_alias: MakeAlias, name: str, mariadb: MariaDB, batches: str
@@ -597,6 +630,13 @@ def row_type(alias: str) -> Any:
     return type(raw(alias).execute("SELECT 'x'").fetchone())
 
 
+class OwnSQLiteCursor(sqlite3.Cursor):
+    """It runs something else."""
+
+    def execute(self, *args: Any) -> Any:
+        return super().execute("PRAGMA cache_size = 77")
+
+
 #: As above: a handle in which something may have been left is closed.
 SQLITE_STATE: dict[str, tuple[Callable[[str], object], Callable[[str], Any]]] = {
     "PRAGMA": (sql("PRAGMA foreign_keys = OFF"), answer("PRAGMA foreign_keys")),
@@ -627,6 +667,10 @@ SQLITE_STATE: dict[str, tuple[Callable[[str], object], Callable[[str], Any]]] = 
         lambda alias: raw(alias).set_authorizer(
             lambda action, *_: sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_PRAGMA else sqlite3.SQLITE_OK
         ),
+        answer("PRAGMA cache_size"),
+    ),
+    "cursor of somebody's own": (
+        lambda alias: raw(alias).cursor(OwnSQLiteCursor).execute("SELECT 1"),
         answer("PRAGMA cache_size"),
     ),
     "row_factory": (lambda alias: setattr(raw(alias), "row_factory", sqlite3.Row), row_type),

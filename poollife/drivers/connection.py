@@ -58,8 +58,6 @@ class Guarded:
     initialised_with: Any = None
     #: Whether something ran since then that may have left something behind.
     dirty: bool
-    #: The cursor that is running something, having read it.
-    reader: Any = None
     #: Seconds on the monotonic clock.
     born: float
     idle_since: float
@@ -91,13 +89,6 @@ class Guarded:
 
     def note_failure(self, error: BaseException) -> None:
         """A guarded method raised this."""
-
-    def note_statement(self, statement: object, is_template: bool = False) -> None:
-        """Its holder runs this.
-
-        :param is_template: whether parameters will be put into its text.
-        """
-        raise NotImplementedError
 
     def at_rest(self) -> None:
         """Take the present state as that of a clean session: it was just initialised."""

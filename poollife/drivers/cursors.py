@@ -56,25 +56,11 @@ class LeasedCursor:
             # From now on there may be something to read.
             self._lease.cursors.add(self)
 
-    def _read_and_run(self, method: Callable[..., Any], query: Any, *args: Any, **kwargs: Any) -> Any:
-        self._check()
-        # Read here and not when it is sent: parameters may look like anything. Nothing from outside can
-        # strike at the two assignments to ``reader``: no call stands between them and ``try`` or ``finally``.
-        driver = self._driver
-        outer, driver.reader = driver.reader, self
-        try:
-            if outer is not self:  # executemany() may call execute()
-                driver.note_statement(query, (args[0] if args else kwargs.get("args")) is not None)
-            return method(query, *args, **kwargs)
-        finally:
-            driver.reader = outer
-            self._lease.cursors.add(self)
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(super().execute, *args, **kwargs)  # type: ignore[misc]
 
-    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._read_and_run(super().execute, query, *args, **kwargs)  # type: ignore[misc]
-
-    def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._read_and_run(super().executemany, query, *args, **kwargs)  # type: ignore[misc]
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(super().executemany, *args, **kwargs)  # type: ignore[misc]
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
         return self._run(super().callproc, *args, **kwargs)  # type: ignore[misc]

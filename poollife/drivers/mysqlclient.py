@@ -7,15 +7,18 @@ import select
 import sys
 import time
 import weakref
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import MySQLdb
 from MySQLdb.connections import Connection
+from MySQLdb.converters import conversions
 
 from poollife.drivers.atfork import address, at_fork
 from poollife.drivers.connection import IDLE, Guarded, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.cursors import leased
+from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
 from poollife.drivers.statements import leaves_nothing
 
@@ -45,6 +48,34 @@ DEFAULT_SOCKETS = {
 }
 
 
+class ReadingCursor(LeasedCursor):
+    """Reads what it runs before the driver puts parameters in: these may look like anything."""
+
+    def _read_and_run(self, method: Callable[..., Any], query: Any, *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        driver = self._driver
+        # Nothing from outside can strike at the two assignments: no call stands between them and their block.
+        outer, driver.reader = driver.reader, self
+        try:
+            if outer is not self:  # executemany() may call execute()
+                driver.note_statement(query, (args[0] if args else kwargs.get("args")) is not None)
+            return method(query, *args, **kwargs)
+        finally:
+            driver.reader = outer
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return self._read_and_run(super().execute, *args, **kwargs)
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        return self._read_and_run(super().executemany, *args, **kwargs)
+
+
+@cache
+def is_drivers_own(cursor_class: type) -> bool:
+    """Whether it sends what it was told to, and nothing else."""
+    return all(each.__module__ in ("MySQLdb.cursors", "builtins") for each in cursor_class.__mro__)
+
+
 class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclient is not typed
     """A connection that works only in the process that opened it, and knows whether it may be reused.
 
@@ -62,6 +93,10 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
     params: dict[str, Any]
     #: The character set to come back to.
     charset: str
+    #: Whether the driver makes one literal of each parameter, as nobody's converters do anything else.
+    makes_literals: bool
+    #: The cursor that is running something, having read it.
+    reader: ReadingCursor | None
     poller: select.poll
 
     commit = guarded(Connection.commit)
@@ -118,7 +153,10 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
             raise self.InterfaceError(IDLE)
         cursorclass = cursorclass or self.cursorclass
         # Nobody's yet while it is being opened: listeners of SQLAlchemy's may query then.
-        return leased(cursorclass)(self) if self.lease else cursorclass(self)
+        if not self.lease:
+            return cursorclass(self)
+        reads = self.makes_literals and is_drivers_own(cursorclass)
+        return leased(cursorclass, ReadingCursor if reads else LeasedCursor)(self)
 
     def close(self) -> None:
         """End the session; in a foreign process only let go of it."""
@@ -138,12 +176,12 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
             self.broken = f"{type(error).__name__}: {error}"
 
     def _note_sent(self, query: bytes | str) -> None:
-        # What a cursor sends was read there, without its parameters. The driver sends text as UTF-8, whatever
-        # the session's character set.
+        # The driver sends text as UTF-8, whatever the session's character set.
         if self.reader is None:
             self.note_statement(query.encode(errors="replace") if isinstance(query, str) else query)
 
     def note_statement(self, statement: object, is_template: bool = False) -> None:
+        """Its holder runs this; see ``leaves_nothing``."""
         if not (self.dirty or leaves_nothing(statement, is_template)):
             self.dirty = True
 
@@ -241,7 +279,8 @@ def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     driver.params = params
     driver.charset = params.get("charset") or driver.character_set_name()
     driver.guard = Guard(pid, driver.fileno())
-    driver.lease = driver.broken = None
+    driver.makes_literals = all(conversions.get(kind) is make for kind, make in driver.encoders.items())
+    driver.lease = driver.broken = driver.reader = None
     driver.idle = driver.in_flight = driver.dirty = False
     driver.cursors = weakref.WeakSet()
     driver.autocommit_at_rest = driver.get_autocommit()

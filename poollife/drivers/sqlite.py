@@ -53,11 +53,23 @@ def inside_leaving(method: Callable[..., Any]) -> Callable[..., Any]:
     return leaving(inside(method))
 
 
-class MarkedCursor(sqlite3.Cursor):
-    """Marks its connection while its thread is inside SQLite."""
+def reading(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A cursor's method that runs a statement."""
 
-    execute = inside(sqlite3.Cursor.execute)
-    executemany = inside(sqlite3.Cursor.executemany)
+    @wraps(method)
+    def call(self: Any, statement: Any, *args: Any) -> Any:
+        if not leaves_nothing_in_sqlite(statement):
+            self.connection.dirty = True
+        return method(self, statement, *args)
+
+    return call
+
+
+class MarkedCursor(sqlite3.Cursor):
+    """Marks its connection while its thread is inside SQLite, and if something may be left in the handle."""
+
+    execute = reading(inside(sqlite3.Cursor.execute))
+    executemany = reading(inside(sqlite3.Cursor.executemany))
     executescript = inside(sqlite3.Cursor.executescript)
     fetchone = inside(sqlite3.Cursor.fetchone)
     fetchmany = inside(sqlite3.Cursor.fetchmany)
@@ -172,10 +184,6 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.dirty = False
         self.level_at_rest = self.isolation_level
         self.factories_at_rest = self.row_factory, self.text_factory
-
-    def note_statement(self, statement: object, is_template: bool = False) -> None:
-        if not (self.dirty or leaves_nothing_in_sqlite(statement)):
-            self.dirty = True
 
     def end_cursors(self) -> None:
         """A cursor that was not read to its end holds a lock on the file."""
