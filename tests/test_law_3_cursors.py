@@ -831,6 +831,17 @@ def test_unread_results_cost_a_traced_session(alias: str, pool: LeasePool, work:
     del kept
 
 
+@pytest.mark.usefixtures("spans")
+def test_a_traced_session_is_reset_if_something_was_left(alias: str, pool: LeasePool) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT %s", ["me@example.com"])
+    give_back(alias)
+    assert pool.resets == 0
+    run_sql("SET @left = 1")(alias)
+    give_back(alias)
+    assert (ask(alias, "SELECT @left"), pool.resets) == (None, 1)
+
+
 @pytest.mark.parametrize("bare", [False, True], ids=["os.fork", "bare fork"])
 def test_a_traced_connection_is_refused_in_a_child(mariadb: MariaDB, name: str, bare: bool) -> None:
     report = run("traced_fork", mariadb.database(name), bare)
