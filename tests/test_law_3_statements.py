@@ -233,7 +233,14 @@ SELECT MD5(GROUP_CONCAT(variable_name, '=', variable_value ORDER BY variable_nam
 FROM information_schema.session_variables
 WHERE variable_name NOT IN ('TIMESTAMP', 'ERROR_COUNT', 'WARNING_COUNT', 'RAND_SEED1', 'RAND_SEED2')
 """
-SQL_MODES = ["", "ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI_QUOTES,NO_BACKSLASH_ESCAPES", "IGNORE_SPACE"]
+SQL_MODES = [
+    "",
+    "ANSI_QUOTES",
+    "NO_BACKSLASH_ESCAPES",
+    "ANSI_QUOTES,NO_BACKSLASH_ESCAPES",
+    "IGNORE_SPACE",
+    "ORACLE",
+]
 
 
 class Session:
