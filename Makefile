@@ -9,15 +9,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_VENV := .venv-demo
 DEMO_BIN := $(DEMO_VENV)/bin
+BENCH_VENV := .venv-bench
+BENCH_BIN := $(BENCH_VENV)/bin
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix lint coverage conformance fuzz processes clean system-packages check-python
+.PHONY: help demo test matrix lint coverage conformance fuzz processes bench clean system-packages check-python
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz or processes, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
+	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, processes or bench, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
 
 demo: $(DEMO_VENV)/.installed $(if $(filter sqlite,$(DB)),,$(DEMO_VENV)/.mysql) ## Run the demo (on a private MariaDB server, or on SQLite)
 	@DB='$(DB)' $(DEMO_BIN)/python -m demo $(ARGS)
@@ -49,8 +51,11 @@ fuzz: $(VENV)/.installed ## Fork at random moments and count what was harmed (AR
 processes: $(VENV)/.installed ## Have every kind of server make its processes and count what was harmed (ARGS='uwsgi celery')
 	$(BIN)/python -m tools.processes $(ARGS)
 
+bench: $(BENCH_VENV)/.installed ## Measure poollife beside other pools, all in one run (ARGS=--json; ARGS=--help tells more)
+	@$(BENCH_BIN)/python -m benchmarks $(ARGS)
+
 clean: ## Remove the virtual environments and everything else that was made here
-	rm -rf $(VENV) $(DEMO_VENV) build dist .cache .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO_VENV) $(BENCH_VENV) build dist .cache .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system-packages:
@@ -60,6 +65,14 @@ $(VENV)/.installed: pyproject.toml | system-packages
 	@echo "Installing Python packages in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check -e '.[mysql,dev,demo]'
+	@touch $@
+
+# Of its own: what the peers ask for must not change what the tests run with.
+$(BENCH_VENV)/.installed: pyproject.toml | system-packages
+	@echo "Installing Python packages in $(BENCH_VENV) ..."
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_BIN)/pip install -q --disable-pip-version-check -e '.[mysql]'
+	@$(BENCH_BIN)/python -m benchmarks.install
 	@touch $@
 
 $(DEMO_VENV)/.installed: pyproject.toml | check-python

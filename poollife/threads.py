@@ -194,8 +194,10 @@ class PooledThreadPoolExecutor(ThreadPoolExecutor):
         :raises RuntimeError: after ``shutdown()``.
         """
         context = copy_context()
-        # A sync view under ASGI may wait for this job: sync code of the job must not queue for its thread.
+        # Nor does it see which thread asgiref has chosen for the submitter, which may wait for this job: sync
+        # code of the job must not queue for that.
         context.run(SyncToAsync.thread_sensitive_context.set, None)  # type: ignore[arg-type]  # counts as unset
+        context.run(SyncToAsync.deadlock_context.set, False)
         return super().submit(partial(context.run, _run_job, fn, *args, **kwargs))
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from servers import MariaDB
+from tests.celery_site.worker import VARIANTS
 from tests.processes import Counts
+from tests.redis_server import Redis
 from tests.servers_site.running import ASGI, SERVERS, count
+from tools.processes import CELERY, Place, Row, all_rows, chosen, show
 
 REQUESTS = 24
 #: See tests/test_law_1_gunicorn.py.
@@ -66,3 +69,66 @@ def test_uvicorn_without_a_goodbye(server: MariaDB, tmp_path: Path) -> None:
     server.create_database("law_1")
     without = replace(UVICORN, arguments=(*UVICORN.arguments[:-1], ASGI))
     assert count(server, "law_1", tmp_path, without, 8).aborted > 0
+
+
+# --- the table -------------------------------------------------------------------------------------------
+
+GOOD = Counts(
+    requests=9,
+    processes=3,
+    parent_sessions=2,
+    alive=2,
+    inherited_sockets=0,
+    wrong_answers=0,
+    over_limit=0,
+    aborted=0,
+    tracebacks=0,
+)
+MISTAKES = ("inherited_sockets", "wrong_answers", "over_limit", "aborted", "tracebacks")
+
+
+@pytest.mark.parametrize("mistake", ["alive", *MISTAKES])
+def test_a_line_with_a_mistake(place: Place, capsys: pytest.CaptureFixture[str], mistake: str) -> None:
+    """It counts as harmed, and the server's log comes with it."""
+    assert not show("", Row(lambda place: GOOD, ()), lambda: place)
+    assert "why" not in capsys.readouterr().out
+    assert show("", Row(lambda place: replace(GOOD, **{mistake: 1}), ()), lambda: place)
+    assert "why" in capsys.readouterr().out
+
+
+def test_a_line_that_fails(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(place: Place) -> Counts:
+        raise AssertionError("it did not start")
+
+    assert show("", Row(fail, ()), lambda: place)
+    assert "it did not start" in capsys.readouterr().out
+
+
+def test_a_line_that_cannot_be_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody takes it for a good one."""
+    assert not show("such a server  ", Row(lambda place: GOOD, ("sys", "such_a_server")), lambda: place)
+    assert not show("a crash        ", Row(lambda place: GOOD, (), "it crashes"), lambda: place)
+    assert capsys.readouterr().out.splitlines() == [
+        "such a server  not run: not installed: such_a_server",
+        "a crash        not run: it crashes",
+    ]
+
+
+def test_all_lines_are_there() -> None:
+    rows = all_rows(1)
+    assert sum(name.startswith("gunicorn") for name in rows) == 8
+    assert {name.partition(" ")[0] for name in chosen(rows, ["uwsgi", "daphne"])} == {"uwsgi", "daphne"}
+    assert len(chosen(rows, ["uwsgi"])) == 7
+    assert chosen(rows, []) == rows
+    assert tuple(VARIANTS) == CELERY
+
+
+@pytest.fixture
+def place(server: MariaDB, tmp_path: Path) -> Place:
+    """Where no server was run, but a log is left."""
+    (tmp_path / "log").write_text("why")
+
+    def redis() -> Redis:
+        raise AssertionError("not for these")
+
+    return Place(server, "none", tmp_path, redis)

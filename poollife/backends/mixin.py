@@ -17,7 +17,7 @@ from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
 from poollife.drivers.guard import getpid
 from poollife.pools.lease import Lease
-from poollife.pools.pool import LeasePool, PoolKey
+from poollife.pools.pool import LeasePool, PoolClosed, PoolKey
 from poollife.pools.registry import registry
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ class PooledMixin(BaseDatabaseWrapper):
             super().connect()
             return
         self._database = self.settings_dict["NAME"]
-        pool = self.pool
-        lease = pool.checkout(self)
+        lease = self._checkout()
         try:
             state = self._session_state()
             if lease.initialised_with == state:
@@ -129,7 +128,7 @@ class PooledMixin(BaseDatabaseWrapper):
             else:
                 super().connect()
                 if self.lease is lease:  # a receiver of connection_created may have closed it
-                    pool.initialised(lease, state)
+                    lease.pool.initialised(lease, state)
             lease.settled = True
         except BaseException:
             self._replace("it could not be initialised")
@@ -177,14 +176,27 @@ class PooledMixin(BaseDatabaseWrapper):
             # Django keeps a connection that was closed in an atomic block until the block ends.
             self._drop_lease("closed in an atomic block")
         else:
-            self.lease.checkin()
-            self.lease = None
+            lease = self.lease
+            lease.checkin()
+            self._forget_lease(lease)
 
     def _drop_lease(self, reason: str) -> None:
         # Forgotten last: should this be interrupted, the next connect() or give_back() goes on with it.
-        if self.lease:
-            self.lease.discard(reason)
+        if lease := self.lease:
+            lease.discard(reason)
+            self._forget_lease(lease)
+
+    def _forget_lease(self, lease: Lease) -> None:
+        # It may be another by now: the pool logs, and a handler of the user's may query.
+        if self.lease is lease:
             self.lease = None
+
+    def _checkout(self) -> Lease:
+        while True:
+            try:
+                return self.pool.checkout(self)
+            except PoolClosed:
+                continue
 
     def _session_state(self) -> list[Any]:
         """What decides on the state of a session, beside what its pool's key has.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.pool import PoolProxiedConnection
@@ -75,6 +76,10 @@ class Here(threading.local):
 here = Here()
 
 
+def nobody() -> None:
+    """What a lease that has ended has in place of a reference to its borrower."""
+
+
 class Lease:
     """One borrower's hold on one physical connection, from checkout to checkin.
 
@@ -122,7 +127,7 @@ class Lease:
         self.returning = False
         #: Whether the pool has the slot back.
         self.returned = False
-        self._borrower: weakref.ref[Borrower] = weakref.ref(borrower, self._borrower_died)
+        self._borrower: Callable[[], Borrower | None] = weakref.ref(borrower, self._borrower_died)
         self._borrowings = self._borrowings_here()
         self._borrowings.add(self)
         self.driver.lease = self
@@ -244,6 +249,8 @@ class Lease:
     def forget(self) -> None:
         """It is none of its thread's any more."""
         self._borrowings.discard(self)
+        # Its callback refers to this: a cycle that only the collector would free.
+        self._borrower = nobody
 
     def abandon(self) -> None:
         """In a child: the parent has it still. No I/O, no locks."""

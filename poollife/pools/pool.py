@@ -51,6 +51,10 @@ class PoolKey(NamedTuple):
     options: Any
 
 
+class PoolClosed(Exception):
+    """A pool was closed while somebody waited for its sessions."""
+
+
 class LeasePool:
     """The connections of one ``PoolKey`` in this process.
 
@@ -94,11 +98,6 @@ class LeasePool:
         return len(self.leases)
 
     @property
-    def full(self) -> bool:
-        """Whether a checkout would have to wait."""
-        return self._slots.exhausted
-
-    @property
     def idle(self) -> int:
         """Sessions that wait for a borrower."""
         return self._slots.idle
@@ -107,12 +106,15 @@ class LeasePool:
         """Borrow a connection, waiting for one if need be.
 
         :raises PoolTimeout: after ``timeout`` seconds.
+        :raises PoolClosed: where it was closed before it was the borrower's turn.
         :raises Error: the driver's, if a connection had to be opened and could not be.
         """
         # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
         ticket, handle, lease = Ticket(borrower), None, None
         try:
             handle = self._get(ticket)
+            if borrower.lease:  # a handler of the user's logs has queried meanwhile
+                self.checkin(borrower.lease)
             lease = Lease(self, handle, borrower)
             with self._lock:
                 self.leases.add(lease)
@@ -163,15 +165,15 @@ class LeasePool:
             with suppress(queue.Empty):
                 lease = self.lost.get_nowait()
                 if lease.orphaned:
-                    self.checkin(lease)
                     lease.sever()
+                    self.checkin(lease)
         if thoroughly:
             for lease in self.leases.copy():
                 if lease.returned:
                     self._forget(lease)
                 elif lease.orphaned:
-                    self.checkin(lease)
                     lease.sever()
+                    self.checkin(lease)
                 elif lease.dropped:
                     self.discard(lease, "its borrower lost it")
                 elif lease.ended:  # something from outside struck while it was given back
@@ -185,6 +187,9 @@ class LeasePool:
 
     def abandon(self) -> None:
         """In a child: all of it is the parent's. No I/O, no locks."""
+        # Who forked inside a checkout may come back through here; lost threads may have the locks.
+        self._lock = threading.RLock()
+        self._slots.abandon()
         for lease in self.leases:
             detach_finalizer(lease.handle)
             lease.abandon()
@@ -253,6 +258,9 @@ class LeasePool:
             except exc.TimeoutError:
                 if time.monotonic() >= deadline and not self._collect() and self._slots.withdraw(ticket):
                     raise
+                if self.closed_because and self._slots.withdraw(ticket):
+                    # Its successor may have what this one has not.
+                    raise PoolClosed from None
             self.reclaim()
 
     def _collect(self) -> bool:
@@ -377,11 +385,13 @@ class LeasePool:
         with self._lock:
             leases = sorted(self.leases.copy(), key=lambda lease: lease.since)
         options = self.options
+        opening = f", {self._slots.opening} more are being opened" if self._slots.opening else ""
         longest = "; ".join(f"{lease.holder} for {lease.age:.1f} s" for lease in leases[:3])
         return PoolTimeout(
             f"No connection of pool {self.key.alias!r} became free within {options.timeout:g} s: all "
-            f"{len(leases)} are out. Longest: {longest or 'none'}. Ruled by DATABASES[{self.key.alias!r}]"
-            f'["POOL"]: pool_size={options.pool_size}, max_overflow={options.max_overflow}, '
+            f"{len(leases)} are out{opening}. Longest: {longest or 'none'}. Ruled by "
+            f'DATABASES[{self.key.alias!r}]["POOL"]: pool_size={options.pool_size}, '
+            f"max_overflow={options.max_overflow}, "
             f"timeout={options.timeout:g}. If they are held for longer than their work takes, look there; "
             f"if there is more work at once than this, raise pool_size."
         )

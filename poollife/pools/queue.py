@@ -89,6 +89,15 @@ class FairQueuePool(QueuePool):
         """Whether a checkout would have to wait."""
         return not self._free and len(self._slots) >= self._limit
 
+    @property
+    def opening(self) -> int:
+        """Sessions that are being opened, or about to be."""
+        return sum(isinstance(slot, Ticket) for slot in self._slots.copy())
+
+    def abandon(self) -> None:
+        """In a child that was forked inside a checkout: a thread that no longer exists may have the lock."""
+        self._lock = threading.RLock()
+
     def withdraw(self, ticket: Ticket) -> bool:
         """Wait no longer; False where a slot was found in the last moment."""
         with self._lock:
@@ -150,7 +159,7 @@ class FairQueuePool(QueuePool):
         """Give what is free to those who wait. Under the lock."""
         while self._waiting and (self._free or len(self._slots) < self._limit):
             ticket = self._waiting[0]
-            if not ticket.active:
+            if not ticket.active or ticket.served:
                 del self._waiting[0]
                 continue
             # No call from here to the signal.
@@ -170,8 +179,10 @@ class FairQueuePool(QueuePool):
             holder = self._slots.get(entry)
             if holder is None or not holder.active:
                 return  # back already, or left to free(): what nobody has cleaned must not be handed out
-            if isinstance(holder, Ticket):  # it could not be opened
-                holder.entry, holder.served = None, False
+            if isinstance(holder, Ticket):
+                if holder.entry is not entry:
+                    return  # it is being closed
+                holder.entry, holder.served = None, False  # it could not be opened
             if len(self._free) < self.size():
                 self._slots[entry] = None
                 self._free.append(entry)
@@ -221,6 +232,12 @@ class Counted:
         if self._sessions is None or self._limit is None:
             return False
         return self._sessions.checkedout() >= self._limit
+
+    #: Nobody counts them.
+    opening = 0
+
+    def abandon(self) -> None:
+        pass
 
     def withdraw(self, ticket: Ticket) -> bool:
         return True

@@ -9,10 +9,10 @@ from asgiref.sync import sync_to_async
 from django.core.asgi import get_asgi_application
 
 from poollife.fork import close_pool
-from tests.servers_site import preload
+from tests.servers_site import loading
 
 application = get_asgi_application()
-preload.warm_up()
+loading.settle()
 
 
 async def with_goodbye(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.core.wsgi import get_wsgi_application
 
-from tests.servers_site import preload
+from tests.servers_site import loading
 
 application = get_wsgi_application()
-preload.warm_up()
+loading.settle()

@@ -1,0 +1,72 @@
+"""What is measured beside poollife."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass, field
+from typing import Any
+
+STOCK = "django.db.backends.mysql"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to give Django its MySQL connections."""
+
+    name: str
+    engine: str
+    #: Keys of its entry in DATABASES, beside where the database is.
+    entry: dict[str, Any] = field(default_factory=dict)
+    #: The same for a pool of a single connection: what is left on it, the next borrower gets.
+    alone: dict[str, Any] = field(default_factory=dict)
+    middleware: tuple[str, ...] = ()
+    #: Whether Django keeps the connection, and ``close()`` would end it.
+    persistent: bool = False
+    #: What pip installs; the versions are reported.
+    packages: tuple[str, ...] = ("mysqlclient",)
+
+    def missing(self) -> str | None:
+        """Which package is not installed, if any."""
+        for package in self.packages:
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                return package
+        return None
+
+
+#: SQLAlchemy's own pool without Django, for comparison of times: each time is told as a multiple of its.
+BARE = Peer("SQLAlchemy's QueuePool, bare", "")
+
+POOLLIFE = Peer(
+    "poollife",
+    "poollife.backends.mysql",
+    alone={"POOL": {"pool_size": 1, "max_overflow": 0}},
+    middleware=("poollife.middleware.PoolMiddleware",),
+    packages=("SQLAlchemy", "mysqlclient"),
+)
+PEERS = (
+    Peer("stock, CONN_MAX_AGE=0", STOCK, {"CONN_MAX_AGE": 0}),
+    Peer("stock, 0, health checks", STOCK, {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True}),
+    Peer("stock, CONN_MAX_AGE=600", STOCK, {"CONN_MAX_AGE": 600}, persistent=True),
+    Peer(
+        "stock, 600, health checks",
+        STOCK,
+        {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True},
+        persistent=True,
+    ),
+    Peer(
+        "django-db-connection-pool",
+        "dj_db_conn_pool.backends.mysql",
+        alone={"POOL_OPTIONS": {"POOL_SIZE": 1, "MAX_OVERFLOW": 0}},
+        packages=("django-db-connection-pool", "SQLAlchemy", "mysqlclient"),
+    ),
+    Peer(
+        "mysql-connector-python",
+        "mysql.connector.django",
+        {"OPTIONS": {"pool_name": "bench", "pool_size": 5}},
+        {"OPTIONS": {"pool_name": "bench", "pool_size": 1}},
+        packages=("mysql-connector-python",),
+    ),
+    POOLLIFE,
+)

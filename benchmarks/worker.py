@@ -1,0 +1,232 @@
+"""The process of one peer: does what ``benchmarks.run`` tells it, one line of JSON for another.
+
+Each peer has one of its own: their settings differ, and so does what they import.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from django.conf import settings
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import DatabaseError, connection, connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
+from django.urls import path
+
+SELECT = "SELECT n FROM log WHERE n = 1"
+UPDATE = "UPDATE other SET n = n + 1"
+#: Requests that may fail after all sessions were killed.
+PATIENCE = 10
+
+
+class Worker:
+    """Each public method is an order."""
+
+    def __init__(self, peer: dict[str, Any]) -> None:
+        self._persistent = peer["persistent"]
+        self._view: Callable[[], Any] = lambda: None
+        self._kept: Any = None
+        settings.configure(
+            DATABASES={"default": peer["entry"]},
+            MIDDLEWARE=peer["middleware"],
+            ROOT_URLCONF=(path("", self._respond),),
+            ALLOWED_HOSTS=["*"],
+            SECRET_KEY="benchmarks",
+            USE_TZ=True,
+        )
+        import django
+
+        django.setup()
+        self._handler = WSGIHandler()
+
+    # --- orders -----------------------------------------------------------------------------------------
+
+    def request(self, view: str, atomic: bool) -> Any:
+        """One request, with ATOMIC_REQUESTS or without."""
+        connections.settings["default"]["ATOMIC_REQUESTS"] = atomic
+        return self._request({"read": self._read, "write": self._write}[view])
+
+    def ask(self, sql: str) -> Any:
+        """A request that sends this statement (or does this deed): the answer, or the number of the error."""
+        return self._request(lambda: self._answer(sql))
+
+    def ask_twice(self, first: str, then: str) -> Any:
+        """A request that sends two; the answer to the second."""
+        return self._request(lambda: (self._answer(first), self._answer(then))[1])
+
+    def renew(self) -> None:
+        """All sessions were killed from outside: go on with new ones."""
+        self._kept = None
+        for _ in range(PATIENCE):
+            if self.ask("SELECT 1") == "1":
+                return
+        raise RuntimeError("it does not recover from killed sessions")
+
+    def forget(self) -> None:
+        """Let go of what the last deed has kept."""
+        self._kept = None
+
+    def cycles(self, number: int) -> tuple[float, float]:
+        """Microseconds for a checkout and a return: on the clock, and of this process."""
+        cycle = self._cycle
+        gc.collect()
+        clock, process = time.perf_counter(), time.process_time()
+        for _ in range(number):
+            cycle()
+        clock, process = time.perf_counter() - clock, time.process_time() - process
+        return clock / number * 1e6, process / number * 1e6
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of memory, and objects that the collector knows."""
+        gc.collect()
+        return resident(), len(gc.get_objects())
+
+    # --- what they do -----------------------------------------------------------------------------------
+
+    def _cycle(self) -> None:
+        connection.ensure_connection()
+        if self._persistent:
+            connection.close_if_unusable_or_obsolete()
+        else:
+            connection.close()
+
+    def _request(self, view: Callable[[], Any]) -> Any:
+        """What a WSGI server does."""
+        result = []
+        self._view = lambda: result.append(view())
+        environ = RequestFactory().get("/").environ
+        response = self._handler(environ, lambda status, headers, exc_info=None: lambda data: None)
+        b"".join(response)
+        response.close()
+        return result[0]
+
+    def _respond(self, request: HttpRequest) -> HttpResponse:
+        self._view()
+        return HttpResponse("done")
+
+    def _read(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(SELECT)
+            cursor.fetchall()
+
+    def _write(self) -> None:
+        self._read()
+        with connection.cursor() as cursor:
+            cursor.execute(UPDATE)
+
+    def _answer(self, sql: str) -> Any:
+        try:
+            return DEEDS[sql](self) if sql in DEEDS else ask(sql)
+        except DatabaseError as error:
+            return [f"error {getattr(error.__cause__, 'errno', error.args[0])}"]
+
+    def _read_half(self) -> None:
+        connection.ensure_connection()
+        driver: Any = connection.connection
+        try:
+            from MySQLdb.cursors import SSCursor
+
+            self._kept = driver.cursor(SSCursor)
+        except (ImportError, TypeError):
+            self._kept = driver.cursor(buffered=False)
+        self._kept.execute("SELECT n FROM log")
+        self._kept.fetchone()
+
+    def _read_half_and_drop(self) -> None:
+        self._read_half()
+        self._kept = None
+
+    def _keep_cursor(self) -> None:
+        ask("DELETE FROM other WHERE n >= 666")
+        self._kept = connection.cursor()
+        self._kept.execute("SELECT 1")
+        self._kept.fetchall()
+
+    def _commit_by_kept_cursor(self) -> Any:
+        """Whether a row that is rolled back is there."""
+        if self._kept is None:
+            return "0"
+        try:
+            with transaction.atomic():
+                ask("INSERT INTO other VALUES (666)")
+                try:
+                    self._kept.execute("COMMIT")
+                except Exception as error:  # whatever the driver calls it: refused is what it should be
+                    print("the stale cursor was refused:", error)
+                transaction.set_rollback(True)
+        except DatabaseError as error:
+            print("the transaction failed:", error)
+        return ask("SELECT COUNT(*) FROM other WHERE n >= 666")
+
+
+DEEDS: dict[str, Callable[[Worker], Any]] = {
+    "read_half": Worker._read_half,
+    "read_half_and_drop": Worker._read_half_and_drop,
+    "keep_cursor": Worker._keep_cursor,
+    "commit_by_kept_cursor": Worker._commit_by_kept_cursor,
+}
+
+
+class BareWorker(Worker):
+    """SQLAlchemy's pool without Django and without anything that it would send."""
+
+    def __init__(self, peer: dict[str, Any]) -> None:
+        import MySQLdb
+        from sqlalchemy.pool import QueuePool
+
+        entry = peer["entry"]
+        self._pool = QueuePool(
+            lambda: MySQLdb.connect(
+                host=entry["HOST"],
+                port=int(entry["PORT"]),
+                user=entry["USER"],
+                password=entry["PASSWORD"],
+                database=entry["NAME"],
+            ),
+            reset_on_return=None,
+        )
+
+    def _cycle(self) -> None:
+        self._pool.connect().close()
+
+
+def ask(sql: str) -> Any:
+    """The first column of the first row."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return str(cursor.fetchall()[0][0]) if cursor.description else None
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:  # not Linux: the most that it ever had
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+
+
+def main(orders: TextIO, answers: TextIO) -> None:
+    peer = json.loads(orders.readline())
+    worker = Worker(peer) if peer["entry"]["ENGINE"] else BareWorker(peer)
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in orders:
+        order, *arguments = json.loads(line)
+        print(json.dumps(getattr(worker, order)(*arguments)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    # Whatever a package prints must not come between the answers.
+    replies, sys.stdout = sys.stdout, sys.stderr
+    main(sys.stdin, replies)
