@@ -115,6 +115,7 @@ DIRTY_IN_MYSQL = [
     "SELECT `sets` /**/ ()",
     'SELECT "sets"()',
     "SELECT sets()",
+    "SELECT EXTRACT(DAY FROM sets())",
     "SELECT COUNT (1)",
     "SELECT statements.concat()",
     "SELECT statements . concat()",
