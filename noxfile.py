@@ -34,7 +34,9 @@ TESTS = [
     "tests/test_law_1_sqlite.py",
     "tests/test_law_2_requests.py",
     "tests/test_law_2_strikes.py",
+    "tests/test_law_2_thread_ends.py",
     "tests/test_law_2_threads.py",
+    "tests/test_law_2_auto_close_db.py",
     "tests/test_law_3_cursors.py",
 ]
 

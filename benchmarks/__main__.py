@@ -284,7 +284,7 @@ def main() -> None:
             ),
             "memory": (bench.memory, (options.memory,), print_memory, ()),
         }
-        for part in options.parts.split(","):
+        for part in filter(None, options.parts.split(",")):
             measure, how, tell, about = parts[part]
             found[part] = measure(*how)
             if not options.json:

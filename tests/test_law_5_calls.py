@@ -5,6 +5,7 @@ Both are counted: function calls by the interpreter, round trips by a proxy. No 
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,8 +25,8 @@ STOCK, POOLED = "django.db.backends.mysql", "poollife.backends.mysql"
 PERSISTENT: dict[str, Any] = {"CONN_MAX_AGE": None}
 #: What a warm checkout and return may take. Whoever adds work to each request raises it here, or finds
 #: another place for that work. (Of Django's own and SQLAlchemy's calls a version may have one more or less.)
-POOLLIFES_CALLS = 46
-ALL_CALLS = 88
+POOLLIFES_CALLS = 47
+ALL_CALLS = 89
 
 
 class Calls:
@@ -101,6 +102,19 @@ def test_they_take_as_many_among_many(make_alias: MakeAlias, others: int) -> Non
     for borrower in borrowers:
         borrower.close()
     assert Counter(among.made) == Counter(alone.made)
+
+
+def test_they_leave_nothing_for_the_collector(make_alias: MakeAlias) -> None:
+    alias = make_alias()
+    cycle(alias)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            cycle(alias)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 # --- round trips --------------------------------------------------------------------------------------------

@@ -24,8 +24,10 @@ from tests.web_server import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent.parent
 WORKERS = 2
-#: At once. It is the size of each pool as well: a connection more is one too many.
+#: At once.
 CLIENTS = 4
+#: Of each pool. A process that all clients ask has one wait.
+LIMIT = 3
 #: A worker that leaves by itself does so after this part of all requests.
 SHARE = 4
 
@@ -258,7 +260,7 @@ def count(
     :param without: the part of the law's code that is taken out.
     """
     mariadb.execute(f"CREATE TABLE `{name}`.rows_ (number INTEGER PRIMARY KEY) ENGINE=InnoDB")
-    pool = {"pool_size": CLIENTS, "max_overflow": 0}
+    pool = {"pool_size": LIMIT, "max_overflow": 0, "timeout": PATIENCE}
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}
     aborted = mariadb.status("Aborted_clients")
     kinds = server.kinds
@@ -266,7 +268,7 @@ def count(
     with Serving(server, folder, database, requests // SHARE, without) as serving:
         answers = serve(serving, server, paths)
         parents = serving.sessions("start")
-        allowed = len(parents) + server.workers * CLIENTS
+        allowed = len(parents) + server.workers * LIMIT
         over_limit = left_over(mariadb, allowed) + opened_over(answers)
         present = {session.id for session in mariadb.sessions()}
         serving.end(answers[-1]["pid"])
@@ -326,7 +328,7 @@ def opened_over(answers: list[Answer]) -> int:
     most: dict[int, int] = {}
     for answer in answers:
         most[answer["pid"]] = max(most.get(answer["pid"], 0), answer.get("sockets", 0))
-    return sum(max(0, number - CLIENTS) for number in most.values())
+    return sum(max(0, number - LIMIT) for number in most.values())
 
 
 def inherited(answer: Answer) -> int:

@@ -17,11 +17,12 @@ from tests.programs.databases import session
 def echo(request: HttpRequest, number: int) -> JsonResponse:
     """Who answered what, in which session; how many this process has, and which of its parent's sockets."""
     parent, theirs = master.noted_at_start()
+    mine = session()
     here = sockets.to_server(settings.DATABASES["default"])
     return JsonResponse(
         {
             "pid": os.getpid(),
-            "session": session(),
+            "session": mine,
             "right": is_right(number),
             "sockets": len(set(here) - set(theirs)),
             "inherited": [where for where in here if where in theirs and os.getpid() != parent],

@@ -1,0 +1,50 @@
+"""``make bench`` measures what it says, in a short run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.leaks import KINDS
+from benchmarks.peers import BARE, PEERS
+from tests.pages import ROOT
+
+
+def bench(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_short_run_has_all_parts() -> None:
+    found: dict[str, Any] = json.loads(
+        bench("--json", "--only", "poollife", "--rounds", "2", "--cycles", "20", "--memory", "40")
+    )
+    assert {view: each["extra"] for view, each in found["round_trips"]["poollife"].items()} == {
+        "one SELECT": 0,
+        "ATOMIC_REQUESTS, SELECT and UPDATE": 3,
+    }
+    assert found["leaks"].keys() == KINDS.keys()
+    assert len(KINDS) >= 20
+    assert found["cycles"].keys() == {BARE.name, "poollife"}
+    assert found["cycles"][BARE.name]["ratio"] == 1
+    assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
+
+
+def test_who_is_not_there_is_named() -> None:
+    missing = [peer for peer in PEERS if peer.missing()]
+    for peer in missing:
+        printed = bench("--only", peer.name, "--parts", "")
+        assert f"MISSING: {peer.name}: {peer.missing()} is not installed" in printed
+
+
+def test_stock_leaks_what_poollife_is_there_for() -> None:
+    """The table would be worth nothing if nothing leaked anywhere."""
+    stock = "stock, CONN_MAX_AGE=600"
+    found = json.loads(bench("--json", "--only", stock, "--parts", "leaks"))
+    leaks = [kind for kind, each in found["leaks"].items() if each[stock] == "LEAKS"]
+    assert len(leaks) >= 25
