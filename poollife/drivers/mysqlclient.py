@@ -71,9 +71,10 @@ class ReadingCursor(LeasedCursor):
 
 
 @cache
-def is_drivers_own(cursor_class: type) -> bool:
-    """Whether it sends what it was told to, and nothing else."""
-    return all(each.__module__ in ("MySQLdb.cursors", "builtins") for each in cursor_class.__mro__)
+def class_for(cursor_class: type, makes_literals: bool) -> type:
+    """What a lease's cursors of that class are: one of somebody's own may send other than it was told to."""
+    own = any(each.__module__ not in ("MySQLdb.cursors", "builtins") for each in cursor_class.__mro__)
+    return leased(cursor_class, LeasedCursor if own or not makes_literals else ReadingCursor)
 
 
 class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclient is not typed
@@ -153,10 +154,7 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
             raise self.InterfaceError(IDLE)
         cursorclass = cursorclass or self.cursorclass
         # Nobody's yet while it is being opened: listeners of SQLAlchemy's may query then.
-        if not self.lease:
-            return cursorclass(self)
-        reads = self.makes_literals and is_drivers_own(cursorclass)
-        return leased(cursorclass, ReadingCursor if reads else LeasedCursor)(self)
+        return (class_for(cursorclass, self.makes_literals) if self.lease else cursorclass)(self)
 
     def close(self) -> None:
         """End the session; in a foreign process only let go of it."""

@@ -89,7 +89,7 @@ _TOKEN = re.compile(
             rf"(?!(?:{_any_of(SETTERS)})\b)[\w$]++{_NO_CALL}",
             rf"{_BACKQUOTED}{_NO_CALL}",
             r"\.(?=[\w$`\"*])",
-            rf"{_QUOTED}{_NO_CALL}",
+            _QUOTED,
             rf"{_DOUBLE_QUOTED}{_NO_CALL}",
             rf"(?<!\.)(?:{_any_of(KEYWORDS)})(?=\s*\(|\s+%)",
             rf"(?<!\.)(?:{_any_of(FUNCTIONS)})\(",
@@ -113,9 +113,8 @@ def leaves_nothing(sql: object, is_template: bool = False) -> bool:
     :param is_template: whether the driver puts parameters in place of ``%s`` and ``%(name)s``; each is taken
         to become one literal, or several in parentheses.
     """
-    if isinstance(sql, bytes | bytearray):
-        if not sql.isascii():  # where one character ends and the next begins depends on the session
-            return False
+    if isinstance(sql, bytes | bytearray) and sql.isascii():
+        # Of others, where one character ends and the next begins depends on the session.
         sql = sql.decode("ascii")
     if not isinstance(sql, str):
         return False
