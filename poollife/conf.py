@@ -26,7 +26,11 @@ FOREIGN_NAMES = {
     "conn_max_age": "recycle",
     "class": "poolclass",
     "ping": "pre_ping",
+    "reset_on_return": "reset",
 }
+
+#: Whether a session that comes back is reset: if it is clean, and if something may have been left in it.
+RESETS = {"auto": (False, True), "always": (True, True), "rollback": (False, False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class PoolOptions:
     ping_idle: float = 30.0
     #: Ping at each checkout.
     pre_ping: bool = False
+    #: What is done to a session when it comes back: see ``RESETS``.
+    reset: str = "auto"
     #: A subclass of SQLAlchemy's QueuePool or NullPool.
     poolclass: type[Pool] = FairQueuePool
 
@@ -74,6 +80,11 @@ class PoolOptions:
     def pooled(self) -> bool:
         """Whether sessions outlive their borrower."""
         return issubclass(self.poolclass, QueuePool)
+
+    @property
+    def resets(self) -> tuple[bool, bool]:
+        """Whether a session that comes back is reset: see ``RESETS``. One that will be closed is not."""
+        return RESETS[self.reset if self.pooled else "rollback"]
 
     @property
     def limit(self) -> int | None:
@@ -143,6 +154,12 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _reset(value: object) -> str:
+    if not isinstance(value, str) or value not in RESETS:
+        raise ValueError('"auto", "always" or "rollback"')
+    return value
+
+
 def _poolclass(value: object) -> type[Pool]:
     if isinstance(value, str):
         try:
@@ -173,6 +190,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "recycle": _recycle,
     "ping_idle": _seconds,
     "pre_ping": _flag,
+    "reset": _reset,
     "poolclass": _poolclass,
 }
 assert READERS.keys() == {field.name for field in fields(PoolOptions)}

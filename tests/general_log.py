@@ -50,7 +50,7 @@ def statements(server: MariaDB, user: str) -> list[Statement]:
     for thread, kind, argument in server.execute(
         "SELECT thread_id, command_type, CONVERT(argument USING utf8mb4) FROM mysql.general_log"
     ):
-        if kind == "Connect":
+        if kind in ("Connect", "Change user"):
             connected = CONNECTED.match(argument)
             if connected and connected["user"] == user:
                 databases[thread] = connected["database"] or None

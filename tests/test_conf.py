@@ -61,6 +61,7 @@ def test_defaults() -> None:
         "recycle": None,
         "ping_idle": 30.0,
         "pre_ping": False,
+        "reset": "auto",
         "poolclass": FairQueuePool,
     }
     assert DEFAULTS.pooled
@@ -101,6 +102,9 @@ def test_switched_off() -> None:
         ("ping_idle", 12.5),
         ("pre_ping", True),
         ("pre_ping", False),
+        ("reset", "auto"),
+        ("reset", "always"),
+        ("reset", "rollback"),
         ("poolclass", QueuePool),
         ("poolclass", NullPool),
         ("poolclass", OwnQueuePool),
@@ -120,6 +124,7 @@ def test_all_keys_at_once() -> None:
         "recycle": 60,
         "ping_idle": 5.0,
         "pre_ping": True,
+        "reset": "always",
         "poolclass": OwnQueuePool,
     }
     assert given.keys() == READERS.keys()
@@ -245,6 +250,7 @@ def test_a_bad_value(key: str, value: object, cure: str) -> None:
         ("preping", "pre_ping"),
         ("ping", "pre_ping"),
         ("pingidle", "ping_idle"),
+        ("reset_on_return", "reset"),
         ("pool_class", "poolclass"),
         ("class", "poolclass"),
     ],
@@ -257,7 +263,7 @@ def test_an_unknown_key(key: str, nearest: str) -> None:
     )
 
 
-@pytest.mark.parametrize("key", ["echo", "use_lifo", "reset_on_return", "xyz", ""])
+@pytest.mark.parametrize("key", ["echo", "use_lifo", "xyz", ""])
 def test_an_unknown_key_like_no_other(key: str) -> None:
     """No guess is better than a wild one."""
     with pytest.raises(ImproperlyConfigured) as caught:

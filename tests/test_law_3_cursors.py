@@ -294,6 +294,7 @@ CLEAN: dict[str, Callable[[str], object]] = {
     "delete": run_sql("DELETE FROM log"),
     "for update": run_sql("SELECT * FROM log FOR UPDATE"),
     "savepoint": run_sql("SAVEPOINT lonely"),
+    "explain": run_sql("EXPLAIN SELECT 1"),
     "an atomic block": finished_block,
     "a failed query": failed_query,
     "a failed block": failed_block,
@@ -319,6 +320,8 @@ def failed_query_inside(alias: str) -> None:
     failed_query(alias)
 
 
+#: What a reset costs: ROLLBACK, SET ROLE, SELECT 1, a change of user and SET NAMES.
+RESET = 5
 OPEN: dict[str, Callable[[str], object]] = {
     "begin": run_sql("BEGIN"),
     "begin work": run_sql("BEGIN WORK"),
@@ -343,22 +346,21 @@ OPEN: dict[str, Callable[[str], object]] = {
     "savepoint inside": run_sql("BEGIN; SAVEPOINT one; RELEASE SAVEPOINT one"),
     "the driver's begin()": lambda alias: raw(alias).begin(),
     "failed query inside": failed_query_inside,
+    "autocommit off": run_sql("SET autocommit = 0"),
+    "autocommit off, by its full name": run_sql("set session AUTOCOMMIT = OFF"),
+    "autocommit off after a select": run_sql("SELECT 1; SET autocommit = 0"),
+    "autocommit off and begin": run_sql("SET autocommit = 0; BEGIN"),
 }
 
-#: Each needs one statement more, SET autocommit=1.
-AUTOCOMMIT_OFF: dict[str, Callable[[str], object]] = {
+#: Nothing else can have been left: ROLLBACK and SET autocommit=1.
+SWITCHED_OFF: dict[str, Callable[[str], object]] = {
     "Django's set_autocommit": lambda alias: connections[alias].set_autocommit(False),
     "the driver's autocommit": lambda alias: raw(alias).autocommit(False),
-    "set": run_sql("SET autocommit = 0"),
-    "set session": run_sql("set session AUTOCOMMIT = OFF"),
-    "after a select": run_sql("SELECT 1; SET autocommit = 0"),
-    "and begin": run_sql("SET autocommit = 0; BEGIN"),
 }
 
-#: What only looks as if it might have begun a transaction costs the same ROLLBACK.
+#: What only looks as if it might have left something costs the same.
 SUSPECT: dict[str, Callable[[str], object]] = {
-    "a variable": run_sql("SET @harmless = 1"),
-    "explain": run_sql("EXPLAIN SELECT 1"),
+    "do": run_sql("DO 1"),
     "two statements": run_sql("SELECT 1; SELECT 2"),
     "committed": run_sql("BEGIN; COMMIT"),
 }
@@ -366,8 +368,8 @@ SUSPECT: dict[str, Callable[[str], object]] = {
 
 @pytest.mark.parametrize(
     ("work", "statements"),
-    [pytest.param(work, 1, id=name) for name, work in OPEN.items()]
-    + [pytest.param(work, 2, id=f"off: {name}") for name, work in AUTOCOMMIT_OFF.items()],
+    [pytest.param(work, RESET, id=name) for name, work in OPEN.items()]
+    + [pytest.param(work, 2, id=f"off: {name}") for name, work in SWITCHED_OFF.items()],
 )
 def test_an_open_transaction_is_rolled_back(
     alias: str,
@@ -396,9 +398,9 @@ def test_an_open_transaction_is_rolled_back(
 
 
 @pytest.mark.parametrize("work", SUSPECT)
-def test_a_false_suspicion_costs_one_statement(alias: str, mariadb: MariaDB, work: str) -> None:
+def test_a_false_suspicion_costs_one_reset(alias: str, mariadb: MariaDB, work: str) -> None:
     SUSPECT[work](alias)
-    for statements in 1, 0:
+    for statements in RESET, 0:
         with Questions(mariadb) as asked:
             give_back(alias)
         assert asked.count == statements
@@ -829,6 +831,17 @@ def test_unread_results_cost_a_traced_session(alias: str, pool: LeasePool, work:
     del kept
 
 
+@pytest.mark.usefixtures("spans")
+def test_a_traced_session_is_reset_if_something_was_left(alias: str, pool: LeasePool) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT %s", ["me@example.com"])
+    give_back(alias)
+    assert pool.resets == 0
+    run_sql("SET @left = 1")(alias)
+    give_back(alias)
+    assert (ask(alias, "SELECT @left"), pool.resets) == (None, 1)
+
+
 @pytest.mark.parametrize("bare", [False, True], ids=["os.fork", "bare fork"])
 def test_a_traced_connection_is_refused_in_a_child(mariadb: MariaDB, name: str, bare: bool) -> None:
     report = run("traced_fork", mariadb.database(name), bare)
@@ -871,10 +884,10 @@ def test_connection_created_is_sent_once_per_session(alias: str, mariadb: MariaD
     try:
         for _ in range(5):
             first = ask(alias)
-            assert ask(alias, "SELECT @set_up") == "yes"
             with Questions(mariadb) as asked:
                 give_back(alias)
             assert asked.count == 0
+        assert ask(alias, "SELECT @set_up") == "yes"
         assert len(sent) == 1
         raw(alias).close()
         give_back(alias)

@@ -362,7 +362,7 @@ GUARDED: dict[str, tuple[Any, ...]] = {
 def foreign(mariadb: MariaDB) -> Iterator[GuardedConnection]:
     """A guarded connection that thinks itself in another process than its own."""
     options = {"host": mariadb.host, "port": mariadb.port, "user": mariadb.user, "password": mariadb.password}
-    connection = adopt(MySQLdb.connect(**options), os.getpid())
+    connection = adopt(MySQLdb.connect(**options), os.getpid(), options)
     pid = connection.guard.pid
     connection.guard.pid = -1
     yield connection
@@ -438,9 +438,10 @@ def test_leaving_a_with_block_closes_nothing(foreign: GuardedConnection) -> None
 def test_a_connection_changes_its_class(make_alias: MakeAlias) -> None:
     """``adopt`` does so with what ``MySQLdb.connect`` has made, and it stays the same object."""
     wrapper: Any = connections[make_alias()]
-    plain = MySQLdb.connect(**wrapper.get_connection_params())
+    params = wrapper.get_connection_params()
+    plain = MySQLdb.connect(**params)
     assert type(plain) is Connection
-    guarded = adopt(plain, os.getpid())
+    guarded = adopt(plain, os.getpid(), params)
     assert guarded is plain
     assert type(guarded) is GuardedConnection
     guarded.ping()

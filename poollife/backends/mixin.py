@@ -142,7 +142,7 @@ class PooledMixin(BaseDatabaseWrapper):
         """Open and guard a physical connection, as the backend below opens it."""
         params, pid = self.get_connection_params(), getpid()
         with at_fork.gate.handshake(self.driver.peers(params)):
-            connection = self.driver.adopt(super().get_new_connection(params), pid)
+            connection = self.driver.adopt(super().get_new_connection(params), pid, params)
         # Whoever was asked for a password may have forked.
         self.driver.unwrap(connection).check_process()
         return connection

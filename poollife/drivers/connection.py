@@ -27,10 +27,11 @@ IDLE = (
 class Driver(Protocol):
     """A module of drivers/."""
 
-    def adopt(self, connection: Any, pid: int) -> Any:
+    def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
         """Guard what the driver's ``connect`` returned, and return that: APM proxies included.
 
         :param pid: the process that called ``connect``.
+        :param params: what it called it with.
         """
 
     def unwrap(self, connection: Any) -> Any:
@@ -55,6 +56,8 @@ class Guarded:
     cursors: weakref.WeakSet[Any]
     #: What the session was initialised with; None: it was not yet.
     initialised_with: Any = None
+    #: Whether something ran since then that may have left something behind.
+    dirty: bool
     #: Seconds on the monotonic clock.
     born: float
     idle_since: float
@@ -100,7 +103,14 @@ class Guarded:
         raise NotImplementedError
 
     def clean(self) -> None:
-        """Leave nothing for the next borrower. Sends something only where there may be something to clean."""
+        """Leave no transaction for the next borrower. Sends something only where one may be open."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Leave nothing, neither a transaction nor what it was initialised with.
+
+        :raises Error: the driver's, where that can't be done.
+        """
         raise NotImplementedError
 
     def closed_by_server(self) -> bool:
@@ -126,6 +136,17 @@ def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:
             self.note_failure(error)
             raise
+
+    return call
+
+
+def leaving(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A driver's method that leaves something behind in the session."""
+
+    @wraps(method)
+    def call(self: Guarded, *args: Any, **kwargs: Any) -> Any:
+        self.dirty = True
+        return method(self, *args, **kwargs)
 
     return call
 

@@ -95,6 +95,6 @@ class LeasedCursor:
 
 
 @cache
-def leased(cursor_class: type) -> type:
+def leased(cursor_class: type, mixin: type[LeasedCursor] = LeasedCursor) -> type:
     """The subclass of a driver's cursor class whose cursors die with their lease."""
-    return type(f"Leased{cursor_class.__name__}", (LeasedCursor, cursor_class), {})
+    return type(f"Leased{cursor_class.__name__}", (mixin, cursor_class), {})

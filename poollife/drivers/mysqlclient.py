@@ -7,16 +7,20 @@ import select
 import sys
 import time
 import weakref
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import MySQLdb
 from MySQLdb.connections import Connection
+from MySQLdb.converters import conversions
 
 from poollife.drivers.atfork import address, at_fork
-from poollife.drivers.connection import IDLE, Guarded, guarded
+from poollife.drivers.connection import IDLE, Guarded, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.cursors import leased
+from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
+from poollife.drivers.statements import leaves_nothing
 
 if not hasattr(MySQLdb, "_mysql"):
     raise ImportError(
@@ -24,23 +28,15 @@ if not hasattr(MySQLdb, "_mysql"):
         f"Install mysqlclient, or leave out what takes its name (pymysql.install_as_MySQLdb())."
     )
 
-#: Statements that can't leave a transaction open where autocommit is on. A false "can" costs one ROLLBACK.
-#: What several statements in one string do is seen by their several results.
-HARMLESS = (
-    "SELECT",
-    "(SELECT",
-    "INSERT",
-    "UPDATE",
-    "DELETE",
-    "REPLACE",
-    "WITH",
-    "SAVEPOINT",
-    "RELEASE",
-    "SHOW",
-)
 #: Server errors after which the session is gone: 1053 shutdown, 1152 aborted, 1153 packet too large,
 #: 1159-1161 network, 1927 killed (MariaDB), 3169 killed (MySQL), 4031 idle for too long.
 LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
+
+#: Parameters that name files with more parameters in them.
+DEFAULTS_FILES = {"read_default_file", "read_default_group"}
+#: What a change of user does not end: a distributed transaction (this only fails in one, so that the session
+#: is closed), a role, and what FOUND_ROWS() says.
+FORGET = ("ROLLBACK", "SET ROLE NONE", "SELECT 1")
 
 #: Where the client libraries of the distributions look for a server on this machine.
 DEFAULT_SOCKETS = {
@@ -50,6 +46,35 @@ DEFAULT_SOCKETS = {
     "/var/lib/mysql/mysql.sock",
     "/tmp/mysql.sock",
 }
+
+
+class ReadingCursor(LeasedCursor):
+    """Reads what it runs before the driver puts parameters in: these may look like anything."""
+
+    def _read_and_run(self, method: Callable[..., Any], query: Any, *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        driver = self._driver
+        # Nothing from outside can strike at the two assignments: no call stands between them and their block.
+        outer, driver.reader = driver.reader, self
+        try:
+            if outer is not self:  # executemany() may call execute()
+                driver.note_statement(query, (args[0] if args else kwargs.get("args")) is not None)
+            return method(query, *args, **kwargs)
+        finally:
+            driver.reader = outer
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return self._read_and_run(super().execute, *args, **kwargs)
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        return self._read_and_run(super().executemany, *args, **kwargs)
+
+
+@cache
+def class_for(cursor_class: type, makes_literals: bool) -> type:
+    """What a lease's cursors of that class are: one of somebody's own may send other than it was told to."""
+    own = any(each.__module__ not in ("MySQLdb.cursors", "builtins") for each in cursor_class.__mro__)
+    return leased(cursor_class, LeasedCursor if own or not makes_literals else ReadingCursor)
 
 
 class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclient is not typed
@@ -63,10 +88,16 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
     broken: str | None
     #: Whether a query was sent and its answer was not read yet, which the C client does not know.
     in_flight: bool
-    #: Whether something ran that may have left a transaction open.
-    dirty: bool
     #: The state of autocommit to come back to.
     autocommit_at_rest: bool
+    #: What ``connect`` was called with.
+    params: dict[str, Any]
+    #: The character set to come back to.
+    charset: str
+    #: Whether the driver makes one literal of each parameter, as nobody's converters do anything else.
+    makes_literals: bool
+    #: The cursor that is running something, having read it.
+    reader: ReadingCursor | None
     poller: select.poll
 
     commit = guarded(Connection.commit)
@@ -75,37 +106,45 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
     ping = guarded(Connection.ping)
     store_result = guarded(Connection.store_result)
     discard_result = guarded(Connection.discard_result)
-    change_user = guarded(Connection.change_user)
-    select_db = guarded(Connection.select_db)
-    set_character_set = guarded(Connection.set_character_set)
-    set_server_option = guarded(Connection.set_server_option)
+    select_db = guarded(leaving(Connection.select_db))
+    set_character_set = guarded(leaving(Connection.set_character_set))
     kill = guarded(Connection.kill)
     shutdown = guarded(Connection.shutdown)
     stat = guarded(Connection.stat)
     dump_debug_info = guarded(Connection.dump_debug_info)
     use_result = guarded(Connection.use_result)
-    _query = guarded(Connection.query)
-    _send_query = guarded(Connection.send_query)
-    _read_query_result = guarded(Connection.read_query_result)
-    _next_result = guarded(Connection.next_result)
 
+    @guarded
     def query(self, query: bytes | str) -> None:
-        self._note_statement(query)
-        self._query(query)
+        self._note_sent(query)
+        super().query(query)
 
+    @guarded
     def send_query(self, query: bytes | str) -> None:
-        self._note_statement(query)
+        self._note_sent(query)
         self.in_flight = True
-        self._send_query(query)
+        super().send_query(query)
 
+    @guarded
     def read_query_result(self) -> None:
-        self._read_query_result()
+        super().read_query_result()
         self.in_flight = False
 
+    @guarded
+    def change_user(self, *args: Any, **kwargs: Any) -> None:
+        self.broken = "it was given to another user"
+        super().change_user(*args, **kwargs)
+
+    @guarded
+    def set_server_option(self, option: int) -> None:
+        self.broken = "an option of its protocol was set"
+        super().set_server_option(option)
+
+    @guarded
     def next_result(self) -> int:
-        status: int = self._next_result()
+        status: int = super().next_result()
         if status != -1:
-            # Several statements in one string, or a procedure: the first word did not tell all.
+            # Several statements in one string, or a procedure.
             self.dirty = True
         return status
 
@@ -115,7 +154,7 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
             raise self.InterfaceError(IDLE)
         cursorclass = cursorclass or self.cursorclass
         # Nobody's yet while it is being opened: listeners of SQLAlchemy's may query then.
-        return leased(cursorclass)(self) if self.lease else cursorclass(self)
+        return (class_for(cursorclass, self.makes_literals) if self.lease else cursorclass)(self)
 
     def close(self) -> None:
         """End the session; in a foreign process only let go of it."""
@@ -134,9 +173,14 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
         if not (isinstance(error, MySQLdb.MySQLError) and is_answer(error)):
             self.broken = f"{type(error).__name__}: {error}"
 
-    def _note_statement(self, query: bytes | str) -> None:
-        head = query[:16] if isinstance(query, str) else query[:16].decode("latin-1")
-        if not head.lstrip().upper().startswith(HARMLESS):
+    def _note_sent(self, query: bytes | str) -> None:
+        # The driver sends text as UTF-8, whatever the session's character set.
+        if self.reader is None:
+            self.note_statement(query.encode(errors="replace") if isinstance(query, str) else query)
+
+    def note_statement(self, statement: object, is_template: bool = False) -> None:
+        """Its holder runs this; see ``leaves_nothing``."""
+        if not (self.dirty or leaves_nothing(statement, is_template)):
             self.dirty = True
 
     def at_rest(self) -> None:
@@ -153,11 +197,36 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
         return "results left unread" if self._has_unread() else None
 
     def clean(self) -> None:
-        """Leave nothing for the next borrower. Sends something only where a transaction may be open."""
+        """Leave no transaction for the next borrower. Sends something only where one may be open."""
         if self.dirty or not self.get_autocommit():
             super().rollback()
             self.dirty = False
         super().autocommit(self.autocommit_at_rest)
+
+    def reset(self) -> None:
+        """Have the server forget all, and repeat what ``connect`` did: three round trips at least."""
+        params = self.params
+        if "user" not in params or DEFAULTS_FILES & params.keys():
+            raise MySQLdb.NotSupportedError("what a new session begins with is not in its parameters")
+        for batch in ["; ".join(FORGET)] if params.get("multi_statements", True) else FORGET:
+            self._send(batch)
+        password = params.get("password", params.get("passwd", ""))
+        database = params.get("database", params.get("db", ""))
+        super().change_user(params["user"], password, database)
+        if command := params.get("init_command"):
+            self._send(command)
+        super().set_character_set(self.charset)
+        if collation := params.get("collation"):
+            self._send(f"SET NAMES {self.charset} COLLATE {collation}")
+        if sql_mode := params.get("sql_mode"):
+            self._send(f"SET SESSION sql_mode='{sql_mode}'")
+
+    def _send(self, sql: str) -> None:
+        """Run it, and throw away its results."""
+        super().query(sql)
+        super().discard_result()
+        while super().next_result() != -1:
+            super().discard_result()
 
     def closed_by_server(self) -> bool:
         """Whether something waits in this idle connection's socket: a goodbye, or what nobody has read.
@@ -202,11 +271,14 @@ def kernels_poll() -> select.poll:
     return poll()
 
 
-def adopt(connection: Any, pid: int) -> Any:
+def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     """See ``Driver.adopt``."""
     driver = unwrap(connection)
+    driver.params = params
+    driver.charset = params.get("charset") or driver.character_set_name()
     driver.guard = Guard(pid, driver.fileno())
-    driver.lease = driver.broken = None
+    driver.makes_literals = all(conversions.get(kind) is make for kind, make in driver.encoders.items())
+    driver.lease = driver.broken = driver.reader = None
     driver.idle = driver.in_flight = driver.dirty = False
     driver.cursors = weakref.WeakSet()
     driver.autocommit_at_rest = driver.get_autocommit()

@@ -16,10 +16,11 @@ from functools import cache, wraps
 from typing import Any, NamedTuple
 
 from poollife.drivers.atfork import PATIENCE, at_fork
-from poollife.drivers.connection import IDLE, Guarded, guarded
+from poollife.drivers.connection import IDLE, Guarded, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.cursors import leased
+from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
+from poollife.drivers.statements import leaves_nothing_in_sqlite
 from poollife.errors import ForkedTransaction
 
 #: The driver's own, for the pool, which has connections that are nobody's at the moment.
@@ -41,22 +42,47 @@ def inside(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def guarded_property(name: str) -> property:
+def guarded_property(name: str, mark: Callable[..., Any] = inside) -> property:
     """The driver's attribute of that name, not to be assigned to in a foreign process."""
     descriptor = getattr(sqlite3.Connection, name)
-    return property(descriptor.__get__, guarded(inside(descriptor.__set__)))
+    return property(descriptor.__get__, guarded(mark(descriptor.__set__)))
+
+
+def inside_leaving(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a connection that leaves something behind in the handle."""
+    return leaving(inside(method))
+
+
+def reading(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A cursor's method that runs a statement."""
+
+    @wraps(method)
+    def call(self: Any, statement: Any, *args: Any) -> Any:
+        if not leaves_nothing_in_sqlite(statement):
+            self.connection.dirty = True
+        return method(self, statement, *args)
+
+    return call
 
 
 class MarkedCursor(sqlite3.Cursor):
-    """Marks its connection while its thread is inside SQLite."""
+    """Marks its connection while its thread is inside SQLite, and if something may be left in the handle."""
 
-    execute = inside(sqlite3.Cursor.execute)
-    executemany = inside(sqlite3.Cursor.executemany)
+    execute = reading(inside(sqlite3.Cursor.execute))
+    executemany = reading(inside(sqlite3.Cursor.executemany))
     executescript = inside(sqlite3.Cursor.executescript)
     fetchone = inside(sqlite3.Cursor.fetchone)
     fetchmany = inside(sqlite3.Cursor.fetchmany)
     fetchall = inside(sqlite3.Cursor.fetchall)
     close = inside(sqlite3.Cursor.close)
+
+
+class LeasedSQLiteCursor(LeasedCursor):
+    """A cursor that dies with its lease."""
+
+    def executescript(self, script: str) -> Any:
+        self._driver.dirty = True
+        return self._run(super().executescript, script)  # type: ignore[misc]  # the driver's
 
 
 class GuardedConnection(Guarded, sqlite3.Connection):
@@ -67,31 +93,36 @@ class GuardedConnection(Guarded, sqlite3.Connection):
     path: str
     #: The isolation level to come back to.
     level_at_rest: Any
+    #: What rows and texts are made into, to come back to.
+    factories_at_rest: tuple[Any, Any]
     #: How many calls of its thread are under way in SQLite.
     calls: int
 
     backup = guarded(inside(sqlite3.Connection.backup))
     blobopen = guarded(inside(sqlite3.Connection.blobopen))
     commit = guarded(inside(sqlite3.Connection.commit))
-    create_aggregate = guarded(inside(sqlite3.Connection.create_aggregate))
-    create_collation = guarded(inside(sqlite3.Connection.create_collation))
-    create_function = guarded(inside(sqlite3.Connection.create_function))
-    execute = guarded(inside(sqlite3.Connection.execute))
-    executemany = guarded(inside(sqlite3.Connection.executemany))
-    executescript = guarded(inside(sqlite3.Connection.executescript))
+    create_aggregate = guarded(inside_leaving(sqlite3.Connection.create_aggregate))
+    create_collation = guarded(inside_leaving(sqlite3.Connection.create_collation))
+    create_function = guarded(inside_leaving(sqlite3.Connection.create_function))
     iterdump = guarded(inside(sqlite3.Connection.iterdump))
     rollback = guarded(inside(sqlite3.Connection.rollback))
-    deserialize = guarded(inside(sqlite3.Connection.deserialize))
+    deserialize = guarded(inside_leaving(sqlite3.Connection.deserialize))
     serialize = guarded(inside(sqlite3.Connection.serialize))
-    create_window_function = guarded(inside(sqlite3.Connection.create_window_function))
+    create_window_function = guarded(inside_leaving(sqlite3.Connection.create_window_function))
+    set_authorizer = guarded(inside_leaving(sqlite3.Connection.set_authorizer))
+    set_progress_handler = guarded(inside_leaving(sqlite3.Connection.set_progress_handler))
+    set_trace_callback = guarded(inside_leaving(sqlite3.Connection.set_trace_callback))
+    setlimit = guarded(inside_leaving(sqlite3.Connection.setlimit))
     __call__ = guarded(inside(sqlite3.Connection.__call__))
     __exit__ = guarded(inside(sqlite3.Connection.__exit__))
     # Assigning to these can commit.
     isolation_level = guarded_property("isolation_level")
     if hasattr(sqlite3.Connection, "autocommit"):  # Python 3.12
-        autocommit = guarded_property("autocommit")
+        autocommit = guarded_property("autocommit", inside_leaving)
+        setconfig = guarded(inside_leaving(vars(sqlite3.Connection)["setconfig"]))
     if hasattr(sqlite3.Connection, "load_extension"):  # an option of the interpreter's build
-        load_extension = guarded(inside(sqlite3.Connection.load_extension))
+        enable_load_extension = guarded(inside_leaving(sqlite3.Connection.enable_load_extension))
+        load_extension = guarded(inside_leaving(sqlite3.Connection.load_extension))
 
     def __init__(self, database: Any, *args: Any, **kwargs: Any) -> None:
         self.guard = Guard(getpid())
@@ -101,16 +132,26 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.calls = 0
         self.path = str(database)
         super().__init__(database, *args, **kwargs)
-        self.level_at_rest = self.isolation_level
+        self.at_rest()
         self.born = self.idle_since = time.monotonic()
         live.add(self)
+
+    # The driver's own take a cursor that would outlive its lease.
+    def execute(self, *args: Any) -> Any:
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        return self.cursor().executemany(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        return self.cursor().executescript(*args)
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         self.check_process()
         if self.idle:
             raise self.InterfaceError(IDLE)
         factory = marked(factory)
-        return super().cursor(leased(factory) if self.lease else factory)
+        return super().cursor(leased(factory, LeasedSQLiteCursor) if self.lease else factory)
 
     def enter(self) -> None:
         """Wait for a fork under way, unless that waits for this thread."""
@@ -140,7 +181,9 @@ class GuardedConnection(Guarded, sqlite3.Connection):
 
     def at_rest(self) -> None:
         """Take the present state as that of a clean session."""
+        self.dirty = False
         self.level_at_rest = self.isolation_level
+        self.factories_at_rest = self.row_factory, self.text_factory
 
     def end_cursors(self) -> None:
         """A cursor that was not read to its end holds a lock on the file."""
@@ -162,6 +205,11 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         if self.in_transaction:
             inside(sqlite3.Connection.rollback)(self)
         ISOLATION_LEVEL.__set__(self, self.level_at_rest)
+        self.row_factory, self.text_factory = self.factories_at_rest
+
+    def reset(self) -> None:
+        """SQLite has none; another handle is cheap."""
+        raise sqlite3.NotSupportedError("SQLite can't forget what was done to a handle")
 
     def closed_by_server(self) -> bool:
         """There is none."""
@@ -192,7 +240,7 @@ def guarded_factory(factory: type[sqlite3.Connection]) -> type[sqlite3.Connectio
     return type(f"Guarded{factory.__name__}", (GuardedConnection, factory), {})
 
 
-def adopt(connection: Any, pid: int) -> Any:
+def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     """Nothing left to do: the factory has made it a guarded one."""
     return connection
 

@@ -18,6 +18,8 @@ class PoolStats(TypedDict):
     opened: int
     closed: int
     checkouts: int
+    #: Sessions in which something may have been left: reset, or closed where that can't be done.
+    resets: int
 
 
 def pool_stats() -> dict[str, PoolStats]:
@@ -39,7 +41,14 @@ def pool_stats() -> dict[str, PoolStats]:
         sum_ = stats.setdefault(
             pool.key.alias,
             PoolStats(
-                pid=os.getpid(), limit=pool.options.limit, out=0, idle=0, opened=0, closed=0, checkouts=0
+                pid=os.getpid(),
+                limit=pool.options.limit,
+                out=0,
+                idle=0,
+                opened=0,
+                closed=0,
+                checkouts=0,
+                resets=0,
             ),
         )
         sum_["out"] += pool.out
@@ -47,4 +56,5 @@ def pool_stats() -> dict[str, PoolStats]:
         sum_["opened"] += pool.opened
         sum_["closed"] += pool.closed
         sum_["checkouts"] += pool.checkouts
+        sum_["resets"] += pool.resets
     return stats

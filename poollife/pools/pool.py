@@ -77,11 +77,13 @@ class LeasePool:
         self.opened = 0
         self.closed = 0
         self.checkouts = 0
+        self.resets = 0
         #: Seconds after which a session is replaced; None until the server was asked.
         self.recycle: float | None = options.recycle
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
         self._next_collection = 0.0
+        self._resets = options.resets
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
         self._slots = slots_of(self._sessions, options.limit)
@@ -360,10 +362,19 @@ class LeasePool:
         if reason := driver.unfit():
             return reason
         try:
-            driver.clean()
+            if self._resets[driver.dirty]:
+                self._reset(driver)
+            else:
+                driver.clean()
         except Exception as error:
             return f"it could not be cleaned: {error}"
         return None
+
+    def _reset(self, driver: Guarded) -> None:
+        with self._lock:
+            self.resets += 1
+        driver.initialised_with = None
+        driver.reset()
 
     def _close(self, lease: Lease) -> None:
         lease.returned = True

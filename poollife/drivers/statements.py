@@ -1,0 +1,145 @@
+"""What a statement's text says about the session that it ran in: is anything left there?
+
+Only statements that are known to leave nothing keep a session clean. Whatever is not understood counts as if
+it had left something: that costs a reset, the opposite mistake would hand one borrower's state to the next.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+#: Longer texts (thousands of rows in one INSERT) are read each time.
+LONGEST_REMEMBERED = 8192
+
+# --- MySQL and MariaDB: every token has to be known ---------------------------------------------------------
+
+#: Native functions that leave nothing; no setters (GET_LOCK, SETVAL) among them. Called without white space
+#: and without a database's name, none of them can be a stored function of that name. Only such as every
+#: MariaDB that Django supports has: where one is missing, somebody may have made a stored function of it.
+FUNCTIONS = """
+    ABS ACOS ADDDATE ADDTIME AES_DECRYPT AES_ENCRYPT ASCII ASIN ATAN ATAN2 AVG BIN BIT_AND BIT_COUNT
+    BIT_LENGTH BIT_OR BIT_XOR CAST CEIL CEILING CHAR CHARACTER_LENGTH CHARSET CHAR_LENGTH COALESCE
+    COERCIBILITY COLLATION COMPRESS CONCAT CONCAT_WS CONNECTION_ID CONV CONVERT CONVERT_TZ COS COT COUNT CRC32
+    CUME_DIST CURDATE CURRENT_DATE CURRENT_TIME CURRENT_TIMESTAMP CURRENT_USER CURTIME DATABASE DATE DATEDIFF
+    DATE_ADD DATE_FORMAT DATE_SUB DAY DAYNAME DAYOFMONTH DAYOFWEEK DAYOFYEAR DEFAULT DEGREES DENSE_RANK ELT
+    EXP EXPORT_SET EXTRACT EXTRACTVALUE FIELD FIND_IN_SET FIRST_VALUE FLOOR FORMAT FOUND_ROWS FROM_BASE64
+    FROM_DAYS FROM_UNIXTIME GREATEST GROUP_CONCAT HEX HOUR IF IFNULL INET6_ATON INET6_NTOA INET_ATON INET_NTOA
+    INSERT INSTR INTERVAL ISNULL IS_FREE_LOCK IS_IPV4 IS_IPV4_COMPAT IS_IPV4_MAPPED IS_IPV6 IS_USED_LOCK
+    JSON_ARRAY JSON_ARRAYAGG JSON_ARRAY_APPEND JSON_ARRAY_INSERT JSON_CONTAINS JSON_CONTAINS_PATH JSON_DEPTH
+    JSON_EXTRACT JSON_INSERT JSON_KEYS JSON_LENGTH JSON_MERGE_PATCH JSON_MERGE_PRESERVE JSON_OBJECT
+    JSON_OBJECTAGG JSON_QUOTE JSON_REMOVE JSON_REPLACE JSON_SEARCH JSON_SET JSON_TYPE JSON_UNQUOTE JSON_VALID
+    JSON_VALUE LAG LAST_DAY LAST_VALUE LCASE LEAD LEAST LEFT LENGTH LN LOCALTIME LOCALTIMESTAMP LOCATE LOG
+    LOG10 LOG2 LOWER LPAD LTRIM MAKEDATE MAKETIME MAKE_SET MAX MBRCONTAINS MBRINTERSECTS MBROVERLAPS MBRWITHIN
+    MD5 MICROSECOND MID MIN MINUTE MOD MONTH MONTHNAME NOW NTH_VALUE NTILE NULLIF OCT OCTET_LENGTH ORD
+    PERCENT_RANK PERIOD_ADD PERIOD_DIFF PI POSITION POW POWER QUARTER QUOTE RADIANS RAND RANK REGEXP_INSTR
+    REGEXP_REPLACE REGEXP_SUBSTR REPEAT REPLACE REVERSE RIGHT ROUND ROW ROW_COUNT ROW_NUMBER RPAD RTRIM SCHEMA
+    SECOND SEC_TO_TIME SESSION_USER SHA SHA1 SHA2 SIGN SIN SLEEP SOUNDEX SPACE SQRT STD STDDEV STDDEV_POP
+    STDDEV_SAMP STRCMP STR_TO_DATE ST_AREA ST_ASBINARY ST_ASGEOJSON ST_ASTEXT ST_ASWKB ST_ASWKT ST_BUFFER
+    ST_CENTROID ST_CONTAINS ST_CROSSES ST_DIFFERENCE ST_DIMENSION ST_DISJOINT ST_DISTANCE ST_ENVELOPE
+    ST_EQUALS ST_GEOMETRYTYPE ST_GEOMFROMTEXT ST_GEOMFROMWKB ST_INTERSECTION ST_INTERSECTS ST_ISCLOSED
+    ST_ISEMPTY ST_LENGTH ST_NUMPOINTS ST_OVERLAPS ST_SRID ST_SYMDIFFERENCE ST_TOUCHES ST_UNION ST_WITHIN ST_X
+    ST_Y SUBDATE SUBSTR SUBSTRING SUBSTRING_INDEX SUBTIME SUM SYSDATE SYSTEM_USER TAN TIME TIMEDIFF TIMESTAMP
+    TIMESTAMPADD TIMESTAMPDIFF TIME_FORMAT TIME_TO_SEC TO_BASE64 TO_DAYS TO_SECONDS TRIM TRUNCATE UCASE
+    UNCOMPRESS UNCOMPRESSED_LENGTH UNHEX UNIX_TIMESTAMP UPDATEXML UPPER USER UTC_DATE UTC_TIME UTC_TIMESTAMP
+    UUID UUID_SHORT VALUE VARIANCE VAR_POP VAR_SAMP VERSION WEEK WEEKDAY WEEKOFYEAR WEIGHT_STRING YEAR
+    YEARWEEK
+"""
+#: Reserved words: in front of a parenthesis, or of a parameter that may become one, they can't be a function.
+KEYWORDS = """
+    ALL AND AS BETWEEN BINARY BY CASE DISTINCT DIV ELSE EXCEPT EXISTS FROM HAVING IN INDEX INTERSECT INTERVAL
+    IS JOIN KEY LIKE LIMIT MATCH MOD NOT ON OR OVER PARTITION REGEXP RLIKE SELECT SET THEN UNION USING VALUES
+    WHEN WHERE XOR _BINARY
+"""
+#: Behind AS, in CAST() that is.
+TYPES = "BINARY CHAR DATETIME DECIMAL DOUBLE NCHAR TIME VARCHAR"
+#: SQL_CALC_FOUND_ROWS changes what the next FOUND_ROWS() says, NEXT VALUE FOR what LASTVAL() says.
+SETTERS = "SQL_CALC_FOUND_ROWS NEXT NEXTVAL"
+STATEMENTS = (
+    "SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE\\s+SAVEPOINT|ROLLBACK\\s+TO"
+)
+
+
+def _any_of(names: str) -> str:
+    return "|".join(sorted(names.split()))
+
+
+# Neither the server's sql_mode (ANSI_QUOTES, NO_BACKSLASH_ESCAPES) nor a parameter can move the end of one of
+# these: no backslash may stand before a quote, and no parameter inside. Nor can backtracking: what a
+# lookahead refuses is never read again as something longer. (No possessive groups: Python 3.11.0 had a bug.)
+_COMMENT = r"/\*(?![!M+])(?:[^*%]++|\*(?!/))*\*/"
+_QUOTED = r"'(?:[^'\\%\0]++|''|\\[^'\"%])*'(?!')"
+_DOUBLE_QUOTED = r'"(?:[^"\\%\0]++|""|\\[^\'"%])*"(?!")'
+_BACKQUOTED = r"`(?:[^`%\0]++|``)*`(?!`)"
+_NAME = rf"(?:[\w$]+|{_BACKQUOTED}|{_DOUBLE_QUOTED})"
+#: A name before one of these calls a function, if it is not a reserved word.
+_NO_CALL = r"(?!\s*[(%])"
+
+_HEAD = re.compile(rf"[\s(]*(?:{_COMMENT}[\s(]*)*(?:{STATEMENTS})\b".encode())
+_TOKEN = re.compile(
+    "|".join(
+        [
+            r"[\s,()=<>!+*|&^~]++",
+            r"%(?:S(?:,\s*%S)*|\(\w+\)S)(?![\w$.(%'\"`])",
+            rf"(?<!\.)AS\s+(?:{_any_of(TYPES)})(?=\()",
+            # A full-text search, and a page of a list: neither word is reserved, but no call stands there.
+            r"(?<=\) )AGAINST(?=\s*\()",
+            r"(?<!\.)LIMIT\s+(?:%S|\d+)\s+OFFSET(?=\s+%S)",
+            rf"(?<!\.)INTO\s+(?:{_NAME}\.)?{_NAME}(?=\s*\()",
+            rf"(?!(?:{_any_of(SETTERS)})\b)[\w$]++{_NO_CALL}",
+            rf"{_BACKQUOTED}{_NO_CALL}",
+            r"\.(?=[\w$`\"*])",
+            _QUOTED,
+            rf"{_DOUBLE_QUOTED}{_NO_CALL}",
+            rf"(?<!\.)(?:{_any_of(KEYWORDS)})(?=\s*\(|\s+%)",
+            rf"(?<!\.)(?:{_any_of(FUNCTIONS)})\(",
+            r"(?<!\.)LAST_INSERT_ID\(\s*\)",
+            r"@@(?:(?:GLOBAL|LOCAL|SESSION)\.)?\w++(?!\s*[(%.])",
+            r"-(?!-)",
+            r"/(?!\*)",
+            rf"{_COMMENT}(?!\s*[(%/])",
+            r";\s*\Z",
+        ]
+    ).encode()
+)
+
+
+def leaves_nothing(sql: object, is_template: bool = False) -> bool:
+    """Whether this is one statement of MySQL's or MariaDB's that leaves nothing behind in its session.
+
+    Transactions are not its business, but for savepoints inside of them.
+
+    :param sql: of bytes only ASCII is understood.
+    :param is_template: whether the driver puts parameters in place of ``%s`` and ``%(name)s``; each is taken
+        to become one literal, or several in parentheses.
+    """
+    if isinstance(sql, bytes | bytearray) and sql.isascii():
+        # Of others, where one character ends and the next begins depends on the session.
+        sql = sql.decode("ascii")
+    if not isinstance(sql, str):
+        return False
+    return (_remembered if len(sql) <= LONGEST_REMEMBERED else _read)(sql, is_template)
+
+
+def _read(sql: str, is_template: bool) -> bool:
+    # The operator modulo is as good as any.
+    sql = sql.replace("%%", "+") if is_template else sql.replace("%", "+")
+    # As bytes, because there upper() changes ASCII only.
+    text = sql.encode(errors="replace").upper()
+    return bool(_HEAD.match(text)) and not _TOKEN.sub(b"", text)
+
+
+_remembered = lru_cache(maxsize=1024)(_read)
+
+# --- SQLite: the first word tells, and the module runs one statement at a time ------------------------------
+
+_HARMLESS_IN_SQLITE = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"
+    r"(?:SELECT|VALUES|WITH|INSERT|UPDATE|DELETE|REPLACE|EXPLAIN|BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def leaves_nothing_in_sqlite(sql: object) -> bool:
+    """Whether this statement leaves nothing behind in its handle, but for an open transaction."""
+    return isinstance(sql, str) and bool(_HARMLESS_IN_SQLITE.match(sql))
