@@ -88,7 +88,7 @@ class PooledMixin(BaseDatabaseWrapper):
             (settings["HOST"], settings["PORT"]),
             settings["NAME"],
             settings["USER"],
-            freeze(settings["OPTIONS"]),
+            freeze(settings["OPTIONS"]) if settings["OPTIONS"] else NO_OPTIONS,
         )
 
     def close_if_health_check_failed(self) -> None:
@@ -236,6 +236,10 @@ class PooledMixin(BaseDatabaseWrapper):
         self.run_on_commit = []
         if self.autocommit:
             self.run_commit_hooks_on_set_autocommit_on = False
+
+
+#: What freeze() makes of them.
+NO_OPTIONS: frozenset[Any] = frozenset()
 
 
 def freeze(value: Any) -> Any:

@@ -198,10 +198,12 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
 
     def clean(self) -> None:
         """Leave no transaction for the next borrower. Sends something only where one may be open."""
-        if self.dirty or not self.get_autocommit():
+        autocommit = self.get_autocommit()
+        if self.dirty or not autocommit:
             super().rollback()
             self.dirty = False
-        super().autocommit(self.autocommit_at_rest)
+        if autocommit != self.autocommit_at_rest:
+            super().autocommit(self.autocommit_at_rest)
 
     def reset(self) -> None:
         """Have the server forget all, and repeat what ``connect`` did: three round trips at least."""
@@ -248,11 +250,10 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
         """Whether a result, or a part of one, was left behind. Sends nothing."""
         # more_results() is new in mysqlclient 2.3. Without it, next_result() waits for the head of a further
         # result; where all was read it says so at once, and in the middle of a result the C client refuses.
-        more_results = getattr(super(), "more_results", None)
-        if self.in_flight or (more_results and more_results()):
+        if self.in_flight or more_results(self):
             return True
         try:
-            return bool(super().next_result() != -1)
+            return bool(next_result(self) != -1)
         except MySQLdb.Error:
             return True
 
@@ -292,7 +293,8 @@ def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
 
 def unwrap(connection: Any) -> Any:
     """See ``Driver.unwrap``."""
-    return connection_of(connection, Connection)
+    # The usual case, asked twice in each checkout.
+    return connection if type(connection) is GuardedConnection else connection_of(connection, Connection)
 
 
 def peers(params: dict[str, Any]) -> set[Any]:
@@ -326,5 +328,8 @@ class _Inherited:
         live.forget()
 
 
+#: The driver's own, for the pool.
+next_result = Connection.next_result
+more_results = getattr(Connection, "more_results", lambda connection: False)
 live: WeakRegistry[GuardedConnection] = WeakRegistry()
 at_fork.join(_Inherited())

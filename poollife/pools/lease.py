@@ -8,8 +8,6 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy.pool import PoolProxiedConnection
-
 from poollife.drivers.connection import Guarded
 from poollife.drivers.guard import getpid
 from poollife.pools.work import Work
@@ -104,9 +102,9 @@ class Lease:
         "work",
     )
 
-    def __init__(self, pool: LeasePool, handle: PoolProxiedConnection, borrower: Borrower) -> None:
+    def __init__(self, pool: LeasePool, handle: Any, borrower: Borrower) -> None:
         self.pool = pool
-        #: SQLAlchemy's side of it.
+        #: SQLAlchemy's side of it: its record of the session, or its handle.
         self.handle = handle
         #: What ``wrapper.connection`` gets: what ``connect()`` returned, APM proxies included.
         self.connection: Any = handle.dbapi_connection
@@ -114,7 +112,8 @@ class Lease:
         self.driver: Guarded = pool.driver.unwrap(self.connection)
         #: Those that have executed something and were not closed since.
         self.cursors = self.driver.cursors
-        self.pid = getpid()
+        #: This process, then: what another one opened is not handed out.
+        self.pid = self.driver.guard.pid
         self.thread = threading.current_thread()
         self.since = time.monotonic()
         #: What it ends with.

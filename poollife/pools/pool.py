@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.db import OperationalError
 from sqlalchemy import event, exc
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from poollife.conf import PoolOptions
 from poollife.drivers.atfork import at_fork
@@ -87,6 +87,7 @@ class LeasePool:
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
         self._slots = slots_of(self._sessions, options.limit)
+        self._slots.unfit = self._unfit
         live_pools.add(self)
 
     def __repr__(self) -> str:
@@ -111,7 +112,10 @@ class LeasePool:
         """
         # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
         ticket, handle, lease = Ticket(borrower), None, None
+        previous = current.ticket
         try:
+            # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
+            current.ticket = ticket
             handle = self._get(ticket)
             if borrower.lease:  # a handler of the user's logs has queried meanwhile
                 self.checkin(borrower.lease)
@@ -132,17 +136,14 @@ class LeasePool:
             raise
         finally:
             ticket.active = False
-
-    def checkin(self, lease: Lease) -> None:
-        """Take a lease back: clean, or not at all. Does nothing if that was done."""
-        self._take_back(lease)
+            current.ticket = previous
 
     def discard(self, lease: Lease, reason: str) -> None:
         """Take a lease's slot back and close the connection. Does nothing if that was done.
 
         :param reason: for people.
         """
-        self._take_back(lease, reason)
+        self.checkin(lease, reason)
 
     def dispose(self, reason: str) -> None:
         """Drain it, because the database behind its alias has changed: borrowers get another connection."""
@@ -229,38 +230,27 @@ class LeasePool:
                 # The session used last is the least likely to be dead, and the others may age in peace.
                 "use_lifo": True,
             }
-        # Returned sessions are cleaned in checkin(), by what is known of them; recycled by _refuse_unfit().
+        # Returned sessions are cleaned in checkin(), by what is known of them; recycled by _unfit().
         sessions = self.options.poolclass(self._open, reset_on_return=None, **options)
-        event.listen(sessions, "checkout", self._refuse_unfit)
         event.listen(sessions, "close", self._note_close)
         return sessions
 
-    def _get(self, ticket: Ticket) -> PoolProxiedConnection:
-        # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
-        previous = current.ticket
-        try:
-            current.ticket = ticket
-            return self._connect(ticket)
-        except exc.TimeoutError:
-            raise self._timeout() from None
-        except exc.SQLAlchemyError as error:
-            raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-        finally:
-            current.ticket = previous
-
-    def _connect(self, ticket: Ticket) -> PoolProxiedConnection:
-        deadline = time.monotonic() + self.options.timeout
+    def _get(self, ticket: Ticket) -> Any:
+        began = time.monotonic()
         if (full := self._slots.exhausted) or not self.lost.empty():
             self.reclaim(thoroughly=full)
         while True:
             try:
-                return self._sessions.connect()
+                return self._slots.take(ticket)
             except exc.TimeoutError:
-                if time.monotonic() >= deadline and not self._collect() and self._slots.withdraw(ticket):
-                    raise
+                patience = began + self.options.timeout - time.monotonic()
+                if patience <= 0 and not self._collect() and self._slots.withdraw(ticket):
+                    raise self._timeout() from None
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
                     raise PoolClosed from None
+            except exc.SQLAlchemyError as error:
+                raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
             self.reclaim()
 
     def _collect(self) -> bool:
@@ -275,7 +265,7 @@ class LeasePool:
         gc.collect()
         return True
 
-    def _undo(self, handle: PoolProxiedConnection | None, lease: Lease | None) -> None:
+    def _undo(self, handle: Any, lease: Lease | None) -> None:
         """After a checkout that went wrong."""
         if lease:
             lease.ended = lease.returned = True
@@ -298,27 +288,27 @@ class LeasePool:
         with self._lock:
             self.closed += 1
 
-    def _refuse_unfit(
-        self, connection: Any, record: ConnectionPoolEntry, handle: PoolProxiedConnection
-    ) -> None:
-        """Have SQLAlchemy replace a session rather than deliver it."""
-        if reason := self._unfit(self.driver.unwrap(connection)):
-            logger.info("Pool %r replaces a session: %s", self.key.alias, reason)
-            raise exc.DisconnectionError(reason)
-
-    def _unfit(self, driver: Guarded) -> str | None:
-        now = time.monotonic()
+    def _unfit(self, connection: Any) -> str | None:
+        """Why a session can't be handed out, if so."""
+        driver: Guarded = self.driver.unwrap(connection)
+        now, reason = time.monotonic(), None
         if self.recycle is not None and 0 <= self.recycle < now - driver.born:
-            return f"older than recycle ({self.recycle:.0f} s)"
-        if (
+            reason = f"older than recycle ({self.recycle:.0f} s)"
+        elif (
             self.options.pre_ping
             or now - driver.idle_since > self.options.ping_idle
             or driver.closed_by_server()
-        ):
-            return None if driver.answers() else "closed by the server, or out of reach"
-        return None
+        ) and not driver.answers():
+            reason = "closed by the server, or out of reach"
+        if reason:
+            logger.info("Pool %r replaces a session: %s", self.key.alias, reason)
+        return reason
 
-    def _take_back(self, lease: Lease, reason: str | None = None) -> None:
+    def checkin(self, lease: Lease, reason: str | None = None) -> None:
+        """Take a lease back: clean, or not at all. Does nothing if that was done.
+
+        :param reason: why its connection is to be closed, for people; None: it is not, if it can be kept.
+        """
         at_fork.ensure_process()
         # In a child all leases have returned; a lost thread may hold the lock.
         if lease.returned:
@@ -347,7 +337,7 @@ class LeasePool:
             self._close(lease)
         else:
             lease.driver.idle_since = time.monotonic()
-            lease.handle.close()
+            self._slots.put(lease.handle)
         lease.returned = True
         self._forget(lease)
 

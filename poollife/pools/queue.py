@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
 
 from poollife.pools.sqlalchemy import forget_handle
@@ -54,6 +55,11 @@ class Current(threading.local):
 current = Current()
 
 
+def fit(connection: Any) -> str | None:
+    """Nobody has told what else to look at."""
+    return None
+
+
 class FairQueuePool(QueuePool):
     """What a ``LeasePool`` uses if no other class is asked for. First come, first served.
 
@@ -70,7 +76,10 @@ class FairQueuePool(QueuePool):
         **options: Any,
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
+        self._size = pool_size
         self._limit = pool_size + max_overflow
+        #: Why a session is not fit to be handed out, if so.
+        self.unfit: Callable[[Any], str | None] = fit
         self._patience = timeout
         #: A record of SQLAlchemy's, or a ticket where that is still to be made; and who has it, or None.
         self._slots: dict[ConnectionPoolEntry | Ticket, Holder | None] = {}
@@ -98,6 +107,27 @@ class FairQueuePool(QueuePool):
         """In a child that was forked inside a checkout: a thread that no longer exists may have the lock."""
         self._lock = threading.RLock()
 
+    def take(self, ticket: Ticket) -> Any:
+        """A session that is fit, for the thread's current ticket: SQLAlchemy's record of it, for ``put()``.
+
+        SQLAlchemy's handle is left out, and with it a third of the cost: its finalizer must never act here
+        anyway. It is made only where somebody listens to checkouts.
+        """
+        if self.dispatch.checkout:
+            return self.connect()
+        entry = self._fit_entry(ticket)
+        entry.get_connection()
+        return entry
+
+    def put(self, handle: Any) -> None:
+        """Take back what ``take()`` gave."""
+        if isinstance(handle, PoolProxiedConnection):
+            handle.close()
+            return
+        if self.dispatch.checkin:
+            self.dispatch.checkin(handle.dbapi_connection, handle)
+        self._do_return_conn(handle)
+
     def withdraw(self, ticket: Ticket) -> bool:
         """Wait no longer; False where a slot was found in the last moment."""
         with self._lock:
@@ -106,9 +136,9 @@ class FairQueuePool(QueuePool):
 
     def hold(self, ticket: Ticket, lease: Holder) -> None:
         """From now on the lease has what the ticket got."""
-        with self._lock:
-            if ticket.entry is not None:
-                self._slots[ticket.entry] = lease
+        # A single operation, and the ticket is active still: nobody takes this slot for lost.
+        if ticket.entry is not None:
+            self._slots[ticket.entry] = lease
 
     def free(self, handle: PoolProxiedConnection | None = None) -> None:
         """Free the slots of those who went away, with or without a word, and close what is in them.
@@ -136,10 +166,27 @@ class FairQueuePool(QueuePool):
 
     def _do_get(self) -> ConnectionPoolEntry:
         ticket = current.ticket
-        if ticket is None or not ticket.active:
-            # None, or one that something from outside has left there.
-            ticket = Ticket()
+        # One that an exception from outside left there has had its turn.
+        entry: ConnectionPoolEntry = self._fit_entry(ticket if ticket and ticket.active else Ticket())
+        return entry
+
+    def _fit_entry(self, ticket: Ticket) -> Any:
+        """A record whose session is fit, or which has none: ``get_connection()`` opens one."""
+        entry = self._entry_for(ticket)
+        connection = entry.dbapi_connection
+        if connection is not None and (reason := self.unfit(connection)):
+            entry.invalidate(exc.DisconnectionError(reason))
+        return entry
+
+    def _entry_for(self, ticket: Ticket) -> ConnectionPoolEntry:
         with self._lock:
+            if self._free and not self._waiting and not ticket.served:
+                # As in _serve(), without a queue. No call from here to the end.
+                ticket.entry = self._free[-1]
+                self._slots[ticket.entry] = ticket
+                del self._free[-1]
+                ticket.served = True
+                return ticket.entry
             if not ticket.served:
                 # Who asks again after a while has kept his place.
                 if ticket not in self._waiting:
@@ -186,10 +233,11 @@ class FairQueuePool(QueuePool):
                 if holder.entry is not entry:
                     return  # it is being closed
                 holder.entry, holder.served = None, False  # it could not be opened
-            if len(self._free) < self.size():
+            if len(self._free) < self._size:
                 self._slots[entry] = None
                 self._free.append(entry)
-                self._serve()
+                if self._waiting:
+                    self._serve()
                 return
         entry.close()
         with self._lock:
@@ -225,6 +273,22 @@ class Counted:
         # NullPool has neither slots nor a limit.
         self._sessions = sessions if isinstance(sessions, QueuePool) else None
         self._limit = limit
+        self._pool = sessions
+        event.listen(sessions, "checkout", self._refuse_unfit)
+        self.unfit: Callable[[Any], str | None] = fit
+
+    def _refuse_unfit(
+        self, connection: Any, record: ConnectionPoolEntry, handle: PoolProxiedConnection
+    ) -> None:
+        """Have SQLAlchemy replace a session rather than deliver it."""
+        if reason := self.unfit(connection):
+            raise exc.DisconnectionError(reason)
+
+    def take(self, ticket: Ticket) -> PoolProxiedConnection:
+        return self._pool.connect()
+
+    def put(self, handle: Any) -> None:
+        handle.close()
 
     @property
     def idle(self) -> int:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.pool.base import ResetStyle
 
 
-def detach_finalizer(handle: PoolProxiedConnection) -> None:
-    """Keep a checked-out handle from acting when it is dropped or the interpreter exits.
+def detach_finalizer(handle: Any) -> None:
+    """Keep a checked-out handle from acting when it is dropped or the interpreter exits. A record never does.
 
     Its finalizer sends a ROLLBACK, in a child on the parent's socket. It looks first whether its record is
     still checked out, which ``fairy_ref`` tells in 2.0 and 2.1.
     """
-    if handle._connection_record is not None:
+    if getattr(handle, "_connection_record", None) is not None:
         forget_handle(handle._connection_record)
 
 
