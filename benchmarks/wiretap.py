@@ -34,7 +34,8 @@ class Wiretap:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self._server = (host, port)
+        #: Where new connections lead.
+        self.server = (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         #: What was asked, in order: a statement's text, or a command's name.
@@ -77,7 +78,7 @@ class Wiretap:
         with suppress(OSError):  # the listener was shut down
             while True:
                 client = self._listener.accept()[0]
-                server = socket.create_connection(self._server)
+                server = socket.create_connection(self.server)
                 for each in (client, server):
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets += [client, server]

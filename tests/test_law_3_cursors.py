@@ -949,10 +949,10 @@ def test_sessions_are_replaced_before_the_server_ends_them(
         assert costs[0] - costs[1] == 1
 
         first = ask(alias)
-        raw(alias).born -= recycle - 10
+        raw(alias).born -= 0.89 * recycle
         give_back(alias)
         assert ask(alias) == first
-        raw(alias).born -= 11
+        raw(alias).born -= 0.12 * recycle
         give_back(alias)
         assert ask(alias) != first
         give_back(alias)

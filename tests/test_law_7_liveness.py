@@ -6,15 +6,17 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
 import MySQLdb
+import pytest
 from django.db import OperationalError, connections
 from django.http import HttpRequest, HttpResponse
 
+from benchmarks.wiretap import Wiretap
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
@@ -71,22 +73,22 @@ class Visitors:
 
         self._in_threads(borrow)
 
-    def come(self, number: int) -> None:
+    def come(self, number: int, threads: int = THREADS) -> None:
         """So many requests."""
 
         def visit() -> None:
-            for _ in range(number // THREADS):
+            for _ in range(number // threads):
                 response = wsgi()
                 b"".join(response)
                 response.close()
 
         with site(view=self.view):
-            self._in_threads(visit)
+            self._in_threads(visit, threads)
 
     @staticmethod
-    def _in_threads(work: Callable[[], object]) -> None:
-        with ThreadPoolExecutor(THREADS) as executor:
-            for done in [executor.submit(work) for _ in range(THREADS)]:
+    def _in_threads(work: Callable[[], object], threads: int = THREADS) -> None:
+        with ThreadPoolExecutor(threads) as executor:
+            for done in [executor.submit(work) for _ in range(threads)]:
                 done.result()
 
     @property
@@ -220,3 +222,188 @@ def test_killed_at_random_only_what_was_on_its_way_fails(make_alias: MakeAlias, 
     visitors.come(100)
     assert len(visitors.failed) == before
     assert (pool.out, pool.idle, len(sessions(mariadb, alias))) == (0, THREADS, THREADS)
+
+
+# --- and what becomes of the others -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tap(mariadb: MariaDB) -> Iterator[Wiretap]:
+    with Wiretap(mariadb.host, mariadb.port) as tap:
+        yield tap
+
+
+def next_session(alias: str) -> int:
+    """The one that the next borrower gets."""
+    connections[alias].ensure_connection()
+    session: int = connections[alias].connection.thread_id()
+    connections[alias].close()
+    return session
+
+
+def dead_at_checkout(server: MariaDB, alias: str) -> None:
+    session = next_session(alias)
+    server.execute(f"KILL {session}")
+    eventually("it is gone", lambda: session not in sessions(server, alias))
+    visitors = Visitors(alias)
+    visitors.come(1, threads=1)
+    assert not visitors.failed
+
+
+def lost_at_work(server: MariaDB, alias: str) -> None:
+    visitors = Visitors(alias, "SELECT SLEEP(60)")
+    visitor = threading.Thread(target=visitors.come, args=(1, 1))
+    visitor.start()
+    asleep: list[int] = []
+
+    def at_work() -> bool:
+        asleep[:] = [each.id for each in server.sessions() if each.info == "SELECT SLEEP(60)"]
+        return bool(asleep)
+
+    eventually("it is at work", at_work)
+    server.execute(f"KILL {asleep[0]}")
+    visitor.join()
+    assert len(visitors.failed) == 1
+
+
+@pytest.mark.parametrize("strike", [dead_at_checkout, lost_at_work])
+def test_after_a_death_the_others_are_asked_once(
+    make_alias: MakeAlias, mariadb: MariaDB, tap: Wiretap, strike: Callable[[MariaDB, str], None]
+) -> None:
+    """What has ended one may have ended all, without a word that a poll could see."""
+    alias = make_alias(POOL=POOL, PORT=str(tap.port))
+    visitors = Visitors(alias)
+    visitors.fill()
+    strike(mariadb, alias)
+    for pings in THREADS - 1, 0:
+        with tap.listening() as heard:
+            visitors.fill()
+        assert heard.count("COM_PING") == pings
+    assert (pool_of(alias).opened, pool_of(alias).closed) == (THREADS + 1, 1)
+
+
+class Failover:
+    """Two servers behind one address, with an account that may not write where that is read-only."""
+
+    def __init__(self, primary: MariaDB, heir: MariaDB, name: str) -> None:
+        self.primary, self.heir, self.name = primary, heir, name
+        for server in (primary, heir):
+            server.execute(f"CREATE DATABASE IF NOT EXISTS {name}")
+            server.execute(f"CREATE TABLE {name}.log (n INT) ENGINE=InnoDB")
+            server.execute("CREATE OR REPLACE USER writer@'%' IDENTIFIED BY 'writer'")
+            server.execute(f"GRANT ALL ON {name}.* TO writer@'%'")
+
+    def __enter__(self) -> Failover:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.primary.execute("SET GLOBAL read_only = 0")
+        self.primary.execute("DROP USER writer@'%'")
+
+    def happen(self, tap: Wiretap) -> None:
+        """Sessions that are open stay where they are."""
+        self.primary.execute("SET GLOBAL read_only = 1")
+        tap.server = (self.heir.host, self.heir.port)
+
+
+def rows(server: MariaDB, name: str) -> int:
+    return int(server.execute(f"SELECT COUNT(*) FROM {name}.log")[0][0])
+
+
+def test_a_failover_costs_one_request(
+    make_alias: MakeAlias, new_database: Callable[[], str], mariadb: MariaDB, tap: Wiretap
+) -> None:
+    name = new_database()
+    with MariaDB() as heir, Failover(mariadb, heir, name) as failover:
+        alias = make_alias(NAME=name, USER="writer", PASSWORD="writer", PORT=str(tap.port), POOL=POOL)
+        visitors = Visitors(alias, "INSERT INTO log VALUES (1)")
+        visitors.fill()
+        visitors.come(20)
+        assert (visitors.failed, rows(mariadb, name)) == ([], 20)
+        failover.happen(tap)
+        visitors.come(1, threads=1)
+        visitors.fill()
+        visitors.come(100)
+        assert [type(each.error) for each in visitors.failed] == [OperationalError]
+        assert visitors.failed[0].error
+        assert visitors.failed[0].error.args[0] == 1290
+        assert (rows(mariadb, name), rows(heir, name)) == (20, 100)
+        assert len(sessions(heir, alias)) == THREADS
+        are_gone(mariadb, alias)
+        pool = pool_of(alias)
+        assert (pool.out, pool.opened, pool.closed) == (0, 2 * THREADS, THREADS)
+        connections[alias].close()
+
+
+def test_sessions_that_are_out_at_a_failover_do_not_come_back(
+    make_alias: MakeAlias, new_database: Callable[[], str], mariadb: MariaDB, tap: Wiretap
+) -> None:
+    name = new_database()
+    with MariaDB() as heir, Failover(mariadb, heir, name) as failover:
+        alias = make_alias(NAME=name, USER="writer", PASSWORD="writer", PORT=str(tap.port), POOL=POOL)
+        reader = connections.create_connection(alias)
+        reader.ensure_connection()
+        visitors, pool = Visitors(alias, "INSERT INTO log VALUES (1)"), pool_of(alias)
+        visitors.come(1, threads=1)
+        failover.happen(tap)
+        visitors.come(1, threads=1)
+        assert (len(visitors.failed), pool.opened, pool.closed) == (1, 2, 1)
+        # It has met no error, but it is of the same generation.
+        reader.close()
+        assert (pool.out, pool.idle, pool.closed) == (0, 0, 2)
+        visitors.come(4, threads=1)
+        assert (len(visitors.failed), rows(heir, name)) == (1, 4)
+        connections[alias].close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "error", "renewed"),
+    [
+        ("INSERT INTO log VALUES (1)", 1792, True),
+        ("SELECT 1 INTO OUTFILE '/poollife'", 1290, False),
+    ],
+    ids=["read-only transaction", "secure-file-priv"],
+)
+def test_what_counts_as_read_only(
+    make_alias: MakeAlias,
+    new_database: Callable[[], str],
+    mariadb: MariaDB,
+    sql: str,
+    error: int,
+    renewed: bool,
+) -> None:
+    """1290 has the option's name in it, which may be another."""
+    name = new_database()
+    mariadb.execute(f"CREATE TABLE {name}.log (n INT) ENGINE=InnoDB")
+    alias = make_alias(NAME=name, POOL=POOL)
+    Visitors(alias).fill()
+    with connections[alias].cursor() as cursor:
+        cursor.execute("START TRANSACTION READ ONLY" if error == 1792 else "SELECT 1")
+        with pytest.raises(OperationalError) as caught:
+            cursor.execute(sql)
+    assert caught.value.args[0] == error
+    connections[alias].close()
+    Visitors(alias).fill()
+    assert pool_of(alias).closed == (THREADS if renewed else 0)
+
+
+# --- a session's life ---------------------------------------------------------------------------------------
+
+
+def test_what_was_opened_together_is_not_replaced_together(make_alias: MakeAlias) -> None:
+    alias = make_alias(POOL={"pool_size": 20, "recycle": 100})
+    borrowers = [connections.create_connection(alias) for _ in range(20)]
+    for borrower in borrowers:
+        borrower.ensure_connection()
+    lifetimes = [borrower.connection.lifetime for borrower in borrowers]
+    assert len(set(lifetimes)) == 20
+    assert all(0.9 <= lifetime <= 1 for lifetime in lifetimes)
+    for number, borrower in enumerate(borrowers):
+        borrower.connection.lifetime = 0.9 if number < 7 else 1.0
+        borrower.connection.born -= 95
+        borrower.close()
+    for borrower in borrowers:
+        borrower.ensure_connection()
+    assert pool_of(alias).opened == 20 + 7
+    for borrower in borrowers:
+        borrower.close()

@@ -61,6 +61,13 @@ class Guarded:
     #: Seconds on the monotonic clock.
     born: float
     idle_since: float
+    #: The part of ``recycle`` after which it is replaced. Drawn at birth: what was opened together in a burst
+    #: is not replaced in one.
+    lifetime: float = 1.0
+    #: What its last errors say of the sessions that were opened before: this one was lost, so they may be ...
+    lost: bool = False
+    #: ... and this server is not the one to write to any more, so they lead to the wrong one.
+    failed_over: bool = False
     #: The driver's own.
     InterfaceError: Any
 

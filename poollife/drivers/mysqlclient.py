@@ -31,6 +31,8 @@ if not hasattr(MySQLdb, "_mysql"):
 #: Server errors after which the session is gone: 1053 shutdown, 1152 aborted, 1153 packet too large,
 #: 1159-1161 network, 1927 killed (MariaDB), 3169 killed (MySQL), 4031 idle for too long.
 LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
+#: Refused because the server is read-only: 1290 an option, 1792 the transaction, 1836 the whole server.
+READ_ONLY = {1290, 1792, 1836}
 
 #: Parameters that name files with more parameters in them.
 DEFAULTS_FILES = {"read_default_file", "read_default_group"}
@@ -172,6 +174,9 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
         """Decide whether the session is still in a known state after this."""
         if not (isinstance(error, MySQLdb.MySQLError) and is_answer(error)):
             self.broken = f"{type(error).__name__}: {error}"
+            self.lost = isinstance(error, MySQLdb.MySQLError)
+        elif is_read_only(error):
+            self.failed_over = True
 
     def _note_sent(self, query: bytes | str) -> None:
         # The driver sends text as UTF-8, whatever the session's character set.
@@ -270,6 +275,13 @@ def kernels_poll() -> select.poll:
     monkey = sys.modules.get("gevent.monkey")
     poll: type[select.poll] = monkey.get_original("select", "poll") if monkey else select.poll
     return poll()
+
+
+def is_read_only(error: MySQLdb.MySQLError) -> bool:
+    """Whether the server refused to write, as one does from which the primary's role was taken."""
+    # 1290 names the option, which may be another one (--secure-file-priv).
+    code, message = (*error.args, "", "")[:2]
+    return code in READ_ONLY and (code != 1290 or "read-only" in str(message).replace("_", "-"))
 
 
 def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:

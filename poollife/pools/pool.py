@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import queue
+import random
 import threading
 import time
 import traceback
@@ -31,6 +33,10 @@ Fact = TypeVar("Fact")
 
 #: Seconds; a session older than this is replaced even where the server would keep an idle one for longer.
 LONGEST_LIFE = 3600.0
+#: The least part of ``recycle`` after which a session is replaced.
+SHORTEST_LIFETIME = 0.9
+#: Why a session is replaced, for people.
+OUTDATED = "opened before the server became read-only"
 #: Seconds after which a waiter looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
 #: Seconds between two runs of the cycle collector by a pool that has run dry.
@@ -84,6 +90,10 @@ class LeasePool:
         self._lock = threading.RLock()
         self._next_collection = 0.0
         self._resets = options.resets
+        #: On the monotonic clock. Sessions born by then are replaced ...
+        self._renewed = -math.inf
+        #: ... and those that nobody has used since then are pinged before somebody does.
+        self._suspected = -math.inf
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
         self._slots = slots_of(self._sessions, options.limit)
@@ -280,6 +290,9 @@ class LeasePool:
         except exc.TimeoutError as error:
             # Somebody else's pool has run dry (a password that is kept in a database): not a wait of ours.
             raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
+        # Drawn from the system: children of one parent must not all draw the same.
+        driver = self.driver.unwrap(connection)
+        driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
         with self._lock:
             self.opened += 1
         return connection
@@ -292,13 +305,18 @@ class LeasePool:
         """Why a session can't be handed out, if so."""
         driver: Guarded = self.driver.unwrap(connection)
         now, reason = time.monotonic(), None
-        if self.recycle is not None and 0 <= self.recycle < now - driver.born:
+        if driver.born <= self._renewed:
+            reason = OUTDATED
+        elif self.recycle is not None and 0 <= self.recycle * driver.lifetime < now - driver.born:
             reason = f"older than recycle ({self.recycle:.0f} s)"
         elif (
             self.options.pre_ping
             or now - driver.idle_since > self.options.ping_idle
+            or driver.idle_since <= self._suspected
             or driver.closed_by_server()
         ) and not driver.answers():
+            # Whatever ended this one may have ended others, without a goodbye in their sockets.
+            self._suspected = time.monotonic()
             reason = "closed by the server, or out of reach"
         if reason:
             logger.info("Pool %r replaces a session: %s", self.key.alias, reason)
@@ -331,6 +349,8 @@ class LeasePool:
 
     def _end(self, lease: Lease, reason: str | None) -> None:
         lease.end()
+        if lease.driver.lost or lease.driver.failed_over:
+            self._renew(lease.driver)
         reason = reason or self.closed_because or self._clean(lease.driver)
         if reason:
             logger.info("Pool %r closes a session: %s", self.key.alias, reason)
@@ -347,8 +367,18 @@ class LeasePool:
         if lease.work:
             lease.work.drop(lease)
 
+    def _renew(self, driver: Guarded) -> None:
+        """Do with the others what happened to this one: replace all, or ping them first."""
+        if driver.failed_over:
+            logger.warning("Pool %r replaces all its sessions: their server is read-only", self.key.alias)
+            self._renewed = time.monotonic()
+        else:
+            self._suspected = time.monotonic()
+
     def _clean(self, driver: Guarded) -> str | None:
         """Make it clean; why not, if it could not be done."""
+        if driver.born <= self._renewed:
+            return OUTDATED
         if reason := driver.unfit():
             return reason
         try:
