@@ -23,17 +23,19 @@ from django.db.backends.base.creation import BaseDatabaseCreation
 from django.utils.functional import cached_property
 from MySQLdb import _mysql
 from MySQLdb.connections import Connection
+from sqlalchemy import event
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 from sqlalchemy.pool import base as sqlalchemy_pool
 
 from poollife.backends.mixin import PooledMixin
 from poollife.drivers import sqlite
 from poollife.drivers.mysqlclient import GuardedConnection, adopt
-from poollife.pools.queue import FairQueuePool
+from poollife.pools.queue import FairQueuePool, Ticket
 from poollife.pools.registry import registry
 from poollife.pools.sqlalchemy import detach_finalizer
 from servers import MariaDB
 from tests.conftest import MakeAlias
+from tests.counting import pool_of
 
 # --- SQLAlchemy -------------------------------------------------------------------------------------------
 
@@ -47,6 +49,34 @@ def test_the_queue_replaces_what_is_there(name: str) -> None:
 
 def test_the_queue_makes_records_as_the_pool_does() -> None:
     assert "self._create_connection()" in inspect.getsource(QueuePool)
+
+
+def test_a_record_without_a_handle_opens_and_keeps_its_session() -> None:
+    """``take()`` does what ``_ConnectionRecord.checkout()`` does, and ``put()`` what ``checkin()`` does."""
+    pool = FairQueuePool(Recorded, reset_on_return=None)
+    record = sqlalchemy_pool._ConnectionRecord
+    assert "rec.get_connection()" in inspect.getsource(record.checkout)
+    assert "dispatch.checkin(connection, self)" in inspect.getsource(record.checkin)
+    taken = pool.take(Ticket())
+    session = taken.dbapi_connection
+    assert isinstance(session, Recorded)
+    pool.put(taken)
+    assert (pool.take(Ticket()).dbapi_connection, session.calls) == (session, [])
+
+
+@pytest.mark.parametrize("name", ["checkout", "checkin"])
+def test_listeners_are_told(make_alias: MakeAlias, name: str) -> None:
+    """Only they cost a handle."""
+    alias, told = make_alias(), []
+    sessions = pool_of(alias)._sessions
+    event.listen(sessions, name, lambda connection, *_: told.append(connection))
+    for _ in range(2):
+        connections[alias].ensure_connection()
+        driver = connections[alias].connection
+        connections[alias].close()
+    assert [id(each) for each in told] == [id(driver)] * 2
+    pool = pool_of(alias)
+    assert (pool.out, pool.idle, pool.opened) == (0, 1, 1)
 
 
 class Recorded:
