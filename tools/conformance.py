@@ -115,7 +115,8 @@ class Suite:
         self.server = server
         self.labels = labels
         self.patience = patience
-        self.files = CACHE / "runs"
+        # One that was stopped may go on writing for a while.
+        self.files = CACHE / "runs" / f"django-{django.__version__}-{os.getpid()}"
 
     def compare(self, engine: str, parallel: int) -> Difference:
         """Run it with both, side by side: a good part of it is sleeping."""
@@ -222,7 +223,7 @@ def main() -> int:
         differences = [suite.compare(given.engine, parallel) for parallel in given.parallel or (1, 2)]
     for difference in differences:
         report(difference)
-    print(f"\nWhat the runs printed is in {(CACHE / 'runs').relative_to(ROOT)}.")
+    print(f"\nWhat the runs printed is in {suite.files.relative_to(ROOT)}.")
     return 0 if all(difference.fine for difference in differences) else 1
 
 
