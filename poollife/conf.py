@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 
 from poollife.errors import BadPoolOption
-from poollife.pools.queue import FairQueuePool
+from poollife.pools.queue import Bounds, FairQueuePool
 from poollife.pools.sqlalchemy import acts_by_itself
 
 #: What other pools call our settings; difflib alone would not find them.
@@ -22,6 +22,8 @@ FOREIGN_NAMES = {
     "max_size": "max_overflow",
     "max_connections": "max_overflow",
     "overflow": "max_overflow",
+    "core_pool_size": "core_size",
+    "minimum_idle": "min_idle",
     "max_lifetime": "recycle",
     "conn_max_age": "recycle",
     "class": "poolclass",
@@ -32,17 +34,53 @@ FOREIGN_NAMES = {
 #: Whether a session that comes back is reset: if it is clean, and if something may have been left in it.
 RESETS = {"auto": (False, True), "always": (True, True), "rollback": (False, False)}
 
+#: Those of django-db-conn-pool, by its names: what they mean is the same, for what there is here.
+PRESETS: dict[str, dict[str, Any]] = {
+    "slow_and_safe": {
+        "pool_size": 5,
+        "max_overflow": 0,
+        "timeout": 30,
+        "recycle": 120,
+        "pre_ping": True,
+        "reset": "always",
+    },
+    "fast_and_sane": {"pool_size": 5, "max_overflow": 10, "timeout": 30, "recycle": 3600},
+    "fast_and_wild": {
+        "pool_size": 30,
+        "max_overflow": 0,
+        "core_size": 5,
+        "unload_timeout": 2,
+        "retire_interval": 5,
+        "retire_quantity": 1,
+        "timeout": 30,
+        "recycle": 3600,
+    },
+}
+#: What only our own queue knows to do.
+FAIR_ONLY = ("core_size", "min_idle", "unload_timeout", "retire_interval", "retire_quantity", "max_waiting")
+
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
     """How one pool behaves. The names are SQLAlchemy's."""
 
-    #: Sessions kept open once they were needed.
+    #: Sessions for every day.
     pool_size: int = 5
     #: Sessions opened beyond ``pool_size`` in a burst; the two together are the limit per process.
     max_overflow: int = 10
+    #: Of all these, so many are kept open once they were needed; None: ``pool_size``. The rest is surplus.
+    core_size: int | None = None
+    #: Sessions held ready, beside those that are out.
+    min_idle: int = 0
+    #: Seconds for which one that comes back is waited for before the core is exceeded.
+    unload_timeout: float = 0.0
+    #: Each so many seconds, of the surplus that was idle for as long, so many sessions are closed.
+    retire_interval: float = 5.0
+    retire_quantity: int = 1
     #: Seconds to wait for a free connection. Under gunicorn's 30, so that our error comes before its kill.
     timeout: float = 10.0
+    #: How many may wait at the same time; None: any number.
+    max_waiting: int | None = None
     #: Seconds after which a session is replaced; -1 never; None: below the server's own ``wait_timeout``.
     recycle: int | None = None
     #: Seconds of idleness after which a session is pinged before it is handed out.
@@ -74,6 +112,7 @@ class PoolOptions:
             raise _bad(alias, "POOL", value, "use a dictionary of options, or False to switch pooling off")
         if not value:
             return DEFAULTS
+        value = _with_preset(alias, value)
         return cls(**{key: _read(alias, key, value[key]) for key in value})._checked(alias, value)
 
     @property
@@ -91,13 +130,61 @@ class PoolOptions:
         """The most sessions that a process may have open at once; None: no limit."""
         return self.pool_size + self.max_overflow if self.pooled else None
 
+    @property
+    def fair(self) -> bool:
+        """Whether its queue is ours."""
+        return issubclass(self.poolclass, FairQueuePool)
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """The same for the queue; None: no limit."""
+        if self.limit is None:
+            return None
+        core = self.pool_size if self.core_size is None else self.core_size
+        return Bounds(
+            self.limit,
+            max(core, self.min_idle),
+            self.min_idle,
+            math.inf if self.max_waiting is None else self.max_waiting,
+            self.unload_timeout,
+        )
+
+    def resized(self, alias: str, sizes: Mapping[str, Any]) -> PoolOptions:
+        """The same with other sizes.
+
+        :raises BadPoolOption: as ``from_settings()``.
+        """
+        # Those that must not be more than the limit, however that changes.
+        given = {"core_size": self.core_size, "min_idle": self.min_idle, **sizes}
+        return replace(self, **{key: _read(alias, key, given[key]) for key in given})._checked(alias, given)
+
     def _checked(self, alias: str, given: Mapping[str, Any]) -> PoolOptions:
-        if not self.pooled:
-            for key in given:
-                if key != "poolclass":
-                    cure = f"leave it out: {self.poolclass.__name__} keeps no sessions"
-                    raise _bad(alias, f"POOL[{key!r}]", given[key], cure)
+        for key in given:
+            if cure := self._objection(key):
+                raise _bad(alias, f"POOL[{key!r}]", given[key], cure)
         return self
+
+    def _objection(self, key: str) -> str | None:
+        """Why it can't go with the others, if so."""
+        if not self.pooled and key != "poolclass":
+            return f"leave it out: {self.poolclass.__name__} keeps no sessions"
+        if not self.fair and key in FAIR_ONLY:
+            return f"leave it out: {self.poolclass.__name__} knows nothing of it, FairQueuePool does"
+        if key in ("core_size", "min_idle") and (getattr(self, key) or 0) > (self.limit or 0):
+            return f"take no more than pool_size + max_overflow, which is {self.limit}"
+        return None
+
+
+def _with_preset(alias: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is given beside the name of a preset overrides it."""
+    if "preset" not in given:
+        return given
+    own = {key: given[key] for key in given if key != "preset"}
+    try:
+        return {**PRESETS[given["preset"]], **own}
+    except (KeyError, TypeError):
+        names = ", ".join(repr(name) for name in PRESETS)
+        raise _bad(alias, "POOL['preset']", given["preset"], f"'preset' takes one of {names}") from None
 
 
 def _read(alias: str, key: object, value: object) -> Any:
@@ -112,8 +199,8 @@ def _read(alias: str, key: object, value: object) -> Any:
 
 def _guess(key: object) -> str:
     name = str(key).lower()
-    known = {**{name: name for name in READERS}, **FOREIGN_NAMES}
-    for candidate in (name, name.removeprefix("pool_")):
+    known = {**{name: name for name in (*READERS, "preset")}, **FOREIGN_NAMES}
+    for candidate in (name, name.removeprefix("pool_"), name.removeprefix("django_")):
         if close := get_close_matches(candidate, known, n=1, cutoff=0.6):
             return f"did you mean {known[close[0]]!r}?"
     return f"known are {', '.join(READERS)}"
@@ -131,6 +218,16 @@ def _integer(minimum: int, meaning: str) -> Callable[[object], int]:
         return value
 
     return read
+
+
+def _interval(value: object) -> float:
+    if not (seconds := _seconds(value)):
+        raise ValueError("a finite number of seconds, more than 0")
+    return seconds
+
+
+def _or_none(read: Callable[[object], Any]) -> Callable[[object], Any]:
+    return lambda value: None if value is None else read(value)
 
 
 def _seconds(value: object) -> float:
@@ -186,7 +283,13 @@ def _try_out(poolclass: type[Pool]) -> None:
 READERS: dict[str, Callable[[object], Any]] = {
     "pool_size": _integer(1, "the sessions kept open"),
     "max_overflow": _integer(0, "the sessions opened beyond pool_size in a burst"),
+    "core_size": _or_none(_integer(0, "the sessions kept open, or None for pool_size")),
+    "min_idle": _integer(0, "the sessions held ready"),
+    "unload_timeout": _seconds,
+    "retire_interval": _interval,
+    "retire_quantity": _integer(1, "the sessions closed at a time"),
     "timeout": _seconds,
+    "max_waiting": _or_none(_integer(0, "who may wait at a time, or None for any number")),
     "recycle": _recycle,
     "ping_idle": _seconds,
     "pre_ping": _flag,

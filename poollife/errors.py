@@ -22,6 +22,10 @@ class PoolTimeout(OperationalError):
     """
 
 
+class PoolOverloaded(PoolTimeout):
+    """As many wait as ``POOL["max_waiting"]`` allows, so this one was refused at once."""
+
+
 class ForkedTransaction(OperationalError):
     """This process was forked while its parent was using the same SQLite database.
 

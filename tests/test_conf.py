@@ -20,8 +20,8 @@ from sqlalchemy.pool import (
     StaticPool,
 )
 
-from poollife.conf import DEFAULTS, READERS, UNPOOLED, PoolOptions
-from poollife.pools.queue import FairQueuePool
+from poollife.conf import DEFAULTS, FAIR_ONLY, PRESETS, READERS, UNPOOLED, PoolOptions
+from poollife.pools.queue import Bounds, FairQueuePool
 from tests.conftest import MakeAlias
 
 
@@ -57,7 +57,13 @@ def test_defaults() -> None:
     assert asdict(DEFAULTS) == {
         "pool_size": 5,
         "max_overflow": 10,
+        "core_size": None,
+        "min_idle": 0,
+        "unload_timeout": 0.0,
+        "retire_interval": 5.0,
+        "retire_quantity": 1,
         "timeout": 10.0,
+        "max_waiting": None,
         "recycle": None,
         "ping_idle": 30.0,
         "pre_ping": False,
@@ -92,6 +98,17 @@ def test_switched_off() -> None:
         ("pool_size", 1),
         ("pool_size", 100),
         ("max_overflow", 0),
+        ("core_size", 0),
+        ("core_size", 15),
+        ("core_size", None),
+        ("min_idle", 0),
+        ("min_idle", 15),
+        ("unload_timeout", 0),
+        ("unload_timeout", 2),
+        ("retire_interval", 0.5),
+        ("retire_quantity", 1),
+        ("max_waiting", 0),
+        ("max_waiting", None),
         ("timeout", 0),
         ("timeout", 2),
         ("timeout", 0.25),
@@ -120,16 +137,56 @@ def test_all_keys_at_once() -> None:
     given = {
         "pool_size": 3,
         "max_overflow": 4,
+        "core_size": 2,
+        "min_idle": 1,
+        "unload_timeout": 0.5,
+        "retire_interval": 2.5,
+        "retire_quantity": 3,
         "timeout": 1.5,
+        "max_waiting": 20,
         "recycle": 60,
         "ping_idle": 5.0,
         "pre_ping": True,
         "reset": "always",
-        "poolclass": OwnQueuePool,
+        "poolclass": FairQueuePool,
     }
     assert given.keys() == READERS.keys()
     assert asdict(read(given)) == given
     assert read(given).limit == 7
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset(name: str) -> None:
+    """Any key beside its name overrides it."""
+    assert read({"preset": name}) == PoolOptions(**PRESETS[name])
+    assert read({"preset": name, "pool_size": 7}) == PoolOptions(**{**PRESETS[name], "pool_size": 7})
+
+
+@pytest.mark.parametrize("name", ["fast", None, ["fast_and_sane"]])
+def test_an_unknown_preset(name: object) -> None:
+    cure = "'preset' takes one of 'slow_and_safe', 'fast_and_sane', 'fast_and_wild'"
+    with pytest.raises(ImproperlyConfigured) as caught:
+        read({"preset": name})
+    assert str(caught.value) == f"DATABASES['default']: POOL['preset'] is {name!r}: {cure}"
+
+
+@pytest.mark.parametrize("key", ["core_size", "min_idle"])
+def test_no_more_than_the_limit(key: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"pool_size \+ max_overflow, which is 4"):
+        read({"pool_size": 2, "max_overflow": 2, key: 5})
+
+
+@pytest.mark.parametrize("key", FAIR_ONLY)
+def test_what_sqlalchemys_queue_can_not_do(key: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="QueuePool knows nothing of it, FairQueuePool does"):
+        read({"poolclass": QueuePool, key: 2})
+
+
+def test_what_the_sizes_come_to() -> None:
+    assert read({"pool_size": 4, "max_overflow": 2}).bounds == Bounds(6, 4)
+    everything = {"pool_size": 4, "max_overflow": 2, "core_size": 1, "max_waiting": 9, "unload_timeout": 2}
+    assert read(everything).bounds == Bounds(6, 1, 0, 9, 2.0)
+    assert read({"core_size": 1, "min_idle": 3}).bounds == Bounds(15, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +238,16 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("max_overflow", -1, f"{WHOLE} from 0"),
     ("max_overflow", 2.5, f"{WHOLE} from 0"),
     ("max_overflow", False, f"{WHOLE} from 0"),
+    ("core_size", -1, f"{WHOLE} from 0"),
+    ("core_size", "5", f"{WHOLE} from 0"),
+    ("min_idle", -1, f"{WHOLE} from 0"),
+    ("min_idle", None, f"{WHOLE} from 0"),
+    ("unload_timeout", -1, SECONDS),
+    ("retire_interval", 0, "more than 0"),
+    ("retire_interval", math.inf, SECONDS),
+    ("retire_quantity", 0, f"{WHOLE} from 1"),
+    ("max_waiting", -1, f"{WHOLE} from 0"),
+    ("max_waiting", 2.5, f"{WHOLE} from 0"),
     ("timeout", -0.5, SECONDS),
     ("timeout", None, SECONDS),
     ("timeout", math.inf, SECONDS),
@@ -241,6 +308,10 @@ def test_a_bad_value(key: str, value: object, cure: str) -> None:
         ("MAX_OVERFLOW", "max_overflow"),
         ("overflow", "max_overflow"),
         ("max_size", "max_overflow"),
+        ("core_pool_size", "core_size"),
+        ("django_core_pool_size", "core_size"),
+        ("django_retire_interval", "retire_interval"),
+        ("presets", "preset"),
         ("pool_timeout", "timeout"),
         ("time_out", "timeout"),
         ("pool_recycle", "recycle"),

@@ -78,11 +78,12 @@ def make_pool(size: int = 1, overflow: int = 0) -> FairQueuePool:
 
 
 def test_it_counts_as_sqlalchemys_does() -> None:
+    """But for what that one would close when it comes back."""
     ours = make_pool(2, 1)
     creator: Any = Connection
     stock = QueuePool(creator, pool_size=2, max_overflow=1, timeout=0, reset_on_return=None)
     handles: list[list[object]] = [[], []]
-    for step in ("connect", "connect", "connect", "close", "close", "close", "connect"):
+    for step in ("connect", "connect", "connect", "close", "close", "connect", "close"):
         for pool, held in zip((ours, stock), handles, strict=True):
             if step == "connect":
                 held.append(pool.connect())

@@ -35,6 +35,9 @@ class Borrower(Protocol):
     def open_connection(self) -> Any:
         """Open and guard a physical connection."""
 
+    def copy(self) -> Any:
+        """Another one of its kind."""
+
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open."""
 

@@ -22,9 +22,10 @@ from poollife.conf import PoolOptions
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver, Guarded
 from poollife.drivers.guard import WeakRegistry
-from poollife.errors import PoolTimeout
+from poollife.errors import PoolOverloaded, PoolTimeout
+from poollife.pools.housekeeper import Housekeeper
 from poollife.pools.lease import Borrower, Lease
-from poollife.pools.queue import Ticket, current, slots_of
+from poollife.pools.queue import QueueFull, Ticket, current, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
 from poollife.pools.work import current_work
 
@@ -88,7 +89,11 @@ class LeasePool:
         self.recycle: float | None = options.recycle
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
-        self._next_collection = 0.0
+        self._next_look = self._next_collection = -math.inf
+        self._next_retirement = math.inf
+        #: Opens what nobody has asked for yet.
+        self._opener: Borrower | None = None
+        self._housekeeper = Housekeeper(f"poollife's housekeeper of {key.alias!r}", self._keep_house)
         self._resets = options.resets
         #: On the monotonic clock. Sessions born by then are replaced ...
         self._renewed = -math.inf
@@ -96,8 +101,9 @@ class LeasePool:
         self._suspected = -math.inf
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
-        self._slots = slots_of(self._sessions, options.limit)
+        self._slots = slots_of(self._sessions, options.bounds)
         self._slots.unfit = self._unfit
+        self._slots.unbalanced = self._rebalance
         live_pools.add(self)
 
     def __repr__(self) -> str:
@@ -121,7 +127,7 @@ class LeasePool:
         :raises Error: the driver's, if a connection had to be opened and could not be.
         """
         # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
-        ticket, handle, lease = Ticket(borrower), None, None
+        ticket, handle, lease = Ticket(borrower, time.monotonic() + self.options.timeout), None, None
         previous = current.ticket
         try:
             # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
@@ -165,6 +171,7 @@ class LeasePool:
         self.closed_because = reason
         self.reclaim(thoroughly=True)
         logger.info("Pool %r is closed: %s", self.key.alias, reason)
+        self._housekeeper.hurry()
         self._sessions.dispose()
 
     def reclaim(self, *, thoroughly: bool = True) -> None:
@@ -246,34 +253,43 @@ class LeasePool:
         return sessions
 
     def _get(self, ticket: Ticket) -> Any:
-        began = time.monotonic()
         if (full := self._slots.exhausted) or not self.lost.empty():
-            self.reclaim(thoroughly=full)
+            self._look(thoroughly=full)
+        last = False
         while True:
             try:
                 return self._slots.take(ticket)
+            except QueueFull as error:
+                raise self._overload(error) from None
             except exc.TimeoutError:
-                patience = began + self.options.timeout - time.monotonic()
-                if patience <= 0 and not self._collect() and self._slots.withdraw(ticket):
+                if last and self._slots.withdraw(ticket):
                     raise self._timeout() from None
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
                     raise PoolClosed from None
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-            self.reclaim()
+            if last := time.monotonic() >= ticket.deadline:
+                self._collect()
+                self.reclaim()
+            else:
+                self._look(thoroughly=True)
 
-    def _collect(self) -> bool:
-        """Have the cycle collector look for borrowers that are gone; whether it was time to.
+    def _look(self, *, thoroughly: bool) -> None:
+        """Reclaim; thoroughly only if none of those who wait did it a moment ago, which was for all."""
+        if thoroughly and (thoroughly := time.monotonic() >= self._next_look):
+            self._next_look = time.monotonic() + RECLAIM_INTERVAL
+        self.reclaim(thoroughly=thoroughly)
+
+    def _collect(self) -> None:
+        """Have the cycle collector look for borrowers that are gone, if it is time to.
 
         DatabaseWrappers are reference cycles: those that were dropped, or whose thread nobody knows, tell of
         themselves only when they are collected.
         """
-        if time.monotonic() < self._next_collection:
-            return False
-        self._next_collection = time.monotonic() + COLLECT_INTERVAL
-        gc.collect()
-        return True
+        if time.monotonic() >= self._next_collection:
+            self._next_collection = time.monotonic() + COLLECT_INTERVAL
+            gc.collect()
 
     def _undo(self, handle: Any, lease: Lease | None) -> None:
         """After a checkout that went wrong."""
@@ -293,6 +309,7 @@ class LeasePool:
         # Drawn from the system: children of one parent must not all draw the same.
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
+        driver.idle = ticket.borrower is self._opener
         with self._lock:
             self.opened += 1
         return connection
@@ -400,6 +417,56 @@ class LeasePool:
         lease.returned = True
         # After an interrupted return its connection may be somebody else's already.
         self._slots.free(lease.handle if lease.driver.lease is None else None)
+
+    def _rebalance(self) -> None:
+        """There is a surplus, or too little is idle."""
+        if (ticket := current.ticket) and self._slots.shortage:
+            self._opener = self._opener or ticket.borrower.copy()
+            self._housekeeper.hurry()
+        self._housekeeper.call()
+
+    def _keep_house(self) -> float | None:
+        """What the housekeeper does; see there."""
+        busy = self._warm() or self._slots.surplus
+        if self.closed_because:
+            self._sessions.dispose()
+            return None
+        if not busy:
+            return None
+        now, interval = time.monotonic(), self.options.retire_interval
+        # Those that came back just now are not the surplus of a while ago.
+        self._next_retirement = min(self._next_retirement, now + interval)
+        if now >= self._next_retirement:
+            self._next_retirement = now + interval
+            self._slots.retire(
+                self.options.retire_quantity, lambda connection: self._is_old(connection, interval)
+            )
+        return max(0.0, self._next_retirement - now)
+
+    def _warm(self) -> bool:
+        """Have ``min_idle`` ready; whether there is more to do."""
+        while self._opener and self._slots.shortage and not self.closed_because:
+            ticket = current.ticket = Ticket(self._opener)
+            try:
+                if not self._slots.prepare(ticket):
+                    return True  # others are opening some
+            except Exception as error:
+                logger.info("Pool %r can't have min_idle ready: %s", self.key.alias, error)
+                return False
+            finally:
+                current.ticket = None
+                ticket.active = False
+                self._slots.free()
+        return False
+
+    def _is_old(self, connection: Any, age: float) -> bool:
+        return connection is None or time.monotonic() - self.driver.unwrap(connection).idle_since >= age
+
+    def _overload(self, error: QueueFull) -> PoolOverloaded:
+        return PoolOverloaded(
+            f"Pool {self.key.alias!r} is overloaded: {error} Ruled by DATABASES[{self.key.alias!r}]"
+            f'["POOL"]: max_waiting={self.options.max_waiting}.'
+        )
 
     def _timeout(self) -> PoolTimeout:
         with self._lock:

@@ -11,15 +11,41 @@ Here
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from django.db import NotSupportedError
 from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
 
 from poollife.pools.sqlalchemy import forget_handle
+
+#: Sessions that are opened at once: in a burst those that are out may well be back before a new one is there.
+OPENINGS = 3
+#: How often those who wait look up, all together: for what was given back without a word.
+LOOKS_PER_SECOND = 200
+
+
+class Bounds(NamedTuple):
+    """How many sessions there may be, and how many who wait."""
+
+    #: Open at once.
+    limit: int
+    #: Kept when nobody needs them. What there is beyond that is surplus.
+    core: int
+    #: Of those that are kept, so many ready for the next who come.
+    min_idle: int = 0
+    max_waiting: float = math.inf
+    #: Seconds for which a session that comes back is preferred to one beyond the core.
+    unload_timeout: float = 0.0
+
+
+class QueueFull(exc.TimeoutError):
+    """As many wait as may."""
 
 
 class Holder(Protocol):
@@ -33,9 +59,12 @@ class Holder(Protocol):
 class Ticket:
     """A checkout under way, or whoever is about to close a session."""
 
-    __slots__ = ("active", "borrower", "entry", "served", "signal")
+    __slots__ = ("active", "borrower", "deadline", "entry", "joined", "served", "signal")
 
-    def __init__(self, borrower: Any = None) -> None:
+    def __init__(self, borrower: Any = None, deadline: float = math.inf) -> None:
+        #: On the monotonic clock: how long it waits, and since when.
+        self.deadline = deadline
+        self.joined = -math.inf
         #: For the owner to unset in a ``finally``, where nothing can come between.
         self.active = True
         self.borrower = borrower
@@ -76,8 +105,11 @@ class FairQueuePool(QueuePool):
         **options: Any,
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
-        self._size = pool_size
-        self._limit = pool_size + max_overflow
+        self.bounds = Bounds(pool_size + max_overflow, pool_size)
+        #: Whether nobody is served.
+        self.suspended = False
+        #: Called where there is a surplus, or too little is idle.
+        self.unbalanced: Callable[[], object] = int
         #: Why a session is not fit to be handed out, if so.
         self.unfit: Callable[[Any], str | None] = fit
         self._patience = timeout
@@ -96,12 +128,28 @@ class FairQueuePool(QueuePool):
     @property
     def exhausted(self) -> bool:
         """Whether a checkout would have to wait."""
-        return not self._free and len(self._slots) >= self._limit
+        return not self._free and len(self._slots) >= self.bounds.limit
 
     @property
     def opening(self) -> int:
         """Sessions that are being opened, or about to be."""
-        return sum(isinstance(slot, Ticket) for slot in self._slots.copy())
+        return sum(isinstance(slot, Ticket) and slot.active for slot in self._slots.copy())
+
+    @property
+    def waiting(self) -> int:
+        """Who waits for one."""
+        return len(self._waiting)
+
+    @property
+    def surplus(self) -> int:
+        """Sessions beyond what is kept."""
+        return max(0, len(self._slots) - self.bounds.core)
+
+    @property
+    def shortage(self) -> int:
+        """Sessions that should be idle, and are not there yet."""
+        bounds = self.bounds
+        return max(0, min(bounds.limit - len(self._slots), bounds.min_idle - len(self._free)))
 
     def abandon(self) -> None:
         """In a child that was forked inside a checkout: a thread that no longer exists may have the lock."""
@@ -117,6 +165,8 @@ class FairQueuePool(QueuePool):
             return self.connect()
         entry = self._fit_entry(ticket)
         entry.get_connection()
+        if len(self._free) < self.bounds.min_idle:
+            self.unbalanced()
         return entry
 
     def put(self, handle: Any) -> None:
@@ -127,6 +177,8 @@ class FairQueuePool(QueuePool):
         if self.dispatch.checkin:
             self.dispatch.checkin(handle.dbapi_connection, handle)
         self._do_return_conn(handle)
+        if len(self._slots) > self.bounds.core:
+            self.unbalanced()
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Wait no longer; False where a slot was found in the last moment."""
@@ -155,6 +207,42 @@ class FairQueuePool(QueuePool):
         """Close what nobody has."""
         self._close(self._free.copy)
 
+    def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
+        """Close so much of the surplus at most, of that which was idle for longest.
+
+        :param is_old: whether a connection was not needed of late.
+        """
+
+        def old() -> list[ConnectionPoolEntry]:
+            number = min(most, self.surplus, len(self._free) - self.bounds.min_idle)
+            return [entry for entry in self._free[: max(0, number)] if is_old(entry.dbapi_connection)]
+
+        self._close(old)
+
+    def prepare(self, ticket: Ticket) -> bool:
+        """Open a session for the next who comes, if too few are idle; whether that was so.
+
+        :param ticket: the thread's current one.
+        """
+        with self._lock:
+            if self.suspended or not self.shortage or self.opening >= OPENINGS:
+                return False
+            self._slots[ticket] = ticket
+        entry = self._create_connection()
+        with self._lock:
+            self._slots[entry] = None
+            self._free.append(entry)
+            del self._slots[ticket]
+            self._serve()
+        return True
+
+    def change(self, bounds: Bounds, *, suspended: bool) -> None:
+        """Have other bounds from now on, or begin or end to serve nobody. What is out stays out."""
+        with self._lock:
+            self.bounds, self.suspended = bounds, suspended
+            self._serve()
+        self._close(lambda: self._free[: max(0, len(self._slots) - bounds.limit)])
+
     def checkedin(self) -> int:
         return len(self._free)
 
@@ -180,7 +268,7 @@ class FairQueuePool(QueuePool):
 
     def _entry_for(self, ticket: Ticket) -> ConnectionPoolEntry:
         with self._lock:
-            if self._free and not self._waiting and not ticket.served:
+            if self._free and not self._waiting and not ticket.served and not self.suspended:
                 # As in _serve(), without a queue. No call from here to the end.
                 ticket.entry = self._free[-1]
                 self._slots[ticket.entry] = ticket
@@ -189,13 +277,16 @@ class FairQueuePool(QueuePool):
                 return ticket.entry
             if not ticket.served:
                 # Who asks again after a while has kept his place.
-                if ticket not in self._waiting:
-                    self._waiting.append(ticket)
+                new = ticket not in self._waiting
+                if new:
+                    self._join(ticket)
                 self._serve()
+                if new and not ticket.served:
+                    self._refuse_crowds(ticket)
             signal = ticket.signal = None if ticket.served else threading.Lock()
             if signal:
                 signal.acquire()
-        if signal and not signal.acquire(timeout=self._patience):
+        if signal and not signal.acquire(timeout=self._patience_of(ticket)):
             raise exc.TimeoutError(f"None of {len(self._slots)} became free.")
         if ticket.entry is None:
             entry = self._create_connection()
@@ -203,15 +294,49 @@ class FairQueuePool(QueuePool):
                 self._slots[entry] = ticket
                 ticket.entry = entry
                 del self._slots[ticket]
+                # Another may begin to open one.
+                self._serve()
         return ticket.entry
+
+    def _join(self, ticket: Ticket) -> None:
+        ticket.joined = time.monotonic()
+        self._waiting.append(ticket)
+
+    def _refuse_crowds(self, ticket: Ticket) -> None:
+        # Who waits only until others have opened theirs does not count.
+        room = 0 if self.suspended else max(0, self.bounds.limit - len(self._slots))
+        others = len(self._waiting) - 1 - room
+        if others >= self.bounds.max_waiting:
+            self._waiting.remove(ticket)
+            raise QueueFull(f"{others} wait already.")
+
+    def _patience_of(self, ticket: Ticket) -> float:
+        """Seconds until it looks up. One look is for all: the more there are, the less often each."""
+        now = time.monotonic()
+        patience = max(self._patience, len(self._waiting) / LOOKS_PER_SECOND)
+        if (unloading := self._unloading(ticket)) > 0:
+            patience = min(patience, unloading)
+        return max(0.0, min(patience, ticket.deadline - now))
+
+    def _unloading(self, ticket: Ticket) -> float:
+        """Seconds for which it still waits for what others give back, rather than have a session opened."""
+        if len(self._slots) < self.bounds.core:
+            return 0.0
+        return ticket.joined + self.bounds.unload_timeout - time.monotonic()
+
+    def _may_open(self, ticket: Ticket) -> bool:
+        room = len(self._slots) < self.bounds.limit and self.opening < OPENINGS
+        return room and self._unloading(ticket) <= 0
 
     def _serve(self) -> None:
         """Give what is free to those who wait. Under the lock."""
-        while self._waiting and (self._free or len(self._slots) < self._limit):
+        while self._waiting and not self.suspended:
             ticket = self._waiting[0]
             if not ticket.active or ticket.served:
                 del self._waiting[0]
                 continue
+            if not (self._free or self._may_open(ticket)):
+                break
             # No call from here to the signal.
             if self._free:
                 ticket.entry = self._free[-1]
@@ -233,7 +358,7 @@ class FairQueuePool(QueuePool):
                 if holder.entry is not entry:
                     return  # it is being closed
                 holder.entry, holder.served = None, False  # it could not be opened
-            if len(self._free) < self._size:
+            if len(self._slots) <= self.bounds.limit:
                 self._slots[entry] = None
                 self._free.append(entry)
                 if self._waiting:
@@ -300,8 +425,19 @@ class Counted:
             return False
         return self._sessions.checkedout() >= self._limit
 
-    #: Nobody counts them.
-    opening = 0
+    #: Nobody counts them, and there is nothing that could be changed.
+    opening = waiting = surplus = shortage = 0
+    suspended = False
+    unbalanced: Callable[[], object] = int
+
+    def change(self, bounds: Bounds, *, suspended: bool) -> None:
+        raise NotSupportedError(f"{type(self._pool).__name__} has a size once and for all")
+
+    def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
+        pass
+
+    def prepare(self, ticket: Ticket) -> bool:
+        return False
 
     def abandon(self) -> None:
         pass
@@ -318,6 +454,10 @@ class Counted:
             handle.invalidate()
 
 
-def slots_of(sessions: Pool, limit: int | None) -> FairQueuePool | Counted:
+def slots_of(sessions: Pool, bounds: Bounds | None) -> FairQueuePool | Counted:
     """Where a ``LeasePool`` keeps the books of its sessions."""
-    return sessions if isinstance(sessions, FairQueuePool) else Counted(sessions, limit)
+    if not isinstance(sessions, FairQueuePool):
+        return Counted(sessions, bounds.limit if bounds else None)
+    if bounds:
+        sessions.bounds = bounds
+    return sessions

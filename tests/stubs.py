@@ -1,0 +1,152 @@
+"""A stub for a database server, and what a pool needs to talk to it.
+
+For what no real server can be made to do: it connects as slowly as it is told to, refuses when it is told to, and counts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+from django.db import InterfaceError, OperationalError
+
+from poollife.conf import PoolOptions
+from poollife.drivers.connection import Driver, Guarded
+from poollife.drivers.guard import Guard
+from poollife.pools.lease import Lease
+from poollife.pools.pool import LeasePool, PoolKey
+
+
+class StubServer:
+    """What it counts is guarded by its lock."""
+
+    def __init__(self, connect_time: float = 0.0) -> None:
+        self.connect_time = connect_time
+        #: What connecting raises, if so.
+        self.down: Exception | None = None
+        self.alive: set[StubConnection] = set()
+        self.opened = self.closed = self.attempts = self.connecting = 0
+        #: The most that there were at once: open, or being opened.
+        self.most = self.most_connecting = 0
+        self._lock = threading.Lock()
+
+    def connect(self) -> StubConnection:
+        with self._lock:
+            self.attempts += 1
+            self.connecting += 1
+            self.most_connecting = max(self.most_connecting, self.connecting)
+            self.most = max(self.most, len(self.alive) + self.connecting)
+        try:
+            time.sleep(self.connect_time)
+            if self.down:
+                raise self.down
+            connection = StubConnection(self)
+            with self._lock:
+                self.opened += 1
+                self.alive.add(connection)
+            return connection
+        finally:
+            with self._lock:
+                self.connecting -= 1
+
+    def forget(self, connection: StubConnection) -> None:
+        with self._lock:
+            if connection in self.alive:
+                self.alive.remove(connection)
+                self.closed += 1
+
+
+class StubConnection(Guarded):
+    """A session of a stub server."""
+
+    InterfaceError = InterfaceError
+
+    def __init__(self, server: StubServer) -> None:
+        self.server = server
+        self.guard = Guard(os.getpid())
+        self.lease: Lease | None = None
+        self.idle = self.dirty = self.killed = False
+        self.cursors = weakref.WeakSet()
+        self.born = self.idle_since = time.monotonic()
+
+    def close(self) -> None:
+        if self.guard.pid == os.getpid():
+            self.server.forget(self)
+
+    def at_rest(self) -> None:
+        pass
+
+    def unfit(self) -> str | None:
+        return "killed" if self.killed else None
+
+    def clean(self) -> None:
+        self.dirty = False
+
+    reset = clean
+
+    def closed_by_server(self) -> bool:
+        return self.killed
+
+    def answers(self) -> bool:
+        return not self.killed
+
+
+def _itself(connection: Any, *_: Any) -> Any:
+    return connection
+
+
+STUB_DRIVER: Driver = SimpleNamespace(
+    adopt=_itself, unwrap=_itself, peers=lambda params: set(), idle_limit=lambda connection: None
+)
+
+
+class StubBorrower:
+    """Django's side of a lease."""
+
+    allow_thread_sharing = False
+
+    def __init__(self, server: StubServer) -> None:
+        self.server = server
+        self.lease: Lease | None = None
+        self.owner = threading.current_thread()
+        self.connection: Any = None
+        self.atomic_blocks: list[Any] = []
+
+    def open_connection(self) -> Any:
+        return self.server.connect()
+
+    def copy(self) -> StubBorrower:
+        return StubBorrower(self.server)
+
+    def borrow(self, pool: LeasePool) -> Any:
+        lease = pool.checkout(self)
+        self.connection = lease.connection
+        lease.settled = True
+        return self.connection
+
+    def give_back(self) -> None:
+        lease, self.connection = self.lease, None
+        if lease:
+            lease.checkin()
+            self.lease = None
+
+    def forget_blocks(self) -> None:
+        pass
+
+    def lose_lease(self) -> None:
+        self.lease = self.connection = None
+
+
+def stub_pool(name: str, **options: Any) -> LeasePool:
+    """A pool of a stub's sessions, which no other has a part in."""
+    read = PoolOptions.from_settings(name, {"POOL": options})
+    return LeasePool(PoolKey(name, (), None, None, None), read, STUB_DRIVER)
+
+
+def refused() -> OperationalError:
+    """As a client library has it where nobody listens."""
+    return OperationalError(2002, "Can't connect to server (111)")

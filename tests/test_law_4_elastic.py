@@ -1,0 +1,386 @@
+"""Law 4 between calm and burst: what a pool opens, keeps and closes. With a stub for a server."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connections
+from sqlalchemy.pool import QueuePool
+
+from poollife.conf import PRESETS
+from poollife.errors import PoolOverloaded, PoolTimeout
+from poollife.pools.pool import LeasePool
+from poollife.pools.queue import OPENINGS
+from servers import MariaDB
+from tests.borrowing import PATIENCE, sessions
+from tests.conftest import MakeAlias
+from tests.counting import pool_of
+from tests.stubs import StubBorrower, StubServer, stub_pool
+from tests.web_server import eventually
+
+MakePool = Callable[..., LeasePool]
+#: Seconds that a stub's connect takes where it is to be slow.
+SLOW = 0.15
+
+
+@pytest.fixture
+def make_pool() -> Iterator[MakePool]:
+    pools: list[LeasePool] = []
+
+    def make(**options: Any) -> LeasePool:
+        pools.append(stub_pool("stub", **options))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.drain("the test is over")
+
+
+class Crowd:
+    """Threads that borrow at the same moment, hold for a moment each, and give back."""
+
+    def __init__(self, pool: LeasePool, server: StubServer) -> None:
+        self.pool, self.server = pool, server
+        self.errors: list[Exception] = []
+
+    def come(self, number: int, *, until_out: int | None = None) -> None:
+        """
+        :param until_out: nobody gives back before so many are out.
+        """
+        barrier, leave = threading.Barrier(number), threading.Event()
+        threads = [threading.Thread(target=self._visit, args=(barrier, leave)) for _ in range(number)]
+        for thread in threads:
+            thread.start()
+        if until_out is not None:
+            eventually("so many are out", lambda: self.pool.out == until_out)
+        leave.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+    def _visit(self, barrier: threading.Barrier, leave: threading.Event) -> None:
+        borrower = StubBorrower(self.server)
+        barrier.wait(PATIENCE)
+        try:
+            borrower.borrow(self.pool)
+        except Exception as error:
+            self.errors.append(error)
+        else:
+            leave.wait(PATIENCE)
+            time.sleep(0.002)
+            borrower.give_back()
+
+
+def fill(pool: LeasePool, server: StubServer, number: int) -> list[StubBorrower]:
+    borrowers = [StubBorrower(server) for _ in range(number)]
+    for borrower in borrowers:
+        borrower.borrow(pool)
+    return borrowers
+
+
+def give_back(borrowers: list[StubBorrower]) -> None:
+    for borrower in borrowers:
+        borrower.give_back()
+
+
+def leave_out(pool: LeasePool, server: StubServer) -> list[StubBorrower]:
+    """A thread borrows, and ends; somebody has its wrapper still."""
+    kept: list[StubBorrower] = []
+    thread = threading.Thread(target=lambda: kept.extend(fill(pool, server, 1)))
+    thread.start()
+    thread.join(PATIENCE)
+    assert pool.out == 1
+    pool.lost = queue.SimpleQueue()  # as if nobody had told of its end
+    return kept
+
+
+# --- a burst ------------------------------------------------------------------------------------------------
+
+
+def test_a_spike_is_served_by_what_comes_back(make_pool: MakePool) -> None:
+    """Fifty at once on five idle sessions, where connecting takes far longer than their work."""
+    pool, server = make_pool(pool_size=5, max_overflow=45), StubServer()
+    give_back(fill(pool, server, 5))
+    server.connect_time = SLOW
+    crowd = Crowd(pool, server)
+    crowd.come(50)
+    assert not crowd.errors
+    assert pool.opened <= 5 + OPENINGS
+    assert server.most_connecting <= OPENINGS
+
+
+def test_sqlalchemys_queue_opens_one_for_each() -> None:
+    """Or the above would show nothing."""
+    server = StubServer()
+    creator: Any = server.connect
+    stock, barrier = QueuePool(creator, 5, 45, reset_on_return=None), threading.Barrier(50)
+    held = [stock.connect() for _ in range(5)]
+    for each in held:
+        each.close()
+    server.connect_time = SLOW
+
+    def visit() -> None:
+        barrier.wait(PATIENCE)
+        handle = stock.connect()
+        time.sleep(0.002)
+        handle.close()
+
+    threads = [threading.Thread(target=visit) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert server.opened > 20
+    stock.dispose()
+
+
+def test_all_that_may_be_open_is_opened_where_nothing_comes_back(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=2, max_overflow=8), StubServer(0.01)
+    crowd = Crowd(pool, server)
+    crowd.come(10, until_out=10)
+    assert not crowd.errors
+    assert (pool.opened, server.most) == (10, 10)
+    assert server.most_connecting <= OPENINGS
+
+
+def test_a_burst_is_not_churned(make_pool: MakePool) -> None:
+    """What one burst opened the next one has."""
+    pool, server = make_pool(pool_size=2, max_overflow=4, retire_interval=60), StubServer()
+    for _ in range(5):
+        give_back(fill(pool, server, 6))
+    assert (pool.opened, pool.closed, pool.idle) == (6, 0, 6)
+
+
+@pytest.mark.parametrize(("quantity", "steps"), [(1, [1, 1, 1, 1]), (3, [3, 1])])
+def test_the_surplus_is_retired_bit_by_bit(make_pool: MakePool, quantity: int, steps: list[int]) -> None:
+    """Without anybody coming by; and the thread that did it is gone then."""
+    options = {"core_size": 2, "retire_interval": 0.05, "retire_quantity": quantity}
+    pool, server = make_pool(pool_size=6, max_overflow=0, **options), StubServer()
+    threads, retired = set(threading.enumerate()), []
+    retire = pool._slots.retire
+
+    def note(*arguments: Any) -> None:
+        before = pool.closed
+        retire(*arguments)
+        retired.append(pool.closed - before)
+
+    pool._slots.retire = note  # type: ignore[method-assign, assignment]
+    give_back(fill(pool, server, 6))
+    kept = sorted(server.alive, key=lambda each: each.idle_since)[-2:]
+    eventually("the surplus is retired", lambda: pool.idle == 2)
+    eventually("its thread ends", lambda: set(threading.enumerate()) <= threads)
+    assert [number for number in retired if number] == steps
+    assert server.alive == set(kept)
+    assert (pool.opened, pool.closed) == (6, 4)
+
+
+def test_what_was_needed_of_late_is_no_surplus(make_pool: MakePool) -> None:
+    """However often the housekeeper looks."""
+    pool, server = make_pool(pool_size=1, max_overflow=3, retire_interval=60), StubServer()
+    give_back(fill(pool, server, 3))
+    pool._next_retirement = 0
+    assert pool._keep_house() == 60
+    assert (pool.idle, pool.closed) == (3, 0)
+    for connection in server.alive:
+        connection.idle_since -= 61
+    give_back(fill(pool, server, 2))
+    pool._next_retirement = 0
+    pool._keep_house()
+    assert (pool.idle, pool.closed) == (2, 1)
+
+
+def test_beyond_the_core_one_that_comes_back_is_waited_for(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=5, max_overflow=0, core_size=1, unload_timeout=20), StubServer()
+    (first,) = fill(pool, server, 1)
+    second = StubBorrower(server)
+    thread = threading.Thread(target=second.borrow, args=(pool,))
+    thread.start()
+    eventually("it waits", lambda: pool._slots.waiting == 1)
+    first.give_back()
+    thread.join(PATIENCE)
+    assert (pool.opened, second.lease is not None) == (1, True)
+
+
+def test_but_not_for_ever(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=2, max_overflow=0, core_size=1, unload_timeout=0.1), StubServer()
+    (first,) = fill(pool, server, 1)
+    began = time.monotonic()
+    (second,) = fill(pool, server, 1)
+    assert time.monotonic() - began >= 0.1
+    assert pool.opened == 2
+    give_back([first, second])
+
+
+def test_a_session_below_the_core_is_opened_at_once(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=2, max_overflow=0, core_size=2, unload_timeout=PATIENCE), StubServer()
+    began = time.monotonic()
+    give_back(fill(pool, server, 2))
+    assert time.monotonic() - began < PATIENCE
+
+
+# --- before it --------------------------------------------------------------------------------------------
+
+
+def test_so_many_are_ready(make_pool: MakePool) -> None:
+    """From the first checkout on, and again whenever some of them are taken."""
+    pool, server = make_pool(pool_size=5, max_overflow=1, min_idle=2), StubServer()
+    assert (pool.opened, pool.idle) == (0, 0)
+    borrowers = fill(pool, server, 1)
+    eventually("two are ready", lambda: pool.idle == 2)
+    borrowers += fill(pool, server, 2)
+    eventually("two are ready", lambda: pool.idle == 2)
+    assert pool.opened == 5
+    borrowers += fill(pool, server, 2)
+    eventually("no more than the limit", lambda: pool.idle == 1)
+    borrowers += fill(pool, server, 1)
+    assert (pool.opened, server.most) == (6, 6)
+    give_back(borrowers)
+
+
+def test_what_can_not_be_had_ready_is_left_to_those_who_ask(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=3, max_overflow=0, min_idle=1), StubServer()
+    server.connect_time = 0.01
+    (first,) = fill(pool, server, 1)
+    server.down = ValueError("not today")
+    eventually("nothing is being opened", lambda: not pool._slots.opening)
+    server.down = None
+    second, third = fill(pool, server, 2)
+    give_back([first, second, third])
+    assert server.most <= 3
+
+
+def test_nothing_is_opened_for_a_closed_pool(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=3, max_overflow=0, min_idle=2), StubServer(0.05)
+    (borrower,) = fill(pool, server, 1)
+    eventually("one is being opened", lambda: server.connecting > 0)
+    pool.drain("closed")
+    borrower.give_back()
+    eventually("nothing is left", lambda: not (server.alive or server.connecting))
+
+
+def test_warm_sessions_of_a_real_server(make_alias: MakeAlias, mariadb: MariaDB) -> None:
+    alias = make_alias(POOL={"pool_size": 4, "max_overflow": 0, "min_idle": 2})
+    connections[alias].ensure_connection()
+    eventually("two are ready", lambda: pool_of(alias).idle == 2)
+    assert len(sessions(mariadb, alias)) == 3
+    for wrapper in [connections.create_connection(alias) for _ in range(2)]:
+        with wrapper.cursor() as cursor:
+            cursor.execute("SELECT @@tx_isolation")
+            assert cursor.fetchone() == ("READ-COMMITTED",)  # Django's own setting
+        wrapper.close()
+
+
+# --- too many ---------------------------------------------------------------------------------------------
+
+
+def test_a_crowd_is_refused_at_once(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=1, max_overflow=0, max_waiting=3, timeout=PATIENCE), StubServer()
+    (holder,) = fill(pool, server, 1)
+    waiters = [StubBorrower(server) for _ in range(3)]
+    threads = [threading.Thread(target=waiter.borrow, args=(pool,)) for waiter in waiters]
+    for thread in threads:
+        thread.start()
+    eventually("they wait", lambda: pool._slots.waiting == 3)
+    began = time.monotonic()
+    with pytest.raises(PoolOverloaded, match=r"3 wait already.*max_waiting=3\.") as caught:
+        StubBorrower(server).borrow(pool)
+    assert time.monotonic() - began < PATIENCE
+    assert isinstance(caught.value, PoolTimeout)
+    assert pool._slots.waiting == 3
+    holder.give_back()
+    for _ in waiters:
+        eventually("the next one has it", lambda: any(waiter.connection for waiter in waiters))
+        give_back([waiter for waiter in waiters if waiter.connection])
+    for thread in threads:
+        thread.join(PATIENCE)
+
+
+def test_nobody_waits(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=2, max_overflow=0, max_waiting=0), StubServer()
+    borrowers = fill(pool, server, 2)
+    with pytest.raises(PoolOverloaded, match="0 wait already"):
+        StubBorrower(server).borrow(pool)
+    give_back(borrowers)
+    give_back(fill(pool, server, 2))
+
+
+def test_who_waits_for_a_session_that_may_be_opened_is_no_crowd(make_pool: MakePool) -> None:
+    """A few are opened at a time; there is room for all of them."""
+    pool, server = make_pool(pool_size=10, max_overflow=0, max_waiting=0), StubServer(0.02)
+    crowd = Crowd(pool, server)
+    crowd.come(10, until_out=10)
+    assert (crowd.errors, pool.opened) == ([], 10)
+
+
+def test_a_dead_threads_connection_is_taken_back_before_somebody_is_refused(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=1, max_overflow=0, max_waiting=0), StubServer()
+    kept = leave_out(pool, server)
+    give_back(fill(pool, server, 1))
+    assert kept
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01, 0.3])
+def test_nobody_waits_much_longer_than_he_must(make_pool: MakePool, timeout: float) -> None:
+    """He looks up from time to time, and does not oversleep."""
+    pool, server = make_pool(pool_size=1, max_overflow=0, timeout=timeout), StubServer()
+    (holder,) = fill(pool, server, 1)
+    waiter = StubBorrower(server)
+    with pytest.raises(PoolTimeout):
+        waiter.borrow(pool)
+    holder.give_back()
+
+
+def test_what_a_thread_that_ended_had_is_taken_back_before_somebody_gives_up(make_pool: MakePool) -> None:
+    """Even if somebody has looked a moment ago."""
+    pool, server = make_pool(pool_size=1, max_overflow=0, timeout=0.05), StubServer()
+    (holder,) = fill(pool, server, 1)
+    with pytest.raises(PoolTimeout):
+        StubBorrower(server).borrow(pool)
+    holder.give_back()
+    kept = leave_out(pool, server)
+    give_back(fill(pool, server, 1))
+    assert kept
+
+
+# --- presets ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preset", "limit", "kept"), [("slow_and_safe", 5, 5), ("fast_and_sane", 15, 5), ("fast_and_wild", 30, 5)]
+)
+def test_a_preset_in_a_burst(make_pool: MakePool, preset: str, limit: int, kept: int) -> None:
+    """Forty come at once: how many sessions that takes at most, and how many are left of them."""
+    hurried: dict[str, Any] = {"retire_interval": 0.01}
+    if PRESETS[preset].get("unload_timeout"):
+        hurried["unload_timeout"] = 0.02
+    pool, server = make_pool(preset=preset, **hurried), StubServer()
+    crowd = Crowd(pool, server)
+    crowd.come(40, until_out=limit)
+    assert not crowd.errors
+    assert (pool.options.limit, server.most, pool.opened) == (limit, limit, limit)
+    eventually("the surplus is retired", lambda: pool.idle == kept)
+    crowd.come(kept, until_out=kept)
+    assert pool.opened == limit
+
+
+def test_the_wild_one_waits_before_it_opens_more(make_pool: MakePool) -> None:
+    """What comes back within ``unload_timeout`` serves a burst."""
+    pool, server = make_pool(preset="fast_and_wild", unload_timeout=PATIENCE), StubServer()
+    crowd = Crowd(pool, server)
+    crowd.come(30)
+    assert not crowd.errors
+    assert pool.opened == 5
+
+
+def test_the_safe_one_asks_and_resets_each_time(make_alias: MakeAlias) -> None:
+    alias = make_alias(POOL={"preset": "slow_and_safe"})
+    for _ in range(3):
+        connections[alias].ensure_connection()
+        connections[alias].close()
+    assert pool_of(alias).options.pre_ping
+    assert pool_of(alias).resets == 3
