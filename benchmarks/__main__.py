@@ -18,12 +18,13 @@ from importlib.metadata import version
 from typing import Any
 
 from benchmarks import leaks
-from benchmarks.peers import BARE, PEERS, Peer
+from benchmarks.peers import BARE, PEERS, POOLLIFE, Peer
 from benchmarks.tables import table
 from benchmarks.wiretap import Wiretap
 from servers import MariaDB
 
 NAME = "bench"
+PARTS = "round_trips,leaks,cycles,memory,fair,spike,waiting"
 VIEWS = {
     "one SELECT": ("read", False, 1),
     "ATOMIC_REQUESTS, SELECT and UPDATE": ("write", True, 2),
@@ -152,6 +153,20 @@ class Bench:
                     times.setdefault(process.peer.name, []).append(process.cycles(cycles))
         return {name: summary(each, times[BARE.name]) for name, each in times.items()}
 
+    def pressure(self, part: str, *arguments: float) -> dict[str, Any]:
+        """See ``benchmarks.pressure``."""
+        entry = {**self._server.database(NAME), "ENGINE": POOLLIFE.engine}
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.pressure"],
+            input=json.dumps({"part": part, "entry": entry, "arguments": arguments}),
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{part} failed:\n{done.stderr}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
     def memory(self, cycles: int) -> dict[str, list[dict[str, int]]]:
         """Memory and objects after each quarter of so many cycles."""
         found: dict[str, list[dict[str, int]]] = {}
@@ -235,6 +250,44 @@ def print_memory(found: dict[str, list[dict[str, int]]]) -> None:
     print(table(["", *heads], rows))
 
 
+def print_fair(found: dict[str, Any], seconds: float) -> None:
+    print(f"\nTwenty threads on four connections for {seconds:g} s, one SELECT each time, no pause\n")
+    rows = [
+        [
+            name,
+            f"{each['least']:,} - {each['most']:,}",
+            str(each["given_up"]),
+            f"{each['process']:.1f}",
+        ]
+        for name, each in found.items()
+    ]
+    print(table(["", "turns of a thread", "gave up after 5 s", "process, us a turn"], rows))
+
+
+def print_spike(found: dict[str, Any]) -> None:
+    print("\nFifty requests of 2 ms at once on five idle sessions; connecting takes 150 ms\n")
+    rows = [
+        [name, str(each["opened"]), f"{each['median'] * 1e3:.0f}", f"{each['most'] * 1e3:.0f}"]
+        for name, each in found.items()
+    ]
+    print(table(["", "sessions opened, with those", "median ms", "most ms"], rows))
+
+
+def print_waiting(found: dict[str, Any], seconds: float) -> None:
+    print(
+        f"\nRequests of 20 ms, twice as many as four connections can bear, for {seconds:g} s: ms of waiting\n"
+    )
+    rows = [
+        [
+            name,
+            *(f"{each[key] * 1e3:.0f}" for key in ("median", "p99", "most", "ideal_p99")),
+            f"{each['ratio']:.2f}",
+        ]
+        for name, each in found.items()
+    ]
+    print(table(["", "median", "p99", "most", "ideal queue's p99", "x ideal"], rows))
+
+
 def environment(peers: Sequence[Peer], server: MariaDB) -> dict[str, str]:
     packages = sorted({"Django", *(package for peer in peers for package in peer.packages)})
     return {
@@ -253,8 +306,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", help="measure only peers whose name has this in it")
     parser.add_argument(
         "--parts",
-        default="round_trips,leaks,cycles,memory",
-        help="which parts, separated by commas (round_trips,leaks,cycles,memory)",
+        default=PARTS,
+        help=f"which parts, separated by commas ({PARTS})",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20,
+        help="of the crowd on few connections; a tenth for the queue (20)",
     )
     return parser.parse_args()
 
@@ -283,6 +342,14 @@ def main() -> None:
                 (options.rounds, options.cycles),
             ),
             "memory": (bench.memory, (options.memory,), print_memory, ()),
+            "fair": (bench.pressure, ("fair", options.seconds), print_fair, (options.seconds,)),
+            "spike": (bench.pressure, ("spike",), print_spike, ()),
+            "waiting": (
+                bench.pressure,
+                ("waiting", options.seconds / 10),
+                print_waiting,
+                (options.seconds / 10,),
+            ),
         }
         for part in filter(None, options.parts.split(",")):
             measure, how, tell, about = parts[part]

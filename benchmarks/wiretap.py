@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+from servers.proxy import Proxy
 
 #: What a client's packet asks for, by its first byte. Those without an answer cost no round trip.
 COMMANDS = {
@@ -26,7 +27,7 @@ CONNECT = "connect"
 ENCRYPTED = 0x0800
 
 
-class Wiretap:
+class Wiretap(Proxy):
     """``with Wiretap(host, port) as tap: ...``: connect to ``tap.port``, and read ``tap.heard``.
 
     A command is noted before it is passed on, so whoever has its answer finds it there. A handshake is noted
@@ -34,32 +35,16 @@ class Wiretap:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        #: Where new connections lead.
-        self.server = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        super().__init__(host, port)
         #: What was asked, in order: a statement's text, or a command's name.
         self.heard: list[str] = []
         #: Why this can't be relied on, if so.
         self.failed: str | None = None
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept, name="wiretap")]
+        self._packets: dict[socket.socket, Packets] = {}
 
     def __enter__(self) -> Wiretap:
-        self._threads[0].start()
+        super().__enter__()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        for each in self._sockets:
-            with suppress(OSError):  # its other end may have gone first
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for each in (self._listener, *self._sockets):
-            each.close()
 
     @contextmanager
     def listening(self) -> Iterator[list[str]]:
@@ -74,39 +59,9 @@ class Wiretap:
         if self.failed:
             raise RuntimeError(self.failed)
 
-    def _accept(self) -> None:
-        with suppress(OSError):  # the listener was shut down
-            while True:
-                client = self._listener.accept()[0]
-                server = socket.create_connection(self.server)
-                for each in (client, server):
-                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._sockets += [client, server]
-                self._start(self._pass_on_requests, client, server)
-                self._start(self._pass_on_answers, server, client)
-
-    def _start(self, copy: object, source: socket.socket, target: socket.socket) -> None:
-        thread = threading.Thread(target=copy, args=(source, target), name="wiretap")  # type: ignore[arg-type]  # a method
-        thread.start()
-        self._threads.append(thread)
-
-    def _pass_on_requests(self, client: socket.socket, server: socket.socket) -> None:
-        packets = Packets()
-        with suppress(OSError):  # one of the two has gone
-            while data := client.recv(65536):
-                for sequence, payload in packets.feed(data):
-                    self._note(sequence, payload)
-                server.sendall(data)
-        with suppress(OSError):
-            server.shutdown(socket.SHUT_WR)
-
-    @staticmethod
-    def _pass_on_answers(server: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
-            while data := server.recv(65536):
-                client.sendall(data)
-        with suppress(OSError):
-            client.shutdown(socket.SHUT_WR)
+    def hear(self, client: socket.socket, data: bytes) -> None:
+        for sequence, payload in self._packets.setdefault(client, Packets()).feed(data):
+            self._note(sequence, payload)
 
     def _note(self, sequence: int, payload: bytes) -> None:
         if sequence == 1 and len(payload) >= 32:

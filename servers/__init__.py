@@ -2,5 +2,6 @@
 
 from servers.certificates import Certificates
 from servers.mariadb import MariaDB, Session
+from servers.proxy import Proxy
 
-__all__ = ["Certificates", "MariaDB", "Session"]
+__all__ = ["Certificates", "MariaDB", "Proxy", "Session"]

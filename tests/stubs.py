@@ -1,6 +1,6 @@
 """A stub for a database server, and what a pool needs to talk to it.
 
-For what no real server can be made to do: it connects as slowly as it is told to, refuses when it is told to, and counts.
+For what no real server can be made to do: it connects slowly or refuses, as it is told, and counts.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def bench(*arguments: str) -> str:
 
 def test_a_short_run_has_all_parts() -> None:
     found: dict[str, Any] = json.loads(
-        bench("--json", "--only", "poollife", "--rounds", "2", "--cycles", "20", "--memory", "40")
+        bench("--json", "--only=poollife", "--rounds=2", "--cycles=20", "--memory=40", "--seconds=1")
     )
     assert {view: each["extra"] for view, each in found["round_trips"]["poollife"].items()} == {
         "one SELECT": 0,
@@ -33,6 +33,11 @@ def test_a_short_run_has_all_parts() -> None:
     assert found["cycles"].keys() == {BARE.name, "poollife"}
     assert found["cycles"][BARE.name]["ratio"] == 1
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
+    for part in "fair", "spike", "waiting":
+        assert len(found[part]) == 3
+    assert all(each["given_up"] == 0 for name, each in found["fair"].items() if "poollife" in name)
+    # Five were there, and a few are opened at a time.
+    assert all(each["opened"] <= 8 for name, each in found["spike"].items() if "poollife" in name)
 
 
 def test_who_is_not_there_is_named() -> None:

@@ -1,0 +1,260 @@
+"""What becomes of those who wait, and of a burst: poollife's queue beside SQLAlchemy's, in one process.
+
+``benchmarks.__main__`` starts it, and gives it a database and what to measure as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, connection, connections
+from sqlalchemy import exc
+from sqlalchemy.pool import QueuePool
+
+from servers import Proxy
+
+THREADS, CONNECTIONS = 20, 4
+#: Seconds: what one request needs a connection for where waiting is measured.
+HOLD = 0.02
+#: A spike: how many come at once, on how many idle sessions, what connecting takes, and their work.
+SPIKE, IDLE, CONNECT, WORK = 50, 5, 0.15, 0.002
+
+
+class Way:
+    """One way to have a connection: a method for each step."""
+
+    def take(self) -> Any:
+        raise NotImplementedError
+
+    def query(self, handle: Any, sql: str) -> None:
+        raise NotImplementedError
+
+    def put(self, handle: Any) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        raise NotImplementedError
+
+
+class Bare(Way):
+    """A pool of SQLAlchemy's without Django."""
+
+    def __init__(self, poolclass: type[QueuePool], entry: dict[str, Any], size: int, overflow: int) -> None:
+        import MySQLdb
+
+        self._pool = poolclass(
+            lambda: MySQLdb.connect(
+                host=entry["HOST"],
+                port=int(entry["PORT"]),
+                user=entry["USER"],
+                password=entry["PASSWORD"],
+                database=entry["NAME"],
+            ),
+            pool_size=size,
+            max_overflow=overflow,
+            timeout=5,
+            reset_on_return=None,
+        )
+
+    def take(self) -> Any:
+        return self._pool.connect()
+
+    def query(self, handle: Any, sql: str) -> None:
+        handle.dbapi_connection.query(sql)
+        handle.dbapi_connection.store_result()
+
+    def put(self, handle: Any) -> None:
+        handle.close()
+
+    def end(self) -> None:
+        self._pool.dispose()
+
+
+class Full(Way):
+    """poollife as a site has it."""
+
+    def __init__(self, entry: dict[str, Any], size: int, overflow: int) -> None:
+        from poollife import close_pool
+
+        close_pool()
+        # Each thread makes a wrapper of its own from these.
+        connections.settings["default"].update(
+            PORT=entry["PORT"], POOL={"pool_size": size, "max_overflow": overflow, "timeout": 5}
+        )
+
+    def take(self) -> Any:
+        connection.ensure_connection()
+        return connection
+
+    def query(self, handle: Any, sql: str) -> None:
+        with handle.cursor() as cursor:
+            cursor.execute(sql)
+            cursor.fetchall()
+
+    def put(self, handle: Any) -> None:
+        handle.close()
+
+    def end(self) -> None:
+        from poollife import close_pool
+
+        close_pool()
+
+
+def ways(entry: dict[str, Any], size: int, overflow: int) -> dict[str, Callable[[], Way]]:
+    from poollife.pools.queue import FairQueuePool
+
+    return {
+        "SQLAlchemy's QueuePool, bare": lambda: Bare(QueuePool, entry, size, overflow),
+        "poollife's FairQueuePool, bare": lambda: Bare(FairQueuePool, entry, size, overflow),
+        "poollife, with Django": lambda: Full(entry, size, overflow),
+    }
+
+
+def at_once(work: Callable[[int], None], number: int) -> None:
+    """So many threads that begin at the same moment."""
+    barrier = threading.Barrier(number)
+
+    def run(which: int) -> None:
+        barrier.wait()
+        work(which)
+
+    threads = [threading.Thread(target=run, args=(which,)) for which in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def fair(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Twenty threads on four connections, one query each time: who gets how many, and what that costs."""
+    found: dict[str, Any] = {}
+    for name, make in ways(entry, CONNECTIONS, 0).items():
+        way, counts, given_up = make(), [0] * THREADS, [0] * THREADS
+        until = time.monotonic() + seconds
+
+        process = time.process_time()
+        at_once(lambda number: insist(way, until, number, counts, given_up), THREADS)  # noqa: B023
+        process = time.process_time() - process
+        way.end()
+        found[name] = {
+            "least": min(counts),
+            "most": max(counts),
+            "given_up": sum(given_up),
+            "process": process / sum(counts) * 1e6,
+        }
+    return found
+
+
+def insist(way: Way, until: float, number: int, counts: list[int], given_up: list[int]) -> None:
+    """One of them."""
+    while time.monotonic() < until:
+        try:
+            handle = way.take()
+        except (exc.TimeoutError, DatabaseError):
+            given_up[number] += 1
+            continue
+        way.query(handle, "SELECT 1")
+        way.put(handle)
+        counts[number] += 1
+
+
+def waiting(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Requests come at twice the rate that the connections can bear: what they wait, and what they must."""
+    found: dict[str, Any] = {}
+    number = int(seconds * 2 * CONNECTIONS / HOLD)
+    for name, make in ways(entry, CONNECTIONS, 0).items():
+        way, visits, begin = make(), [(0.0, 0.0, 0.0)] * number, time.monotonic() + 1
+
+        at_once(lambda which: come_in_time(way, begin, which, visits), number)  # noqa: B023
+        way.end()
+        visits.sort()
+        waited = sorted(got - came for came, got, _ in visits)
+        must = sorted(ideal([(came, left - got) for came, got, left in visits], CONNECTIONS))
+        last = int(number * 0.99) - 1
+        found[name] = {
+            "median": waited[number // 2],
+            "p99": waited[last],
+            "most": waited[-1],
+            "ideal_p99": must[last],
+            "ratio": waited[last] / must[last],
+        }
+    return found
+
+
+def come_in_time(way: Way, begin: float, which: int, visits: list[tuple[float, float, float]]) -> None:
+    """One of them."""
+    time.sleep(max(0.0, begin + which * HOLD / CONNECTIONS / 2 - time.monotonic()))
+    came = time.monotonic()
+    handle = way.take()
+    got = time.monotonic()
+    way.query(handle, f"SELECT SLEEP({HOLD})")
+    way.put(handle)
+    visits[which] = came, got, time.monotonic()
+
+
+def ideal(visits: Sequence[tuple[float, float]], connections: int) -> list[float]:
+    """What each would wait in a queue that costs nothing, coming when it came and holding for as long."""
+    free, waits = [0.0] * connections, []
+    for came, held in visits:
+        free.sort()
+        start = max(came, free[0])
+        free[0] = start + held
+        waits.append(start - came)
+    return waits
+
+
+def spike(entry: dict[str, Any]) -> dict[str, Any]:
+    """Many requests at once on a few idle sessions, where connecting takes longer than their work."""
+    found: dict[str, Any] = {}
+    with Proxy(entry["HOST"], int(entry["PORT"])) as proxy:
+        there = {**entry, "PORT": str(proxy.port)}
+        for name, make in ways(there, IDLE, SPIKE - IDLE).items():
+            proxy.connect_delay = 0
+            way, before, times = make(), len(proxy.accepted), [0.0] * SPIKE
+            idle = threading.Barrier(IDLE)
+            at_once(lambda _: fill(way, idle), IDLE)  # noqa: B023
+            proxy.connect_delay = CONNECT
+            at_once(lambda which: rush(way, which, times), SPIKE)  # noqa: B023
+            way.end()
+            times.sort()
+            found[name] = {
+                "opened": len(proxy.accepted) - before,
+                "median": times[SPIKE // 2],
+                "most": times[-1],
+            }
+    return found
+
+
+def fill(way: Way, all_are_out: threading.Barrier) -> None:
+    handle = way.take()
+    all_are_out.wait()
+    way.put(handle)
+
+
+def rush(way: Way, which: int, times: list[float]) -> None:
+    came = time.monotonic()
+    handle = way.take()
+    way.query(handle, f"SELECT SLEEP({WORK})")
+    way.put(handle)
+    times[which] = time.monotonic() - came
+
+
+def main() -> None:
+    order = json.load(sys.stdin)
+    settings.configure(DATABASES={"default": order["entry"]}, USE_TZ=True)
+    import django
+
+    django.setup()
+    parts: dict[str, Callable[..., Any]] = {"fair": fair, "waiting": waiting, "spike": spike}
+    measure = parts[order["part"]]
+    print(json.dumps(measure(order["entry"], *order["arguments"])))
+
+
+if __name__ == "__main__":
+    main()
