@@ -192,11 +192,12 @@ class PooledMixin(BaseDatabaseWrapper):
             self.lease = None
 
     def _checkout(self) -> Lease:
+        deadline = None
         while True:
             try:
-                return self.pool.checkout(self)
-            except PoolClosed:
-                continue
+                return self.pool.checkout(self, deadline)
+            except PoolClosed as closed:
+                deadline = closed.deadline
 
     def _session_state(self) -> list[Any]:
         """What decides on the state of a session, beside what its pool's key has.

@@ -61,6 +61,11 @@ class PoolKey(NamedTuple):
 class PoolClosed(Exception):
     """A pool was closed while somebody waited for its sessions."""
 
+    def __init__(self, deadline: float) -> None:
+        super().__init__(deadline)
+        #: Until when he was to wait, on the monotonic clock.
+        self.deadline = deadline
+
 
 class LeasePool:
     """The connections of one ``PoolKey`` in this process.
@@ -119,15 +124,18 @@ class LeasePool:
         """Sessions that wait for a borrower."""
         return self._slots.idle
 
-    def checkout(self, borrower: Borrower) -> Lease:
+    def checkout(self, borrower: Borrower, deadline: float | None = None) -> Lease:
         """Borrow a connection, waiting for one if need be.
 
+        :param deadline: on the monotonic clock, for who has waited elsewhere; None: ``timeout`` from now on.
         :raises PoolTimeout: after ``timeout`` seconds.
         :raises PoolClosed: where it was closed before it was the borrower's turn.
         :raises Error: the driver's, if a connection had to be opened and could not be.
         """
         # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
-        ticket, handle, lease = Ticket(borrower, time.monotonic() + self.options.timeout), None, None
+        if deadline is None:
+            deadline = time.monotonic() + self.options.timeout
+        ticket, handle, lease = Ticket(borrower, deadline), None, None
         previous = current.ticket
         try:
             # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
@@ -173,6 +181,21 @@ class LeasePool:
         logger.info("Pool %r is closed: %s", self.key.alias, reason)
         self._housekeeper.hurry()
         self._sessions.dispose()
+
+    def resize(self, options: PoolOptions) -> None:
+        """Have other sizes from now on. What is out, and too much then, is closed when it comes back.
+
+        :raises NotSupportedError: with a ``poolclass`` that can't do that.
+        """
+        self._slots.change(options.bounds, suspended=self._slots.suspended)
+        self.options = options
+
+    def suspend(self, suspended: bool = True) -> None:
+        """Have who comes wait, or, unless ``suspended``, go on with them.
+
+        :raises NotSupportedError: as for ``resize()``.
+        """
+        self._slots.change(self._slots.bounds, suspended=suspended)
 
     def reclaim(self, *, thoroughly: bool = True) -> None:
         """Take back what borrowers that are gone still had.
@@ -266,7 +289,7 @@ class LeasePool:
                     raise self._timeout() from None
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
-                    raise PoolClosed from None
+                    raise PoolClosed(ticket.deadline) from None
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
             if last := time.monotonic() >= ticket.deadline:
@@ -473,10 +496,11 @@ class LeasePool:
             leases = sorted(self.leases.copy(), key=lambda lease: lease.since)
         options = self.options
         opening = f", {self._slots.opening} more are being opened" if self._slots.opening else ""
+        suspended = ", which is suspended," if self._slots.suspended else ""
         longest = "; ".join(f"{lease.holder} for {lease.age:.1f} s" for lease in leases[:3])
         return PoolTimeout(
-            f"No connection of pool {self.key.alias!r} became free within {options.timeout:g} s: all "
-            f"{len(leases)} are out{opening}. Longest: {longest or 'none'}. Ruled by "
+            f"No connection of pool {self.key.alias!r}{suspended} became free within {options.timeout:g} s: "
+            f"all {len(leases)} are out{opening}. Longest: {longest or 'none'}. Ruled by "
             f'DATABASES[{self.key.alias!r}]["POOL"]: pool_size={options.pool_size}, '
             f"max_overflow={options.max_overflow}, "
             f"timeout={options.timeout:g}. If they are held for longer than their work takes, look there; "

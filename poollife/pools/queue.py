@@ -236,8 +236,9 @@ class FairQueuePool(QueuePool):
             self._serve()
         return True
 
-    def change(self, bounds: Bounds, *, suspended: bool) -> None:
+    def change(self, bounds: Bounds | None, *, suspended: bool) -> None:
         """Have other bounds from now on, or begin or end to serve nobody. What is out stays out."""
+        assert bounds, "this class has a limit"
         with self._lock:
             self.bounds, self.suspended = bounds, suspended
             self._serve()
@@ -428,9 +429,10 @@ class Counted:
     #: Nobody counts them, and there is nothing that could be changed.
     opening = waiting = surplus = shortage = 0
     suspended = False
+    bounds: Bounds | None = None
     unbalanced: Callable[[], object] = int
 
-    def change(self, bounds: Bounds, *, suspended: bool) -> None:
+    def change(self, bounds: Bounds | None, *, suspended: bool) -> None:
         raise NotSupportedError(f"{type(self._pool).__name__} has a size once and for all")
 
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:

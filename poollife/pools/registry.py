@@ -6,6 +6,7 @@ import atexit
 import logging
 import sys
 import threading
+import time
 
 from poollife.conf import PoolOptions
 from poollife.drivers import uwsgi
@@ -15,6 +16,8 @@ from poollife.pools.lease import Lease
 from poollife.pools.pool import LeasePool, PoolKey, live_pools
 
 logger = logging.getLogger("poollife")
+#: Seconds between two looks whether all is back.
+INTERVAL = 0.01
 
 
 class Registry:
@@ -29,6 +32,9 @@ class Registry:
         self._lock = threading.RLock()
         #: Those that no checkout finds any more, but that have something out.
         self._closed: list[LeasePool] = []
+        #: Aliases whose pools serve nobody, and sizes that pools have in place of their settings'.
+        self._suspended: set[str] = set()
+        self._sizes: dict[str, dict[str, int]] = {}
         self._news: str | None = None
         self._ends_with_process = False
 
@@ -44,8 +50,16 @@ class Registry:
             with self._lock:
                 pool = self._pools.get(key)
                 if pool is None:
-                    pool = self._pools.setdefault(key, LeasePool(key, options, driver))
+                    pool = self._pools.setdefault(key, self._make(key, options, driver))
                     self._end_with_process()
+        return pool
+
+    def _make(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
+        if sizes := self._sizes.get(key.alias):
+            options = options.resized(key.alias, sizes)
+        pool = LeasePool(key, options, driver)
+        if key.alias in self._suspended:
+            pool.suspend()
         return pool
 
     def pools(self) -> list[LeasePool]:
@@ -67,6 +81,48 @@ class Registry:
         """
         for pool in self._remove(alias):
             pool.drain(reason)
+
+    def suspend(self, alias: str, suspended: bool = True) -> None:
+        """Have who asks this alias's pools wait, those that are still to be made included; or end that."""
+        for pool in self._of(alias):
+            pool.suspend(suspended)
+        if suspended:
+            self._suspended.add(alias)
+        else:
+            self._suspended.discard(alias)
+            # One may have been made between the two.
+            for pool in self._of(alias):
+                pool.suspend(False)
+
+    def resize(self, options: PoolOptions, alias: str, sizes: dict[str, int]) -> None:
+        """Have this alias's pools have these sizes, those that are still to be made included.
+
+        :param options: what its settings say.
+        """
+        sizes = {**self._sizes.get(alias, {}), **sizes}
+        options = options.resized(alias, sizes)
+        self._sizes[alias] = sizes
+        for pool in self._of(alias):
+            pool.resize(options)
+
+    def wait_until_back(self, alias: str | None, timeout: float) -> bool:
+        """Wait for what is out of closed pools of this alias, or of all; whether it came back in time."""
+        deadline = time.monotonic() + timeout
+        while True:
+            pools = [
+                pool for pool in live_pools.hold() if pool.closed_because and alias in (None, pool.key.alias)
+            ]
+            for pool in pools:
+                pool.reclaim()
+            if not any(pool.out for pool in pools):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(INTERVAL)
+
+    def _of(self, alias: str) -> list[LeasePool]:
+        at_fork.ensure_process()
+        return [pool for pool in self.pools() if pool.key.alias == alias]
 
     def _remove(self, alias: str | None) -> list[LeasePool]:
         at_fork.ensure_process()
@@ -129,6 +185,8 @@ class Registry:
         """In a child."""
         self._pools = {}
         self._closed = []
+        # Who suspended them does not know of this process.
+        self._suspended = set()
         self._lock = threading.RLock()
         self._ends_with_process = False
         leases = [lease for pool in held for lease in pool.leases if not lease.returned]
