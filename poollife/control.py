@@ -61,8 +61,8 @@ def resize_pool(
 ) -> None:
     """Have other sizes than the settings say, in this process; what is left out stays as it is.
 
-    Whoever waits and has room now is served. Of what is too much, idle sessions are closed now, and those that
-    are out when they come back.
+    Whoever waits and has room now is served. Of what is too much, idle sessions are closed now, and those out
+    when they come back.
 
     :raises ImproperlyConfigured: as the settings would.
     :raises: as ``suspend_pool()``.

@@ -67,11 +67,18 @@ class StubConnection(Guarded):
 
     def __init__(self, server: StubServer) -> None:
         self.server = server
+        self.number = server.opened
+        #: Whose it is.
+        self.pool: LeasePool | None = None
         self.guard = Guard(os.getpid())
         self.lease: Lease | None = None
         self.idle = self.dirty = self.killed = False
         self.cursors = weakref.WeakSet()
         self.born = self.idle_since = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.born
 
     def close(self) -> None:
         if self.guard.pid == os.getpid():
@@ -125,6 +132,7 @@ class StubBorrower:
     def borrow(self, pool: LeasePool) -> Any:
         lease = pool.checkout(self)
         self.connection = lease.connection
+        self.connection.pool = pool
         lease.settled = True
         return self.connection
 
@@ -141,10 +149,14 @@ class StubBorrower:
         self.lease = self.connection = None
 
 
+def pool_options(name: str, **options: Any) -> PoolOptions:
+    """As from the settings of an alias."""
+    return PoolOptions.from_settings(name, {"POOL": options})
+
+
 def stub_pool(name: str, **options: Any) -> LeasePool:
     """A pool of a stub's sessions, which no other has a part in."""
-    read = PoolOptions.from_settings(name, {"POOL": options})
-    return LeasePool(PoolKey(name, (), None, None, None), read, STUB_DRIVER)
+    return LeasePool(PoolKey(name, (), None, None, None), pool_options(name, **options), STUB_DRIVER)
 
 
 def refused() -> OperationalError:
