@@ -107,7 +107,11 @@ def _itself(connection: Any, *_: Any) -> Any:
 
 
 STUB_DRIVER: Driver = SimpleNamespace(
-    adopt=_itself, unwrap=_itself, peers=lambda params: set(), idle_limit=lambda connection: None
+    adopt=_itself,
+    unwrap=_itself,
+    peers=lambda params: set(),
+    idle_limit=lambda connection: None,
+    unreachable=lambda error: isinstance(error, OperationalError) and error.args[0] == 2002,
 )
 
 

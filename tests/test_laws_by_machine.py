@@ -122,7 +122,8 @@ class PoolMachine(RuleBasedStateMachine):
         except PoolTimeout:
             assert self.suspended or len(self._mine()) >= self.limit
         except OperationalError:
-            assert self.server.down
+            # That it is back is noticed after a while.
+            assert self.server.down or self.pool._outage.error
             assert not self.suspended
             # One that is dead is replaced at once; those below it may be fit.
             assert len(fit) < len(idle) or not fit
@@ -191,7 +192,7 @@ class PoolMachine(RuleBasedStateMachine):
         borrower = StubBorrower(self.server)
         try:
             self._borrow(borrower)
-        except (Struck, PoolTimeout):
+        except (Struck, OperationalError):
             assert borrower.lease is None
         finally:
             self.server.down = None
@@ -205,6 +206,7 @@ class PoolMachine(RuleBasedStateMachine):
             connection.idle_since -= seconds
         for pool in self._pools():
             pool._next_retirement -= seconds
+            pool._outage._until -= seconds
 
     @rule()
     def keep_house(self) -> None:

@@ -43,6 +43,9 @@ class Driver(Protocol):
     def idle_limit(self, connection: Any) -> float | None:
         """Seconds after which the server ends an idle session; None: never."""
 
+    def unreachable(self, error: Exception) -> bool:
+        """Whether no session could be opened because there is no server, or none that answers."""
+
 
 class Guarded:
     """Mixed into a driver's connection class: refuses to work in a process that did not open it."""

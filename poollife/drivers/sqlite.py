@@ -259,6 +259,11 @@ def idle_limit(connection: Any) -> None:
     """A handle may idle for ever."""
 
 
+def unreachable(error: Exception) -> bool:
+    """A file is there or not: whoever asks again is told again."""
+    return False
+
+
 def check_untainted(database: Any) -> None:
     """:raises ForkedTransaction: if the parent was using this database when it forked this process."""
     if str(database) in tainted or EVERYTHING in tainted:

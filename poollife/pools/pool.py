@@ -25,6 +25,7 @@ from poollife.drivers.guard import WeakRegistry
 from poollife.errors import PoolOverloaded, PoolTimeout
 from poollife.pools.housekeeper import Housekeeper
 from poollife.pools.lease import Borrower, Lease
+from poollife.pools.outage import Outage
 from poollife.pools.queue import QueueFull, Ticket, current, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
 from poollife.pools.work import current_work
@@ -98,6 +99,7 @@ class LeasePool:
         self._next_retirement = math.inf
         #: Opens what nobody has asked for yet.
         self._opener: Borrower | None = None
+        self._outage = Outage()
         self._housekeeper = Housekeeper(f"poollife's housekeeper of {key.alias!r}", self._keep_house)
         self._resets = options.resets
         #: On the monotonic clock. Sessions born by then are replaced ...
@@ -231,6 +233,7 @@ class LeasePool:
         # Who forked inside a checkout may come back through here; lost threads may have the locks.
         self._lock = threading.RLock()
         self._slots.abandon()
+        self._outage.abandon()
         for lease in self.leases:
             detach_finalizer(lease.handle)
             lease.abandon()
@@ -324,11 +327,20 @@ class LeasePool:
     def _open(self) -> Any:
         ticket = current.ticket
         assert ticket, "a session is opened for a borrower"
+        if not self._outage.admit(ticket):
+            raise self._timeout()
         try:
             connection = ticket.borrower.open_connection()
         except exc.TimeoutError as error:
             # Somebody else's pool has run dry (a password that is kept in a database): not a wait of ours.
             raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
+        except Exception as error:
+            if self.driver.unreachable(error):
+                self._outage.failed(error)
+            else:
+                self._outage.over()
+            raise
+        self._outage.over()
         # Drawn from the system: children of one parent must not all draw the same.
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
@@ -356,7 +368,7 @@ class LeasePool:
             or driver.closed_by_server()
         ) and not driver.answers():
             # Whatever ended this one may have ended others, without a goodbye in their sockets.
-            self._suspected = time.monotonic()
+            self._suspect()
             reason = "closed by the server, or out of reach"
         if reason:
             logger.info("Pool %r replaces a session: %s", self.key.alias, reason)
@@ -413,7 +425,11 @@ class LeasePool:
             logger.warning("Pool %r replaces all its sessions: their server is read-only", self.key.alias)
             self._renewed = time.monotonic()
         else:
-            self._suspected = time.monotonic()
+            self._suspect()
+
+    def _suspect(self) -> None:
+        self._suspected = time.monotonic()
+        self._outage.doubt()
 
     def _clean(self, driver: Guarded) -> str | None:
         """Make it clean; why not, if it could not be done."""

@@ -1,0 +1,78 @@
+"""A server that is out of reach: who comes is told at once, and one at a time tries again."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+from poollife.pools.queue import Ticket
+
+#: Seconds between two attempts while it is down, the first and the longest: it doubles in between.
+FIRST_PAUSE, LONGEST_PAUSE = 0.3, 1.2
+#: The least part of that after which somebody tries: processes shall not all come at the same moment.
+JITTER = 0.8
+#: Seconds between two looks whether the one who tries has come through.
+INTERVAL = 0.005
+
+
+class Outage:
+    """Whether a pool's server can be reached, as far as that is known.
+
+    While there is doubt (a session was lost, or could not be opened) new sessions are opened one at a time.
+    The lock guards who that is; no I/O happens under it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        #: Who tries, unless he has come to an end without telling.
+        self._prober: Ticket | None = None
+        self._doubtful = False
+        self._until = 0.0
+        self._pause = FIRST_PAUSE
+        #: What the last attempt came to, if it failed.
+        self.error: Exception | None = None
+
+    def abandon(self) -> None:
+        """In a child: a thread that no longer exists may have the lock."""
+        self._lock = threading.RLock()
+
+    def admit(self, ticket: Ticket) -> bool:
+        """Wait for leave to open a session; False: not within the ticket's time.
+
+        :raises Exception: what the last attempt came to, as long as another makes no sense.
+        """
+        while self._doubtful and not self._is_prober(ticket):
+            if error := self.error:
+                raise type(error)(*error.args)
+            if time.monotonic() >= ticket.deadline:
+                return False
+            time.sleep(INTERVAL)
+        return True
+
+    def _is_prober(self, ticket: Ticket) -> bool:
+        with self._lock:
+            if time.monotonic() < self._until or (self._prober and self._prober.active):
+                return False
+            self._prober = ticket
+            return True
+
+    def doubt(self) -> None:
+        """A session was lost: the next one is opened by one alone."""
+        self._doubtful = True
+
+    def failed(self, error: Exception) -> None:
+        """It is out of reach."""
+        with self._lock:
+            pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            self._until = time.monotonic() + pause * random.SystemRandom().uniform(JITTER, 1)
+            # Another one: its traceback has somebody's frames.
+            self.error = type(error)(*error.args)
+            self._doubtful, self._prober = True, None
+
+    def over(self) -> None:
+        """A session was opened."""
+        if self._doubtful:
+            with self._lock:
+                self.error = self._prober = None
+                self._doubtful, self._until, self._pause = False, 0.0, FIRST_PAUSE

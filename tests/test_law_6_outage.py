@@ -1,0 +1,296 @@
+"""Law 6 where there is no server: who waits is told at once, and few attempts are made."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import MySQLdb
+import pytest
+from django.db import OperationalError, connections
+
+from poollife.drivers import mysqlclient
+from poollife.errors import PoolTimeout
+from poollife.pools import outage as module
+from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage
+from poollife.pools.pool import LeasePool
+from poollife.pools.queue import OPENINGS, Ticket
+from servers import MariaDB, Proxy
+from tests.borrowing import PATIENCE, connection_id
+from tests.conftest import MakeAlias
+from tests.counting import pool_of
+from tests.stubs import StubBorrower, StubServer, refused, stub_pool
+from tests.web_server import eventually
+
+
+@pytest.fixture
+def server() -> StubServer:
+    return StubServer()
+
+
+@pytest.fixture
+def pool() -> Iterator[LeasePool]:
+    pool = stub_pool("stub", pool_size=8, timeout=PATIENCE)
+    yield pool
+    pool.drain("the test is over")
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody tries again."""
+    monkeypatch.setattr(module, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 1000.0)
+
+
+def crowd(pool: LeasePool, server: StubServer, number: int = 8) -> list[Exception | None]:
+    """What becomes of so many at once, each with a session at the same time."""
+    barrier = threading.Barrier(number)
+
+    def visit() -> Exception | None:
+        borrower = StubBorrower(server)
+        barrier.wait(PATIENCE)
+        try:
+            borrower.borrow(pool)
+        except Exception as error:
+            barrier.wait(PATIENCE)
+            return error
+        barrier.wait(PATIENCE)
+        borrower.give_back()
+        return None
+
+    with ThreadPoolExecutor(number) as executor:
+        return [done.result(PATIENCE) for done in [executor.submit(visit) for _ in range(number)]]
+
+
+# --- what is tried ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("endless")
+def test_after_a_failure_all_are_told_and_nobody_tries(pool: LeasePool, server: StubServer) -> None:
+    pool._outage._pause = 1000.0
+    server.down = refused()
+    for _ in range(3):
+        errors = crowd(pool, server)
+        assert {str(error) for error in errors} == {str(refused())}
+        assert not any(isinstance(error, PoolTimeout) for error in errors)
+    # At first nobody knew.
+    assert server.attempts <= OPENINGS
+    assert (pool.out, pool.opened, pool._slots.opening) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("endless")
+def test_who_has_a_session_goes_on(pool: LeasePool, server: StubServer) -> None:
+    """And so does who comes when one is idle."""
+    pool._outage._pause = 1000.0
+    holder, idle = StubBorrower(server), StubBorrower(server)
+    for each in (holder, idle):
+        each.borrow(pool)
+    idle.give_back()
+    server.down = refused()
+    others = [StubBorrower(server), StubBorrower(server)]
+    others[0].borrow(pool)
+    with pytest.raises(OperationalError):
+        others[1].borrow(pool)
+    holder.give_back()
+    others[1].borrow(pool)
+    assert server.attempts == 3
+
+
+def test_one_at_a_time_tries_again(pool: LeasePool, server: StubServer) -> None:
+    server.down = refused()
+    with pytest.raises(OperationalError):
+        StubBorrower(server).borrow(pool)
+    pool._outage._until, server.connect_time = 0.0, 0.05
+    server.most_connecting = server.attempts = 0
+    assert all(isinstance(error, OperationalError) for error in crowd(pool, server))
+    assert (server.most_connecting, server.attempts) == (1, 1)
+
+
+def test_when_it_is_back_all_go_on(pool: LeasePool, server: StubServer) -> None:
+    server.down = refused()
+    with pytest.raises(OperationalError):
+        StubBorrower(server).borrow(pool)
+    server.down, pool._outage._until = None, 0.0
+    StubBorrower(server).borrow(pool)
+    assert pool._outage.error is None
+    assert not any(crowd(pool, server, 7))
+
+
+def test_after_a_session_was_lost_one_goes_ahead(pool: LeasePool, server: StubServer) -> None:
+    """The others wait for him: nothing is known of the server yet."""
+    assert not any(crowd(pool, server))
+    for connection in server.alive:
+        connection.killed = True
+    entered: list[int] = []
+    alone, connect = [], server.connect
+
+    def slow() -> Any:
+        entered.append(1)
+        if len(entered) == 1:
+            time.sleep(0.1)  # the others come meanwhile
+            alone.append(len(entered))
+        return connect()
+
+    server.connect = slow  # type: ignore[method-assign]
+    assert not any(crowd(pool, server))
+    assert (alone, server.opened, len(entered)) == ([1], 16, 8)
+    assert not any(connection.killed for connection in server.alive)
+
+
+def test_who_waits_for_the_one_that_tries_does_so_for_his_timeout_only(server: StubServer) -> None:
+    pool = stub_pool("stub", pool_size=2, timeout=0.05)
+    pool._outage.doubt()
+    server.connect_time = 0.5
+    first = threading.Thread(target=StubBorrower(server).borrow, args=(pool,))
+    first.start()
+    eventually("it tries", lambda: server.connecting == 1)
+    with pytest.raises(PoolTimeout):
+        StubBorrower(server).borrow(pool)
+    first.join(PATIENCE)
+    assert (server.attempts, pool.opened) == (1, 1)
+    pool.drain("the test is over")
+
+
+def test_an_answer_is_no_outage(pool: LeasePool, server: StubServer) -> None:
+    """A wrong password, say: each attempt is made."""
+    server.down = OperationalError(1045, "Access denied")
+    for number in range(1, 6):
+        with pytest.raises(OperationalError, match="Access denied"):
+            StubBorrower(server).borrow(pool)
+        assert server.attempts == number
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (MySQLdb.OperationalError(2002, "refused"), True),
+        (MySQLdb.OperationalError(2013, "lost connection"), True),
+        (MySQLdb.OperationalError(1045, "access denied"), False),
+        (MySQLdb.OperationalError(1040, "too many connections"), False),
+        (MySQLdb.OperationalError(1049, "unknown database"), False),
+        (MySQLdb.OperationalError(), False),
+        (ValueError(2002), False),
+    ],
+)
+def test_what_counts_as_one(error: Exception, is_one: bool) -> None:
+    assert mysqlclient.unreachable(error) is is_one
+
+
+# --- when -------------------------------------------------------------------------------------------------
+
+
+def test_pauses_grow_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under five attempts in any second, and never more than two seconds without one."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    outage, attempts = Outage(), []
+    while now < 1030:
+        ticket = Ticket()
+        try:
+            outage.admit(ticket)
+        except OperationalError:
+            now += 0.001
+        else:
+            attempts.append(now)
+            outage.failed(refused())
+            ticket.active = False
+    pauses = [later - earlier for earlier, later in pairwise(attempts)]
+    assert min(pauses) >= FIRST_PAUSE * JITTER
+    assert max(pauses) <= LONGEST_PAUSE + 0.002
+    assert LONGEST_PAUSE < 2
+    assert all(sum(begin <= each < begin + 1 for each in attempts) < 5 for begin in attempts)
+    assert len(set(pauses[3:])) > 5  # not all processes at the same moment
+    outage.over()
+    outage.failed(refused())
+    assert outage._until - now <= FIRST_PAUSE
+
+
+def test_one_who_tried_and_went_away_holds_up_nobody() -> None:
+    outage, struck, next_ = Outage(), Ticket(), Ticket()
+    outage.doubt()
+    assert outage.admit(struck)
+    struck.active = False
+    assert outage.admit(next_)
+
+
+# --- a real server behind a bad network -------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(mariadb: MariaDB) -> Iterator[Proxy]:
+    with Proxy(mariadb.host, mariadb.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def alias(make_alias: MakeAlias, proxy: Proxy) -> str:
+    options = {"connect_timeout": 1, "read_timeout": 1, "write_timeout": 1}
+    return make_alias(POOL={"pool_size": 4, "timeout": 1}, PORT=str(proxy.port), OPTIONS=options)
+
+
+def ask(alias: str) -> Exception | None:
+    """One request."""
+    try:
+        connection_id(alias)
+    except OperationalError as error:
+        return error
+    finally:
+        connections[alias].close()
+    return None
+
+
+def requests(alias: str, number: int) -> list[Exception | None]:
+    with ThreadPoolExecutor(8) as executor:
+        return list(executor.map(lambda _: ask(alias), range(number)))
+
+
+def test_down_and_up_again(alias: str, proxy: Proxy) -> None:
+    assert not any(requests(alias, 20))
+    opened = pool_of(alias).opened
+    with proxy.dropped():
+        errors = requests(alias, 40)
+        assert all(errors)
+        assert not any(isinstance(error, PoolTimeout) for error in errors)
+        assert pool_of(alias).out == 0
+    eventually("it is noticed", lambda: ask(alias) is None)
+    assert not any(requests(alias, 20))
+    assert pool_of(alias).opened > opened
+
+
+def test_a_deaf_network(alias: str, proxy: Proxy) -> None:
+    """Each request ends with an error; when it hears again, the next one that tries works."""
+    assert not any(requests(alias, 20))
+    with proxy.deaf():
+        assert all(requests(alias, 16))
+    eventually("it is noticed", lambda: ask(alias) is None)
+    assert not any(requests(alias, 20))
+    assert (pool_of(alias).out, pool_of(alias)._slots.waiting) == (0, 0)
+
+
+def test_a_stall_that_ends_costs_nothing(alias: str, proxy: Proxy) -> None:
+    assert not any(requests(alias, 20))
+    before = pool_of(alias).opened
+    with ThreadPoolExecutor(1) as executor:
+        with proxy.stalled():
+            asked = executor.submit(ask, alias)
+        assert asked.result(PATIENCE) is None
+    assert pool_of(alias).opened == before
+
+
+@pytest.mark.parametrize("bytes_", [0, 10, 90, 200])
+def test_cut_in_the_middle(alias: str, proxy: Proxy, bytes_: int) -> None:
+    """Of the greeting, of the handshake, of an answer: an error, and nothing is kept of it."""
+    proxy.cut_after = bytes_
+    assert ask(alias)
+    assert (pool_of(alias).out, pool_of(alias).idle, pool_of(alias)._slots.opening) == (0, 0, 0)
+    proxy.cut_after = None
+    eventually("it is noticed", lambda: ask(alias) is None)
+
+
+def test_a_slow_network(alias: str, proxy: Proxy) -> None:
+    proxy.delay = 0.02
+    assert not any(requests(alias, 8))
