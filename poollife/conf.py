@@ -34,17 +34,17 @@ FOREIGN_NAMES = {
 #: Whether a session that comes back is reset: if it is clean, and if something may have been left in it.
 RESETS = {"auto": (False, True), "always": (True, True), "rollback": (False, False)}
 
-#: Those of django-db-conn-pool, by its names: what they mean is the same, for what there is here.
+#: Those of django-db-conn-pool, by its names and with its sizes. Not with its timeout of 30 s: that is when
+#: gunicorn kills a worker.
 PRESETS: dict[str, dict[str, Any]] = {
     "slow_and_safe": {
         "pool_size": 5,
         "max_overflow": 0,
-        "timeout": 30,
         "recycle": 120,
         "pre_ping": True,
         "reset": "always",
     },
-    "fast_and_sane": {"pool_size": 5, "max_overflow": 10, "timeout": 30, "recycle": 3600},
+    "fast_and_sane": {"pool_size": 5, "max_overflow": 10, "recycle": 3600},
     "fast_and_wild": {
         "pool_size": 30,
         "max_overflow": 0,
@@ -52,7 +52,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "unload_timeout": 2,
         "retire_interval": 5,
         "retire_quantity": 1,
-        "timeout": 30,
         "recycle": 3600,
     },
 }
