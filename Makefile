@@ -15,11 +15,11 @@ BENCH_BIN := $(BENCH_VENV)/bin
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix lint coverage conformance fuzz processes bench clean system-packages check-python
+.PHONY: help demo test matrix lint coverage conformance fuzz stress processes bench clean system-packages check-python
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, processes or bench, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
+	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes or bench, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
 
 demo: $(DEMO_VENV)/.installed $(if $(filter sqlite,$(DB)),,$(DEMO_VENV)/.mysql) ## Run the demo (on a private MariaDB server, or on SQLite)
 	@DB='$(DB)' $(DEMO_BIN)/python -m demo $(ARGS)
@@ -48,6 +48,9 @@ conformance: $(VENV)/.installed ## Run Django's own tests with stock and pooled 
 
 fuzz: $(VENV)/.installed ## Fork at random moments and count what was harmed (ARGS='--seed 7 --forks 2000')
 	$(BIN)/python -m tools.fork_fuzz $(ARGS)
+
+stress: $(VENV)/.installed ## Use a pool as badly as one can, with many threads, and count (ARGS='--seconds 600')
+	$(BIN)/python -m tools.stress $(ARGS)
 
 processes: $(VENV)/.installed ## Have every kind of server make its processes and count what was harmed (ARGS='uwsgi celery')
 	$(BIN)/python -m tools.processes $(ARGS)

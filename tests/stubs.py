@@ -111,7 +111,7 @@ STUB_DRIVER: Driver = SimpleNamespace(
     unwrap=_itself,
     peers=lambda params: set(),
     idle_limit=lambda connection: None,
-    unreachable=lambda error: isinstance(error, OperationalError) and error.args[0] == 2002,
+    unreachable=lambda error: None if error.args[:1] == (2013,) else error.args[:1] == (2002,),
 )
 
 

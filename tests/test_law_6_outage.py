@@ -168,7 +168,9 @@ def test_an_answer_is_no_outage(pool: LeasePool, server: StubServer) -> None:
     ("error", "is_one"),
     [
         (MySQLdb.OperationalError(2002, "refused"), True),
-        (MySQLdb.OperationalError(2013, "lost connection"), True),
+        (MySQLdb.OperationalError(2003, "refused"), True),
+        (MySQLdb.OperationalError(2013, "lost connection"), None),
+        (MySQLdb.OperationalError(1053, "shutdown in progress"), None),
         (MySQLdb.OperationalError(1045, "access denied"), False),
         (MySQLdb.OperationalError(1040, "too many connections"), False),
         (MySQLdb.OperationalError(1049, "unknown database"), False),
@@ -176,8 +178,24 @@ def test_an_answer_is_no_outage(pool: LeasePool, server: StubServer) -> None:
         (ValueError(2002), False),
     ],
 )
-def test_what_counts_as_one(error: Exception, is_one: bool) -> None:
+def test_what_counts_as_one(error: Exception, is_one: bool | None) -> None:
     assert mysqlclient.unreachable(error) is is_one
+
+
+def test_a_session_that_is_cut_off_as_it_is_opened_is_not_yet_one(
+    pool: LeasePool, server: StubServer
+) -> None:
+    """The server may have been told to end it. The next one who tries finds out."""
+    server.down = OperationalError(2013, "Lost connection during query")
+    with pytest.raises(OperationalError):
+        StubBorrower(server).borrow(pool)
+    server.down = None
+    assert not any(crowd(pool, server))
+    server.down = OperationalError(2013, "Lost connection during query")
+    for connection in server.alive:
+        connection.killed = True
+    assert all(crowd(pool, server))
+    assert pool._outage.error
 
 
 # --- when -------------------------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ class Driver(Protocol):
     def idle_limit(self, connection: Any) -> float | None:
         """Seconds after which the server ends an idle session; None: never."""
 
-    def unreachable(self, error: Exception) -> bool:
-        """Whether no session could be opened because there is no server, or none that answers."""
+    def unreachable(self, error: Exception) -> bool | None:
+        """Whether no session could be opened because there is no server; None: that may well be."""
 
 
 class Guarded:

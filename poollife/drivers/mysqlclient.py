@@ -31,9 +31,10 @@ if not hasattr(MySQLdb, "_mysql"):
 #: Server errors after which the session is gone: 1053 shutdown, 1152 aborted, 1153 packet too large,
 #: 1159-1161 network, 1927 killed (MariaDB), 3169 killed (MySQL), 4031 idle for too long.
 LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
-#: No session could be opened, and nobody else can open one: 1053 shutdown, 2002-2005 no such server, 2006,
-#: 2012, 2013 and 2055 it went away, or never said anything.
-UNREACHABLE = {1053, 2002, 2003, 2004, 2005, 2006, 2012, 2013, 2055}
+#: No session can be opened: nobody listens, or is found.
+UNREACHABLE = {2002, 2003, 2004, 2005}
+#: This one could not: 1053 shutdown, 2006, 2012, 2013 and 2055 the server went away, or never said anything.
+CUT_OFF = {1053, 2006, 2012, 2013, 2055}
 #: Refused because the server is read-only: 1290 an option, 1792 the transaction, 1836 the whole server.
 READ_ONLY = {1290, 1792, 1836}
 
@@ -328,9 +329,10 @@ def idle_limit(connection: GuardedConnection) -> int:
     return int(connection.store_result().fetch_row()[0][0])
 
 
-def unreachable(error: Exception) -> bool:
+def unreachable(error: Exception) -> bool | None:
     """See ``Driver.unreachable``."""
-    return isinstance(error, MySQLdb.MySQLError) and bool(UNREACHABLE.intersection(error.args[:1]))
+    code = error.args[0] if isinstance(error, MySQLdb.MySQLError) and error.args else None
+    return None if code in CUT_OFF else code in UNREACHABLE
 
 
 class _Inherited:

@@ -61,8 +61,14 @@ class Outage:
         """A session was lost: the next one is opened by one alone."""
         self._doubtful = True
 
-    def failed(self, error: Exception) -> None:
-        """It is out of reach."""
+    def failed(self, error: Exception, certain: bool = True) -> None:
+        """A session could not be opened.
+
+        :param certain: whether that is the server's fault; otherwise another attempt is to confirm it.
+        """
+        if not (certain or self._doubtful):
+            self._doubtful = True
+            return
         with self._lock:
             pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
             self._until = time.monotonic() + pause * random.SystemRandom().uniform(JITTER, 1)

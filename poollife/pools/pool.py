@@ -47,6 +47,9 @@ COLLECT_INTERVAL = 1.0
 _idle_limits: dict[tuple[Any, ...], float | None] = {}
 #: Every pool that may still have leases out, the drained ones too.
 live_pools: WeakRegistry[LeasePool] = WeakRegistry()
+#: Those that no checkout finds any more, until nothing is out. Only by way of its pool is a lease found again
+#: whose borrower is gone.
+closed_pools: set[LeasePool] = set()
 
 
 class PoolKey(NamedTuple):
@@ -149,6 +152,8 @@ class LeasePool:
             with self._lock:
                 self.leases.add(lease)
                 self.checkouts += 1
+            if self.closed_because:
+                closed_pools.add(self)
             if work := current_work.get():
                 work.add(lease)
             self._slots.hold(ticket, lease)
@@ -179,6 +184,7 @@ class LeasePool:
     def drain(self, reason: str) -> None:
         """End the idle sessions now, and each borrowed one when it comes back."""
         self.closed_because = reason
+        closed_pools.add(self)
         self.reclaim(thoroughly=True)
         logger.info("Pool %r is closed: %s", self.key.alias, reason)
         self._housekeeper.hurry()
@@ -295,8 +301,11 @@ class LeasePool:
                     raise PoolClosed(ticket.deadline) from None
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-            if last := time.monotonic() >= ticket.deadline:
+            left = ticket.deadline - time.monotonic()
+            # Early enough for those who wait behind this one.
+            if left <= self.options.timeout / 2:
                 self._collect()
+            if last := left <= 0:
                 self.reclaim()
             else:
                 self._look(thoroughly=True)
@@ -335,10 +344,10 @@ class LeasePool:
             # Somebody else's pool has run dry (a password that is kept in a database): not a wait of ours.
             raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
         except Exception as error:
-            if self.driver.unreachable(error):
-                self._outage.failed(error)
-            else:
+            if (unreachable := self.driver.unreachable(error)) is False:
                 self._outage.over()
+            else:
+                self._outage.failed(error, certain=bool(unreachable))
             raise
         self._outage.over()
         # Drawn from the system: children of one parent must not all draw the same.

@@ -13,7 +13,7 @@ from poollife.drivers import uwsgi
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
 from poollife.pools.lease import Lease
-from poollife.pools.pool import LeasePool, PoolKey, live_pools
+from poollife.pools.pool import LeasePool, PoolKey, closed_pools, live_pools
 
 logger = logging.getLogger("poollife")
 #: Seconds between two looks whether all is back.
@@ -30,8 +30,6 @@ class Registry:
         self._pools: dict[PoolKey, LeasePool] = {}
         # Reentrant: a signal's handler or a finalizer may query in the middle of it.
         self._lock = threading.RLock()
-        #: Those that no checkout finds any more, but that have something out.
-        self._closed: list[LeasePool] = []
         #: Aliases whose pools serve nobody, and sizes that pools have in place of their settings'.
         self._suspended: set[str] = set()
         self._sizes: dict[str, dict[str, int]] = {}
@@ -43,7 +41,7 @@ class Registry:
         at_fork.ensure_process()
         if self._news:
             self._tell()
-        if self._closed:
+        if closed_pools:
             self._reclaim_closed()
         pool = self._pools.get(key)
         if pool is None:
@@ -127,15 +125,17 @@ class Registry:
     def _remove(self, alias: str | None) -> list[LeasePool]:
         at_fork.ensure_process()
         keys = [pool.key for pool in self.pools() if alias in (None, pool.key.alias)]
-        removed = [pool for key in keys if (pool := self._pools.pop(key, None))]
-        self._closed += removed
-        return removed
+        return [pool for key in keys if (pool := self._pools.pop(key, None))]
 
     def _reclaim_closed(self) -> None:
         """What threads had that have ended since: nobody checks out there any more, and so looks for it."""
-        for pool in self._closed.copy():
+        pools = closed_pools.copy()
+        for pool in pools:
             pool.reclaim(thoroughly=False)
-        self._closed = [pool for pool in self._closed if pool.out]
+            if not pool.out:
+                closed_pools.discard(pool)
+        # A checkout that was under way in one may have come to its end just now.
+        closed_pools.update(pool for pool in pools if pool.out)
 
     def give_back(self, alias: str | None) -> None:
         """End the calling thread's leases of this alias, or of all, those in an atomic block excepted."""
@@ -184,7 +184,7 @@ class Registry:
     def abandon(self, held: list[LeasePool]) -> None:
         """In a child."""
         self._pools = {}
-        self._closed = []
+        closed_pools.clear()
         # Who suspended them does not know of this process.
         self._suspended = set()
         self._lock = threading.RLock()

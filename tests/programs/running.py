@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ LIMIT = 150.0
 WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 
 
-def run(module: str, *arguments: Any, limit: float = LIMIT) -> dict[str, Any]:
+def run(module: str, *arguments: Any, limit: float = LIMIT, options: Sequence[str] = ()) -> dict[str, Any]:
     """Run ``tests.programs.<module>`` and return the JSON object that it printed.
 
     Whatever it or one of its children wrote to stderr fails the test: tracebacks, "Exception ignored" and
@@ -31,6 +32,7 @@ def run(module: str, *arguments: Any, limit: float = LIMIT) -> dict[str, Any]:
         "-m",
         f"tests.programs.{module}",
         *map(json.dumps, arguments),
+        *options,
     ]
     # A session of its own, so that a child that outlives it can be found and ended.
     program = subprocess.Popen(
