@@ -24,7 +24,7 @@ from benchmarks.wiretap import Wiretap
 from servers import MariaDB
 
 NAME = "bench"
-PARTS = "round_trips,leaks,cycles,memory,fair,spike,waiting"
+PARTS = "round_trips,leaks,cycles,memory,fair,spike,waiting,outage"
 VIEWS = {
     "one SELECT": ("read", False, 1),
     "ATOMIC_REQUESTS, SELECT and UPDATE": ("write", True, 2),
@@ -288,6 +288,25 @@ def print_waiting(found: dict[str, Any], seconds: float) -> None:
     print(table(["", "median", "p99", "most", "ideal queue's p99", "x ideal"], rows))
 
 
+def print_outage(found: dict[str, Any], seconds: float) -> None:
+    print(
+        f"\nA server that is away for {seconds:g} s, twenty clients, each a hundred times a second at most\n"
+    )
+    rows = [
+        [
+            name,
+            f"{each['requests']:,}",
+            str(each["attempts"]),
+            str(each["most_attempts"]),
+            f"{each['longest'] * 1e3:.0f}",
+            f"{each['first']:.1f}",
+        ]
+        for name, each in found.items()
+    ]
+    heads = ["", "requests", "attempts to connect", "most in a second", "longest ms", "well again after s"]
+    print(table(heads, rows))
+
+
 def environment(peers: Sequence[Peer], server: MariaDB) -> dict[str, str]:
     packages = sorted({"Django", *(package for peer in peers for package in peer.packages)})
     return {
@@ -313,7 +332,7 @@ def arguments() -> argparse.Namespace:
         "--seconds",
         type=float,
         default=20,
-        help="of the crowd on few connections; a tenth for the queue (20)",
+        help="of the crowd on few connections and of the outage; a tenth of it for the queue (20)",
     )
     return parser.parse_args()
 
@@ -350,6 +369,7 @@ def main() -> None:
                 print_waiting,
                 (options.seconds / 10,),
             ),
+            "outage": (bench.pressure, ("outage", options.seconds), print_outage, (options.seconds,)),
         }
         for part in filter(None, options.parts.split(",")):
             measure, how, tell, about = parts[part]

@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,10 @@ class Way:
 
     def put(self, handle: Any) -> None:
         raise NotImplementedError
+
+    def throw_away(self, handle: Any) -> None:
+        """After an error."""
+        self.put(handle)
 
     def end(self) -> None:
         raise NotImplementedError
@@ -71,6 +76,9 @@ class Bare(Way):
 
     def put(self, handle: Any) -> None:
         handle.close()
+
+    def throw_away(self, handle: Any) -> None:
+        handle.invalidate()
 
     def end(self) -> None:
         self._pool.dispose()
@@ -245,13 +253,88 @@ def rush(way: Way, which: int, times: list[float]) -> None:
     times[which] = time.monotonic() - came
 
 
+class Attempts:
+    """When somebody tried to connect: each call of ``MySQLdb.connect``, which it takes the place of."""
+
+    def __init__(self) -> None:
+        import MySQLdb
+
+        self.times: list[float] = []
+        self._connect = MySQLdb.connect
+        MySQLdb.connect = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.times.append(time.monotonic())
+        return self._connect(*args, **kwargs)
+
+    def most_in_a_second(self, times: Sequence[float]) -> int:
+        return max((bisect(times, begin + 1) - number for number, begin in enumerate(times)), default=0)
+
+
+def outage(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The server goes away for a while, under load: who waits, who tries, and when all is well again."""
+    found: dict[str, Any] = {}
+    attempts = Attempts()
+    with Proxy(entry["HOST"], int(entry["PORT"])) as proxy:
+        there = {**entry, "PORT": str(proxy.port)}
+        for name, make in ways(there, CONNECTIONS, CONNECTIONS).items():
+            way, visits = make(), list[tuple[float, float, bool]]()
+            until = time.monotonic() + seconds + 6
+            load = threading.Thread(
+                target=at_once,
+                args=(lambda _: knock(way, until, visits), THREADS),  # noqa: B023
+            )
+            load.start()
+            time.sleep(1)
+            with proxy.dropped():
+                down = time.monotonic()
+                time.sleep(seconds)
+            back = time.monotonic()
+            load.join()
+            way.end()
+            tried = sorted(each for each in attempts.times if down <= each < back)
+            found[name] = {
+                "requests": sum(down <= came < back for came, _, _ in visits),
+                "attempts": len(tried),
+                "most_attempts": attempts.most_in_a_second(tried),
+                "longest": max(left - came for came, left, _ in visits if down <= came < back),
+                "first": min(left for _, left, well in visits if well and left > back) - back,
+            }
+    return found
+
+
+def knock(way: Way, until: float, visits: list[tuple[float, float, bool]]) -> None:
+    """A client that comes every ten milliseconds, whatever happens."""
+    from django.db.utils import Error
+    from MySQLdb import MySQLError
+
+    while (came := time.monotonic()) < until:
+        handle, well = None, False
+        try:
+            handle = way.take()
+            way.query(handle, "SELECT 1")
+            well = True
+        except (exc.SQLAlchemyError, MySQLError, Error):
+            pass
+        finally:
+            if handle is not None:
+                (way.put if well else way.throw_away)(handle)
+        visits.append((came, time.monotonic(), well))
+        time.sleep(0.01)
+
+
 def main() -> None:
     order = json.load(sys.stdin)
     settings.configure(DATABASES={"default": order["entry"]}, USE_TZ=True)
     import django
 
     django.setup()
-    parts: dict[str, Callable[..., Any]] = {"fair": fair, "waiting": waiting, "spike": spike}
+    parts: dict[str, Callable[..., Any]] = {
+        "fair": fair,
+        "waiting": waiting,
+        "spike": spike,
+        "outage": outage,
+    }
     measure = parts[order["part"]]
     print(json.dumps(measure(order["entry"], *order["arguments"])))
 

@@ -33,7 +33,7 @@ def test_a_short_run_has_all_parts() -> None:
     assert found["cycles"].keys() == {BARE.name, "poollife"}
     assert found["cycles"][BARE.name]["ratio"] == 1
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
-    for part in "fair", "spike", "waiting":
+    for part in "fair", "spike", "waiting", "outage":
         assert len(found[part]) == 3
     assert all(each["given_up"] == 0 for name, each in found["fair"].items() if "poollife" in name)
     # Five were there, and a few are opened at a time.
