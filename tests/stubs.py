@@ -130,7 +130,7 @@ class StubBorrower:
     def open_connection(self) -> Any:
         return self.server.connect()
 
-    def copy(self) -> StubBorrower:
+    def opener(self) -> StubBorrower:
         return StubBorrower(self.server)
 
     def borrow(self, pool: LeasePool) -> Any:

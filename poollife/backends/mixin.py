@@ -147,6 +147,11 @@ class PooledMixin(BaseDatabaseWrapper):
         self.driver.unwrap(connection).check_process()
         return connection
 
+    def opener(self) -> PooledMixin:
+        """Another wrapper with these settings, to open connections in another thread."""
+        # Not copy(): OPTIONS may have what can't be copied, such as an SSLContext.
+        return type(self)(self.settings_dict, self.alias)
+
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open, whose owner (a TestCase, say) ends it."""
         if self.in_atomic_block:

@@ -35,8 +35,8 @@ class Borrower(Protocol):
     def open_connection(self) -> Any:
         """Open and guard a physical connection."""
 
-    def copy(self) -> Any:
-        """Another one of its kind."""
+    def opener(self) -> Borrower:
+        """Another one of its kind, to open connections in another thread."""
 
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open."""

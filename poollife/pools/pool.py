@@ -469,7 +469,7 @@ class LeasePool:
     def _rebalance(self) -> None:
         """There is a surplus, or too little is idle."""
         if (ticket := current.ticket) and self._slots.shortage:
-            self._opener = self._opener or ticket.borrower.copy()
+            self._opener = self._opener or ticket.borrower.opener()
             self._housekeeper.hurry()
         self._housekeeper.call()
 

@@ -173,10 +173,10 @@ class FairQueuePool(QueuePool):
         """Take back what ``take()`` gave."""
         if isinstance(handle, PoolProxiedConnection):
             handle.close()
-            return
-        if self.dispatch.checkin:
-            self.dispatch.checkin(handle.dbapi_connection, handle)
-        self._do_return_conn(handle)
+        else:
+            if self.dispatch.checkin:
+                self.dispatch.checkin(handle.dbapi_connection, handle)
+            self._do_return_conn(handle)
         if len(self._slots) > self.bounds.core:
             self.unbalanced()
 
