@@ -107,6 +107,32 @@ def fail_to_connect(alias: str) -> None:
         connection_id(alias)
 
 
+def test_who_waits_in_a_closed_pool_is_told_at_once(
+    make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He need not look up first."""
+    monkeypatch.setattr(module, "RECLAIM_INTERVAL", 2 * PATIENCE)
+    alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "timeout": 3 * PATIENCE})
+    busy, served = Busy(alias), []
+
+    def borrow() -> None:
+        served.append(connection_id(alias))
+        connections[alias].close()
+
+    threads: list[threading.Thread] = []
+    start(threads, busy.work)
+    assert busy.begun.wait(PATIENCE)
+    for _ in range(5):
+        start(threads, borrow)
+    eventually("they wait", lambda: len(queue_of(alias)._waiting) == 5)
+    close_pool(alias)
+    for thread in threads[1:]:
+        thread.join(PATIENCE)
+    assert len(served) == 5
+    busy.go_on.set()
+    threads[0].join(PATIENCE)
+
+
 def test_who_waits_in_a_closed_pool_is_served_by_its_successor(make_alias: MakeAlias) -> None:
     """What is out of the closed one stays out, and is not waited for."""
     alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "timeout": 5})

@@ -189,6 +189,7 @@ class LeasePool:
         logger.info("Pool %r is closed: %s", self.key.alias, reason)
         self._housekeeper.hurry()
         self._sessions.dispose()
+        self._slots.wake()
 
     def resize(self, options: PoolOptions) -> None:
         """Have other sizes from now on. What is out, and too much then, is closed when it comes back.

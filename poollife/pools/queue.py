@@ -207,6 +207,14 @@ class FairQueuePool(QueuePool):
         """Close what nobody has."""
         self._close(self._free.copy)
 
+    def wake(self) -> None:
+        """Have all who wait look up."""
+        with self._lock:
+            for ticket in self._waiting.copy():
+                signal, ticket.signal = ticket.signal, None
+                if signal:
+                    signal.release()
+
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
         """Close so much of the surplus at most, of that which was idle for longest.
 
@@ -287,7 +295,7 @@ class FairQueuePool(QueuePool):
             signal = ticket.signal = None if ticket.served else threading.Lock()
             if signal:
                 signal.acquire()
-        if signal and not signal.acquire(timeout=self._patience_of(ticket)):
+        if signal and not (signal.acquire(timeout=self._patience_of(ticket)) and ticket.served):
             raise exc.TimeoutError(f"None of {len(self._slots)} became free.")
         if ticket.entry is None:
             entry = self._create_connection()
@@ -440,6 +448,9 @@ class Counted:
 
     def prepare(self, ticket: Ticket) -> bool:
         return False
+
+    def wake(self) -> None:
+        pass
 
     def abandon(self) -> None:
         pass
