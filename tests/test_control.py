@@ -111,7 +111,11 @@ def test_a_child_is_not_suspended(alias: str) -> None:
     """Nobody would know to resume it."""
     poollife.suspend_pool(alias)
     if (child := os.fork()) == 0:
-        os._exit(0 if connection_id(alias) else 1)
+        status = 1
+        try:
+            status = int(not connection_id(alias))
+        finally:
+            os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -12,6 +12,9 @@ from poollife.pools.queue import Ticket
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 1.2
 #: The least part of that after which somebody tries: processes shall not all come at the same moment.
 JITTER = 0.8
+#: Sessions that have to be cut off in a row, as they are opened, to make an outage: a server may be told to end
+#: one of them.
+CONFIRMATIONS = 3
 #: Seconds between two looks whether the one who tries has come through.
 INTERVAL = 0.005
 
@@ -28,6 +31,8 @@ class Outage:
         #: Who tries, unless he has come to an end without telling.
         self._prober: Ticket | None = None
         self._doubtful = False
+        #: Failures in a row that may have hit one session only.
+        self._uncertain = 0
         self._until = 0.0
         self._pause = FIRST_PAUSE
         #: What the last attempt came to, if it failed.
@@ -64,17 +69,17 @@ class Outage:
     def failed(self, error: Exception, certain: bool = True) -> None:
         """A session could not be opened.
 
-        :param certain: whether that is the server's fault; otherwise another attempt is to confirm it.
+        :param certain: whether nobody else can open one; otherwise that has to happen several times in a row.
         """
-        if not (certain or self._doubtful):
-            self._doubtful = True
-            return
         with self._lock:
+            self._doubtful, self._prober = True, None
+            self._uncertain = 0 if certain else self._uncertain + 1
+            if 0 < self._uncertain < CONFIRMATIONS:
+                return
             pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
             self._until = time.monotonic() + pause * random.SystemRandom().uniform(JITTER, 1)
             # Another one: its traceback has somebody's frames.
             self.error = type(error)(*error.args)
-            self._doubtful, self._prober = True, None
 
     def over(self) -> None:
         """A session was opened."""
@@ -82,3 +87,4 @@ class Outage:
             with self._lock:
                 self.error = self._prober = None
                 self._doubtful, self._until, self._pause = False, 0.0, FIRST_PAUSE
+                self._uncertain = 0
