@@ -12,8 +12,8 @@ from poollife.pools.queue import Ticket
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 1.2
 #: The least part of that after which somebody tries: processes shall not all come at the same moment.
 JITTER = 0.8
-#: Sessions that have to be cut off in a row, as they are opened, to make an outage: a server may be told to end
-#: one of them.
+#: Sessions that have to be cut off in a row, as they are opened, to make an outage: a server may be told to
+#: end one of them.
 CONFIRMATIONS = 3
 #: Seconds between two looks whether the one who tries has come through.
 INTERVAL = 0.005
