@@ -38,6 +38,9 @@ class Borrower(Protocol):
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open."""
 
+    def rest(self) -> None:
+        """The same, unless more depends on it than an atomic block."""
+
     def forget_blocks(self) -> None:
         """Leave all atomic blocks."""
 
@@ -74,6 +77,10 @@ class Here(threading.local):
 here = Here()
 
 
+#: Among the ids of open cursors: one of the driver's connection itself, which is nobody's to take back.
+RAW = 0
+
+
 def nobody() -> None:
     """What a lease that has ended has in place of a reference to its borrower."""
 
@@ -92,6 +99,8 @@ class Lease:
         "driver",
         "ended",
         "handle",
+        "of_django",
+        "open_cursors",
         "pid",
         "pool",
         "returned",
@@ -112,6 +121,10 @@ class Lease:
         self.driver: Guarded = pool.driver.unwrap(self.connection)
         #: Those that have executed something and were not closed since.
         self.cursors = self.driver.cursors
+        #: The ids of those that may execute something still, and RAW.
+        self.open_cursors: set[int] = set()
+        #: Whether Django opens one just now.
+        self.of_django = False
         #: This process, then: what another one opened is not handed out.
         self.pid = self.driver.guard.pid
         self.thread = threading.current_thread()
@@ -197,6 +210,31 @@ class Lease:
         borrower = self._borrower()
         if borrower and borrower.lease is self:
             borrower.give_back()
+
+    def note_open(self, cursor: object) -> None:
+        """A cursor of it was opened. From one that Django did not open nothing is known of what is to come."""
+        self.open_cursors.add(id(cursor) if self.of_django else RAW)
+
+    def rest(self) -> None:
+        """Go back between two statements, where no clock of this thread will see to it.
+
+        Not with a transaction, an open cursor, or something in the session that its borrower may need: with
+        these it stays until the transaction ends, the last cursor is closed, or its thread ends.
+        """
+        if self.open_cursors or not self.settled or self.timed or self.driver.dirty:
+            return
+        borrower = self._borrower()
+        if borrower and borrower.lease is self and self.pool.keeps_sessions and self._is_here:
+            borrower.rest()
+
+    @property
+    def timed(self) -> bool:
+        """Whether it will end with its work: other threads than its own are not reached by that."""
+        return self.work is not None and self.work.thread is self.thread
+
+    @property
+    def _is_here(self) -> bool:
+        return self.thread is threading.current_thread()
 
     def hand_over(self, work: Work | None) -> None:
         """Have it end with other work, or with its thread."""
