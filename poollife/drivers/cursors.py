@@ -22,6 +22,7 @@ class LeasedCursor:
     """
 
     _driver: Any = None
+    _lease: Any = None
 
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
         self._driver = connection
@@ -30,7 +31,7 @@ class LeasedCursor:
         super().__init__(connection, *args, **kwargs)  # type: ignore[call-arg]
 
     def __del__(self) -> None:
-        if self._driver is not None:
+        if self._lease is not None:
             self._lease.open_cursors.discard(id(self))
         # Freed in a child, a half-read result would read the rest from the parent's socket, and a statement
         # of SQLite would let go of the parent's locks.

@@ -101,6 +101,7 @@ class Lease:
         "handle",
         "of_django",
         "open_cursors",
+        "paused",
         "pid",
         "pool",
         "returned",
@@ -125,6 +126,8 @@ class Lease:
         self.open_cursors: set[int] = set()
         #: Whether Django opens one just now.
         self.of_django = False
+        #: Since when a command has made no query; None: it is at one, or this is nothing of a command's.
+        self.paused: float | None = None
         #: This process, then: what another one opened is not handed out.
         self.pid = self.driver.guard.pid
         self.thread = threading.current_thread()
@@ -212,8 +215,9 @@ class Lease:
             borrower.give_back()
 
     def note_open(self, cursor: object) -> None:
-        """A cursor of it was opened. From one that Django did not open nothing is known of what is to come."""
+        """A cursor of it was opened. What follows one that Django did not open is not known."""
         self.open_cursors.add(id(cursor) if self.of_django else RAW)
+        self.paused = None
 
     def rest(self) -> None:
         """Go back between two statements, where no clock of this thread will see to it.
@@ -221,16 +225,25 @@ class Lease:
         Not with a transaction, an open cursor, or something in the session that its borrower may need: with
         these it stays until the transaction ends, the last cursor is closed, or its thread ends.
         """
-        if self.open_cursors or not self.settled or self.timed or self.driver.dirty:
+        if self.open_cursors or not self.settled or self.driver.dirty or not self.pool.keeps_sessions:
             return
-        borrower = self._borrower()
-        if borrower and borrower.lease is self and self.pool.keeps_sessions and self._is_here:
-            borrower.rest()
+        if not self.timed:
+            borrower = self._borrower()
+            if borrower and borrower.lease is self and self._is_here:
+                borrower.rest()
+        elif self.work is None:
+            self.paused = time.monotonic()
+
+    @property
+    def overslept(self) -> bool:
+        """Whether its command has paused for so long that the server may have ended the session since."""
+        return self.paused is not None and time.monotonic() - self.paused > self.pool.options.ping_idle
 
     @property
     def timed(self) -> bool:
-        """Whether it will end with its work: other threads than its own are not reached by that."""
-        return self.work is not None and self.work.thread is self.thread
+        """Whether it ends with what goes on in its thread: a request, a block; a command, in the main one."""
+        thread = self.work.thread if self.work else threading.main_thread()
+        return thread is self.thread
 
     @property
     def _is_here(self) -> bool:
