@@ -73,7 +73,7 @@ def test_a_ping_comes_after_the_command(work: Callable[..., dict[str, Any]], com
     assert (after, at_checkout) == (before, before + 1)
 
 
-# --- a pause between two statements --------------------------------------------------------------------------
+# --- a pause between two statements -----------------------------------------------------------------------
 
 
 def pause(alias: str, seconds: float) -> None:

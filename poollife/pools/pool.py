@@ -26,7 +26,7 @@ from poollife.errors import PoolTimeout
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.queue import Ticket, current, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
-from poollife.pools.work import work_here
+from poollife.pools.work import current_work
 
 logger = logging.getLogger("poollife")
 Fact = TypeVar("Fact")
@@ -135,7 +135,8 @@ class LeasePool:
             with self._lock:
                 self.leases.add(lease)
                 self.checkouts += 1
-            if work := work_here():
+            work = current_work.get()
+            if work and not work.ended:
                 work.add(lease)
             self._slots.hold(ticket, lease)
             borrower.lease = lease

@@ -83,7 +83,8 @@ class Work:
         for lease in self._leases_of_this_thread():
             lease.give_back()
             if not lease.returned:
-                lease.hand_over(work_here())
+                around = current_work.get()
+                lease.hand_over(around if around and not around.ended else None)
 
     def end(self, well: bool) -> None:
         """Give back what this thread has of it.
@@ -176,13 +177,6 @@ class GeneratorWork(Work):
 
 
 current_work: ContextVar[Work | None] = ContextVar("poollife_work", default=None)
-
-
-def work_here() -> Work | None:
-    """What is going on, as far as this context knows."""
-    work = current_work.get()
-    return None if work is None or work.ended else work
-
 
 #: Hops under way; asyncio itself holds tasks weakly.
 _hops: set[asyncio.Future[None]] = set()
