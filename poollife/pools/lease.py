@@ -312,7 +312,8 @@ class Lease:
         """Its borrower or its thread is gone: have the pool's next user look whether anybody is left."""
         # Runs at any moment, in any thread, maybe inside the cycle collector while a pool's lock is held: so
         # no I/O, no lock, no logging.
-        if not self.returned:
+        # Something from outside may have struck after its return, before the pool had forgotten it.
+        if not self.returned or self in self.pool.leases:
             self.pool.lost.put(self)
 
     def _borrower_died(self, _: object) -> None:

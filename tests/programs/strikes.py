@@ -25,7 +25,7 @@ from django.db import connections, transaction
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from sqlalchemy.pool import QueuePool
 
-from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db
+from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db, pool_stats
 from tests.programs.databases import ask, change, set_up
 
 POOL_SIZE, MAX_OVERFLOW = 2, 1
@@ -171,6 +171,23 @@ def thread(strike: Strike, work: Callable[[], None]) -> None:
     started.join()
 
 
+def unwrapped(strike: Strike, work: Callable[[], None]) -> None:
+    """Between two statements it gives back, and with the thread's end the rest."""
+
+    def target() -> None:
+        try:
+            strike.start()
+            work()
+        finally:
+            strike.stop()
+
+    started = threading.Thread(target=target)
+    started.start()
+    started.join()
+    # Looks for what dead threads had.
+    pool_stats()
+
+
 class UntilGivenBack(ThreadPoolExecutor):
     """Below ``PooledThreadPoolExecutor``: no job of its is struck after all that ours does for it is done."""
 
@@ -207,6 +224,7 @@ FORMS: dict[str, Callable[[], Callable[[Strike, Callable[[], None]], None]]] = {
     "generator": lambda: generator,
     "with": lambda: with_block,
     "thread": lambda: thread,
+    "unwrapped": lambda: unwrapped,
     "executor": make_executor_form,
 }
 
