@@ -23,6 +23,7 @@ CASES = [
         for form in ("generator", "with", "thread", "executor")
         for work in ("block", "unread")
     ],
+    *[("response", work, "warm") for work in ("query", "unread")],
 ]
 
 

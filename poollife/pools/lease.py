@@ -31,6 +31,8 @@ class Borrower(Protocol):
     connection: Any
     #: The transaction.atomic() that it is in.
     atomic_blocks: list[Any]
+    #: Django's: off in a transaction, whoever began it.
+    autocommit: bool
 
     def open_connection(self) -> Any:
         """Open and guard a physical connection."""
@@ -215,6 +217,12 @@ class Lease:
         borrower = self._borrower()
         blocks = borrower.atomic_blocks if borrower and borrower.lease is self else []
         return blocks[0] if blocks else None
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether its borrower is in no transaction, of whatever kind."""
+        borrower = self._borrower()
+        return borrower is not None and borrower.autocommit
 
     def forget_blocks(self) -> None:
         """Have the borrower leave its atomic blocks: nobody is left who could end them."""
