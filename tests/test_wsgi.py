@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 from wsgiref.handlers import SimpleHandler
@@ -25,6 +26,7 @@ from servers import MariaDB
 from tests.borrowing import Failure, connection_id, insert, make_log, new_pool, out, rows
 from tests.conftest import MakeAlias
 from tests.handlers import site
+from tests.web_server import WebServer, eventually
 
 PARTS = 3
 Start = Callable[..., Any]
@@ -463,3 +465,66 @@ def test_it_needs_no_settings() -> None:
     """Another framework's module may load it first."""
     program = "from poollife.wsgi import PoolWSGIMiddleware; PoolWSGIMiddleware(list)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- on a server -----------------------------------------------------------------------------------------
+
+BESIDE = Path(__file__).parent / "request_site/beside.py"
+
+
+class BesideServer(WebServer):
+    """gunicorn with something beside Django."""
+
+    def __init__(self, kind: str, log: Path, application: str, **site: Any) -> None:
+        super().__init__(kind, log, **site)
+        self._command.append(f"tests.request_site.beside:{application}")
+        self._environment["DJANGO_SETTINGS_MODULE"] = "tests.request_site.settings"
+
+
+@pytest.fixture
+def serve(
+    mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path
+) -> Iterator[Callable[[str, str], BesideServer]]:
+    """A function that starts it."""
+    with ExitStack() as stack:
+
+        def start(kind: str, application: str) -> BesideServer:
+            entry = {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
+            server = BesideServer(kind, tmp_path / "log", application, DATABASES={"default": entry})
+            stack.enter_context(server)
+            return server
+
+        yield start
+
+
+def answers(server: BesideServer, page: str, count: int = 8) -> list[bytes]:
+    """What some clients get."""
+
+    def get(_: object) -> bytes:
+        with suppress(IncompleteRead):
+            return server.get(f"/beside/{page}").body
+        return b""
+
+    with ThreadPoolExecutor(4) as clients:
+        return list(clients.map(get, range(count)))
+
+
+@pytest.mark.parametrize("kind", ["sync", "gthread"])
+def test_on_a_server_nothing_is_out(serve: Callable[[str, str], BesideServer], kind: str) -> None:
+    server = serve(kind, "pooled")
+    assert all(answer.isdigit() for answer in answers(server, "plain"))
+    assert set(answers(server, "file")) == {BESIDE.read_bytes()}
+    assert {len(answer) for answer in answers(server, "rows", 4)} == {8_000 << 10}
+    answers(server, "error")
+    answers(server, "late_error")
+    for _ in range(4):
+        with server.open("/beside/rows") as download:
+            assert download.read(6)
+    eventually("nothing is out", lambda: server.pool()["out"] == 0)
+
+
+def test_on_a_server_without_it(serve: Callable[[str, str], BesideServer]) -> None:
+    """As a control."""
+    server = serve("gthread", "application")
+    answers(server, "rows", 1)
+    assert server.pool()["out"] == 1
