@@ -6,6 +6,7 @@ import asyncio
 from types import NoneType
 from typing import Any
 
+import anyio
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
@@ -13,7 +14,7 @@ from django.core.signals import request_finished
 from django.db import connections
 from django.http import HttpResponse
 
-from poollife import auto_close_db
+from poollife import auto_close_db, pool_stats
 from poollife.asgi import Application, Message, PoolASGIMiddleware, warm_up
 from poollife.errors import PoolTimeout
 from servers import MariaDB
@@ -22,6 +23,7 @@ from tests.borrowing import Busy, Failure, TornDown, connection_id, new_pool, ou
 from tests.conftest import MakeAlias
 from tests.counting import Questions, pool_of
 from tests.handlers import Exchange, site
+from tests.web_server import eventually
 
 LIFE = ("lifespan.startup", "lifespan.shutdown")
 COMPLETE = ["lifespan.startup.complete", "lifespan.shutdown.complete"]
@@ -356,3 +358,22 @@ def test_who_has_it_is_told(make_alias: MakeAlias) -> None:
             await asyncio.to_thread(connection_id, alias)
 
     assert serve(has, method="GET", path="/page") == [None]
+
+
+def test_cancelled_by_anyio(make_alias: MakeAlias) -> None:
+    """Whose scopes cancel again whatever waits in them: Starlette's middleware, around ours."""
+    alias = new_pool(make_alias, 1)
+    busy = Busy(alias, borrows_late=True)
+
+    async def application(*_: Any) -> None:
+        await sync_to_async(busy.work)()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(PoolASGIMiddleware(application), {"type": "http"}, never, never)
+            await asyncio.to_thread(busy.begun.wait)
+            group.cancel_scope.cancel()
+            asyncio.get_running_loop().call_later(0.1, busy.go_on.set)
+
+    asyncio.run(main())
+    eventually("it is back", lambda: pool_stats()[alias]["out"] == 0)
