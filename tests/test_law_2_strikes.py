@@ -24,6 +24,7 @@ CASES = [
         for form in ("generator", "with", "thread", "unwrapped", "executor")
         for work in ("block", "unread")
     ],
+    *[("response", work, "warm") for work in ("query", "unread")],
 ]
 
 

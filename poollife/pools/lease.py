@@ -220,19 +220,25 @@ class Lease:
         self.paused = None
 
     def rest(self) -> None:
-        """Go back between two statements, where no clock of this thread will see to it.
+        """A statement or a transaction is over: go back, where no clock of this thread will see to it."""
+        if self.open_cursors or not self.settled:
+            return
+        if not self.timed:
+            self.give_back_at_rest()
+        elif self.work is None and not self.driver.dirty:
+            self.paused = time.monotonic()
+
+    def give_back_at_rest(self) -> None:
+        """Go back if its borrower would not notice.
 
         Not with a transaction, an open cursor, or something in the session that its borrower may need: with
         these it stays until the transaction ends, the last cursor is closed, or its thread ends.
         """
-        if self.open_cursors or not self.settled or self.driver.dirty or not self.pool.keeps_sessions:
+        if self.open_cursors or self.driver.dirty or not (self.settled and self.pool.keeps_sessions):
             return
-        if not self.timed:
-            borrower = self._borrower()
-            if borrower and borrower.lease is self and self._is_here:
-                borrower.rest()
-        elif self.work is None:
-            self.paused = time.monotonic()
+        borrower = self._borrower()
+        if borrower and borrower.lease is self and self.thread is threading.current_thread():
+            borrower.rest()
 
     @property
     def overslept(self) -> bool:
@@ -244,10 +250,6 @@ class Lease:
         """Whether it ends with what goes on in its thread: a request, a block; a command, in the main one."""
         thread = self.work.thread if self.work else threading.main_thread()
         return thread is self.thread
-
-    @property
-    def _is_here(self) -> bool:
-        return self.thread is threading.current_thread()
 
     def hand_over(self, work: Work | None) -> None:
         """Have it end with other work, or with its thread."""

@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from django.db import connections, transaction
@@ -26,6 +27,7 @@ from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from sqlalchemy.pool import QueuePool
 
 from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db, pool_stats
+from poollife.wsgi import PoolWSGIMiddleware
 from tests.programs.databases import ask, change, set_up
 
 POOL_SIZE, MAX_OVERFLOW = 2, 1
@@ -188,6 +190,26 @@ def unwrapped(strike: Strike, work: Callable[[], None]) -> None:
     pool_stats()
 
 
+def response(strike: Strike, work: Callable[[], None]) -> None:
+    def application(environ: Any, start: Any) -> Iterator[bytes]:
+        yield b"part"
+        work()
+        yield b"part"
+
+    def serve(application: Any) -> None:
+        body = PoolWSGIMiddleware(application)({}, lambda *_: None)
+        try:
+            list(body)
+        finally:
+            getattr(body, "close", list)()
+
+    with suppress(Struck):
+        strike.start()
+        serve(application)
+    # The next request of this thread makes up for an end that was struck.
+    serve(lambda environ, start: [])
+
+
 class UntilGivenBack(ThreadPoolExecutor):
     """Below ``PooledThreadPoolExecutor``: no job of its is struck after all that ours does for it is done."""
 
@@ -225,6 +247,7 @@ FORMS: dict[str, Callable[[], Callable[[Strike, Callable[[], None]], None]]] = {
     "with": lambda: with_block,
     "thread": lambda: thread,
     "unwrapped": lambda: unwrapped,
+    "response": lambda: response,
     "executor": make_executor_form,
 }
 
