@@ -18,6 +18,11 @@ CASES = [
     *[("decorated", work, start) for work in ("query", "block", "unread") for start in ("cold", "warm")],
     ("decorated", "query", "crowded"),
     ("decorated", "unread", "crowded"),
+    ("decorated", "query", "dead"),
+    ("decorated", "dirty", "warm"),
+    ("decorated", "dirty", "dead"),
+    ("decorated", "block", "listened"),
+    ("decorated", "dirty", "listened"),
     *[
         (form, work, "warm")
         for form in ("generator", "with", "thread", "executor")

@@ -13,7 +13,7 @@ import pytest
 from django.db import connections, transaction
 from django.db.backends.mysql.base import django_conversions
 from django.db.backends.signals import connection_created
-from django.db.utils import DatabaseError, InterfaceError
+from django.db.utils import DatabaseError, InterfaceError, OperationalError
 from MySQLdb.cursors import Cursor, SSCursor
 
 from poollife import pool_stats
@@ -471,6 +471,34 @@ def test_a_password_that_is_no_longer_valid_costs_the_session(
     assert (pool_of(alias).out, pool_of(alias).closed) == (0, 1)
     assert ask(alias, "SELECT @left") is None
     assert ask(alias, "SELECT CONNECTION_ID()") != first
+
+
+def test_an_account_that_was_locked_costs_the_session(
+    make_alias: MakeAlias, name: str, mariadb: MariaDB
+) -> None:
+    mariadb.execute("CREATE OR REPLACE USER leaving@'%' IDENTIFIED BY 'leaving'")
+    mariadb.execute("GRANT ALL ON *.* TO leaving@'%'")
+    alias = make_alias(NAME=name, POOL=ONE, USER="leaving", PASSWORD="leaving")
+    ask(alias, "SET @left = 1")
+    mariadb.execute("ALTER USER leaving@'%' ACCOUNT LOCK")
+    give_back(alias)
+    assert (pool_of(alias).out, pool_of(alias).idle, pool_of(alias).closed) == (0, 0, 1)
+    with pytest.raises(OperationalError, match="locked"):
+        raw(alias)
+    mariadb.execute("ALTER USER leaving@'%' ACCOUNT UNLOCK")
+    assert ask(alias, "SELECT @left") is None
+
+
+def test_a_database_that_was_dropped_costs_the_session(
+    make_alias: MakeAlias, name: str, mariadb: MariaDB
+) -> None:
+    alias = make_alias(NAME=name, POOL=ONE)
+    ask(alias, "SET @left = 1")
+    mariadb.execute(f"DROP DATABASE {name}")
+    give_back(alias)
+    assert (pool_of(alias).out, pool_of(alias).idle, pool_of(alias).closed) == (0, 0, 1)
+    mariadb.execute(f"CREATE DATABASE {name}")
+    assert ask(alias, "SELECT @left") is None
 
 
 def test_parameters_in_a_file_cost_the_session(
