@@ -11,7 +11,6 @@ from benchmarks.leaks import KINDS
 from benchmarks.peers import BARE, PEERS
 from tests.pages import ROOT
 
-
 ALWAYS, ROLLBACK = "poollife, reset always", "poollife, reset rollback"
 #: Round trips.
 RESET = 4
