@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+from benchmarks.__main__ import named
 from benchmarks.leaks import KINDS
 from benchmarks.peers import BARE, PEERS
 from tests.pages import ROOT
@@ -30,7 +31,7 @@ def bench(*arguments: str) -> str:
 
 def test_a_short_run_has_all_parts() -> None:
     found: dict[str, Any] = json.loads(
-        bench("--json", "--only", "poollife", "--rounds", "2", "--cycles", "20", "--memory", "40")
+        bench("--json", "--only", "poollif", "--rounds", "2", "--cycles", "20", "--memory", "40")
     )
     views = {name: [each["extra"] for each in views.values()] for name, views in found["round_trips"].items()}
     # One SELECT; a SELECT and an UPDATE with ATOMIC_REQUESTS. A reset is a packet for what a change of user
@@ -43,6 +44,12 @@ def test_a_short_run_has_all_parts() -> None:
     assert found["cycles"].keys() == {BARE.name, "poollife", ALWAYS, ROLLBACK}
     assert found["cycles"][BARE.name]["ratio"] == 1
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
+
+
+def test_one_can_be_chosen_whose_name_begins_like_others() -> None:
+    assert [peer.name for peer in named("poollife")] == ["poollife"]
+    assert [peer.name for peer in named("poollife, ")] == [ALWAYS, ROLLBACK]
+    assert named(None) == list(PEERS)
 
 
 def test_who_is_not_there_is_named() -> None:

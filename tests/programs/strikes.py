@@ -282,7 +282,7 @@ def prepare(start: str) -> None:
     """Leave the pool without sessions, or with one."""
     from tests.counting import pool_of
 
-    sessions = pool_of("default")._sessions
+    sessions: Any = pool_of("default")._sessions
     if start == "cold":
         sessions.dispose()
         return
