@@ -87,6 +87,20 @@ def test_child_goes_on_in_its_parents_checkout(entry: dict[str, Any], leave: boo
     }
 
 
+@pytest.mark.parametrize("where", ["checkout", "checkin", "look"])
+def test_child_goes_on_where_its_parents_pool_called_somebodys_code(
+    entry: dict[str, Any], where: str
+) -> None:
+    """What it was about to get is its parent's, so it gets that refused, and its next one is its own."""
+    assert run_program("corners", "fork_in_pool", entry, where) == {
+        "parent's inside": False,
+        "own session afterwards": True,
+        "status": 0,
+        "same session": True,
+        "opened": 1,
+    }
+
+
 # --- coroutines that are closed -------------------------------------------------------------------------
 
 

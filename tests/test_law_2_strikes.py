@@ -19,6 +19,11 @@ CASES = [
     ("decorated", "query", "crowded"),
     ("decorated", "unread", "crowded"),
     ("unwrapped", "query", "warm"),
+    ("decorated", "query", "dead"),
+    ("decorated", "dirty", "warm"),
+    ("decorated", "dirty", "dead"),
+    ("decorated", "block", "listened"),
+    ("decorated", "dirty", "listened"),
     *[
         (form, work, "warm")
         for form in ("generator", "with", "thread", "unwrapped", "executor")

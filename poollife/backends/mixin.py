@@ -125,7 +125,7 @@ class PooledMixin(BaseDatabaseWrapper):
         lease = self._checkout()
         try:
             state = self._session_state()
-            if lease.initialised_with == state:
+            if lease.driver.initialised_with == state:
                 self._resume(lease)
             else:
                 super().connect()

@@ -198,11 +198,6 @@ class Lease:
         """Whether the pool does not have the slot back."""
         return not self.returned
 
-    @property
-    def initialised_with(self) -> Any:
-        """What the physical connection was initialised with; None: it was not yet."""
-        return self.driver.initialised_with
-
     def initialised(self, with_what: Any) -> None:
         """The physical connection now has the state that each borrower expects."""
         self.driver.initialised_with = with_what

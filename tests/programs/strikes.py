@@ -12,7 +12,9 @@ import gc
 import itertools
 import json
 import logging
+import os
 import random
+import socket
 import sys
 import threading
 import time
@@ -23,6 +25,7 @@ from contextlib import suppress
 from typing import Any
 
 from django.db import connections, transaction
+from sqlalchemy import event
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from sqlalchemy.pool import QueuePool
 
@@ -129,7 +132,12 @@ def unread() -> None:
     connections["default"].connection.query("SELECT 1; SELECT 2")
 
 
-WORK: dict[str, Callable[[], None]] = {"query": query, "block": block, "unread": unread}
+def dirty() -> None:
+    """A session that is reset when it comes back."""
+    ask("SELECT @left := 1")
+
+
+WORK: dict[str, Callable[[], None]] = {"query": query, "block": block, "unread": unread, "dirty": dirty}
 
 
 def decorated(strike: Strike, work: Callable[[], None]) -> None:
@@ -255,7 +263,8 @@ FORMS: dict[str, Callable[[], Callable[[Strike, Callable[[], None]], None]]] = {
 def everywhere(form: str, work: str, start: str) -> dict[str, Any]:
     """Strike at each point of it.
 
-    :param start: what the pool is like: "cold", "warm", or "crowded" (all but one slot in use).
+    :param start: what the pool is like: "cold", "warm", "crowded" (all but one slot in use), "dead" (its
+        session was killed), or "listened" to (so that SQLAlchemy's own handles are used).
     """
     report: dict[str, Any] = {"points": 0, "not back": [], "slots lost": [], "hung": []}
     run = FORMS[form]()
@@ -304,7 +313,8 @@ def judge(where: str, report: dict[str, Any]) -> None:
     pool = pool_of("default")
     if pool.out:
         report["not back"].append(where)
-    free = count_free()
+    # Whoever finds what another has left counts as one who got nothing.
+    free = count_free("SELECT @left IS NULL")
     if free != LIMIT:
         report["slots lost" if free >= 0 else "hung"].append(where)
 
@@ -313,17 +323,26 @@ def prepare(start: str) -> None:
     """Leave the pool without sessions, or with one."""
     from tests.counting import pool_of
 
+    sessions: Any = pool_of("default")._sessions
     if start == "cold":
-        pool_of("default")._sessions.dispose()
-    else:
-        Holder().leave()
+        sessions.dispose()
+        return
+    if start == "listened" and not sessions.dispatch.checkout:
+        for name in "checkout", "checkin":
+            event.listen(sessions, name, lambda *_: None)
+    Holder().leave()
+    if start == "dead":
+        for entry in sessions._free:
+            with socket.socket(fileno=os.dup(entry.dbapi_connection.fileno())) as its:
+                its.shutdown(socket.SHUT_RDWR)
 
 
 class Holder:
     """A thread with a connection, for as long as it is wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, question: str = "SELECT 1") -> None:
         self._has, self._leave = threading.Event(), threading.Event()
+        self._question = question
         self.got = False
         self._thread = PooledThread(target=self._hold, daemon=True)
         self._thread.start()
@@ -331,7 +350,7 @@ class Holder:
 
     def _hold(self) -> None:
         try:
-            self.got = ask("SELECT 1") == 1
+            self.got = ask(self._question) == 1
         finally:
             self._has.set()
         self._leave.wait()
@@ -343,9 +362,9 @@ class Holder:
         return not self._thread.is_alive()
 
 
-def count_free() -> int:
+def count_free(question: str = "SELECT 1") -> int:
     """How many can be had at once; -1: somebody hangs."""
-    holders = [Holder() for _ in range(LIMIT)]
+    holders = [Holder(question) for _ in range(LIMIT)]
     got = sum(holder.got for holder in holders)
     left = [holder.leave() for holder in holders]
     return got if all(left) else -1
