@@ -11,6 +11,7 @@ from poollife.pools.pool import live_pools
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
+from tests.programs.databases import hold
 
 PATIENCE = 30.0
 
@@ -28,12 +29,6 @@ class Failure(Exception):
 
 class TornDown(BaseException):
     """Comes from outside, and is no ``Exception``."""
-
-
-def hold(alias: str) -> None:
-    """Borrow, and keep: who works with the driver's own connection has it until a clock takes it back."""
-    connections[alias].ensure_connection()
-    connections[alias].connection.cursor().close()
 
 
 def connection_id(alias: str) -> int:

@@ -28,7 +28,6 @@ from tests.borrowing import (
     Failure,
     TornDown,
     connection_id,
-    hold,
     insert,
     make_log,
     new_pool,
@@ -40,6 +39,7 @@ from tests.borrowing import (
 from tests.conftest import MakeAlias
 from tests.forms import FORMS, KINDS, Body, Job, by_name, every_form, every_kind
 from tests.handlers import Exchange, site, wsgi
+from tests.programs.databases import hold
 
 
 @pytest.fixture

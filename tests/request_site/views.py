@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, Stream
 from MySQLdb.cursors import SSCursor
 
 from poollife import pool_stats
+from tests.programs.databases import hold
 from tests.request_site import sockets
 
 MEGABYTE = 1 << 20
@@ -96,7 +97,7 @@ async def plain_async(request: HttpRequest) -> HttpResponse:
 
 
 async def hold_async(request: HttpRequest) -> HttpResponse:
-    """Borrow, and wait for ever: only the client's leaving ends this."""
-    await sync_to_async(connection_id)()
+    """Borrow, keep it, and wait for ever: only the client's leaving ends this."""
+    await sync_to_async(hold)()
     await asyncio.Event().wait()
     return HttpResponse("never")
