@@ -817,3 +817,15 @@ def test_a_dead_cursor_runs_nothing(sqlite_alias: str, opened: str) -> None:
         with pytest.raises(sqlite3.InterfaceError, match="went back to the pool"):
             use("CREATE TABLE extra (n)")
     assert ask(sqlite_alias, "SELECT COUNT(*) FROM sqlite_master") == 0
+
+
+def test_a_blob_writes_nothing_after_its_lease(sqlite_alias: str) -> None:
+    for statement in "CREATE TABLE blobs (b BLOB)", "INSERT INTO blobs VALUES (zeroblob(3))":
+        ask(sqlite_alias, statement)
+    give_back(sqlite_alias)
+    blob = raw(sqlite_alias).blobopen("blobs", "b", 1)
+    give_back(sqlite_alias)
+    raw(sqlite_alias)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        blob.write(b"abc")
+    assert ask(sqlite_alias, "SELECT b FROM blobs") == bytes(3)

@@ -130,7 +130,8 @@ def _read(sql: str, is_template: bool) -> bool:
     sql = sql.replace("%%", "+") if is_template else sql.replace("%", "+")
     # As bytes, because there upper() changes ASCII only.
     text = sql.encode(errors="replace").upper()
-    return bool(_HEAD.match(text)) and not _TOKEN.sub(rb"\1", text)
+    # Of each token the group that only what is not known has.
+    return bool(_HEAD.match(text)) and not any(_TOKEN.findall(text))
 
 
 _remembered = lru_cache(maxsize=1024)(_read)
