@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished
 from django.db import connections
+from django.db.backends.signals import connection_created
 from django.http import HttpResponse
 
 from poollife import auto_close_db, pool_stats
@@ -166,10 +167,13 @@ def test_what_a_startup_borrows_is_back_before_the_first_request(server: Server)
 
 
 @pytest.mark.parametrize(("warm", "opened"), [(0, 0), (3, 3), (100, 5)])
-def test_sessions_are_there_before_the_first_request(server: Server, warm: int, opened: int) -> None:
+def test_sessions_are_there_before_the_first_request(
+    server: Server, caplog: pytest.LogCaptureFixture, warm: int, opened: int
+) -> None:
     """``pool_size`` of them at most."""
     server.run(knows, warm)
     assert (server.sent, server.sessions) == (COMPLETE, [opened, 0])
+    assert caplog.messages == []
 
 
 def test_the_first_request_finds_them_ready(mariadb: MariaDB, make_alias: MakeAlias) -> None:
@@ -181,11 +185,19 @@ def test_the_first_request_finds_them_ready(mariadb: MariaDB, make_alias: MakeAl
 
 
 def test_where_nothing_is_pooled_nothing_is_opened(server: Server, make_alias: MakeAlias) -> None:
-    name = connections[server.alias].settings_dict["NAME"]
-    make_alias("django.db.backends.mysql", NAME=name)
-    unpooled = make_alias(NAME=name, POOL=False)
-    server.run(knows, 2)
-    assert (server.sessions, pool_of(unpooled).opened) == ([2, 0], 0)
+    make_alias("django.db.backends.mysql")
+    make_alias(POOL=False)
+    opened: list[str] = []
+
+    def note(connection: Any, **_: Any) -> None:
+        opened.append(connection.alias)
+
+    connection_created.connect(note)
+    try:
+        server.run(knows, 2)
+    finally:
+        connection_created.disconnect(note)
+    assert opened == [server.alias] * 2
 
 
 def test_a_database_out_of_reach_keeps_nobody_from_starting(
