@@ -102,7 +102,7 @@ class Lifespan:
         self.begun = False
         self._receive, self._send, self._warm = receive, send, warm
         self._question: str | None = None
-        self._over = self._drained = False
+        self._over = False
 
     async def receive(self) -> Message:
         self.begun = True
@@ -127,10 +127,8 @@ class Lifespan:
             await self.send({"type": f"{question}.complete"})
 
     async def drain(self) -> None:
-        """End the sessions, once."""
-        if not self._drained:
-            self._drained = True
-            await sync_to_async(close_pool)()
+        """End the sessions."""
+        await sync_to_async(close_pool)()
 
 
 async def warm_up(count: int) -> None:

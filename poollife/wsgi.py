@@ -115,12 +115,8 @@ class Response(GeneratorWork):
         """Give back all, and leave the atomic blocks that it has opened: nothing will."""
         try:
             self.end(False)
-        except BaseException:
-            # Struck from outside in the middle of it.
-            self.end(False)
-            raise
         finally:
-            # What it has in other threads is theirs to end.
+            # What is left is in other threads, or was struck from outside: the next request finds it.
             if not self.leases:
                 with suppress(ValueError):
                     self._open.remove(self)

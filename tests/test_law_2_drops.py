@@ -31,7 +31,10 @@ class Question:
         self.leaves = dice.random() < 0.25
         pause, limit = dice.uniform(0, PAUSE), dice.uniform(0, TIME)
         self.patience = limit if self.leaves else PATIENCE
-        self._path = f"/question/{self.way}/{number}?pause={pause}&limit={limit}&end={self.end}"
+        # A stream is Django's, all else also somebody's who has only PoolASGIMiddleware.
+        beside = self.way != "stream" and dice.random() < 0.5
+        path = f"{'/starlette' if beside else ''}/question/{self.way}/{number}"
+        self._path = f"{path}?pause={pause}&limit={limit}&end={self.end}"
         self._right = f"{number} {number} {number} " if self.way == "stream" else str(number)
 
     async def ask(self, port: int) -> str:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -214,6 +214,12 @@ def test_its_length_is_known_if_it_was(alias: str) -> None:
     assert not hasattr(call(lambda environ, start: Closing(alias)), "__len__")
 
 
+def test_without_it_somebody_keeps_it(alias: str) -> None:
+    """As a control."""
+    next(generates(reading(alias))({}, started))
+    assert out(alias) == 1
+
+
 # --- when it fails ---------------------------------------------------------------------------------------
 
 
@@ -285,6 +291,7 @@ def test_the_transaction_of_whoever_calls_is_not_touched(mariadb: MariaDB, alias
         assert list(call(generates(asking(alias)))) == [b"True"] * PARTS
         assert connections[alias].in_atomic_block
         raise Failure
+    connections[alias].close()
     body = call(generates(reading(alias)))
     next(body)
     with transaction.atomic(using=alias):
@@ -475,26 +482,10 @@ BESIDE = Path(__file__).parent / "request_site/beside.py"
 class BesideServer(WebServer):
     """gunicorn with something beside Django."""
 
-    def __init__(self, kind: str, log: Path, application: str, **site: Any) -> None:
+    def __init__(self, kind: str, log: Path, **site: Any) -> None:
         super().__init__(kind, log, **site)
-        self._command.append(f"tests.request_site.beside:{application}")
+        self._command.append("tests.request_site.beside")
         self._environment["DJANGO_SETTINGS_MODULE"] = "tests.request_site.settings"
-
-
-@pytest.fixture
-def serve(
-    mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path
-) -> Iterator[Callable[[str, str], BesideServer]]:
-    """A function that starts it."""
-    with ExitStack() as stack:
-
-        def start(kind: str, application: str) -> BesideServer:
-            entry = {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
-            server = BesideServer(kind, tmp_path / "log", application, DATABASES={"default": entry})
-            stack.enter_context(server)
-            return server
-
-        yield start
 
 
 def answers(server: BesideServer, page: str, count: int = 8) -> list[bytes]:
@@ -510,21 +501,17 @@ def answers(server: BesideServer, page: str, count: int = 8) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
-def test_on_a_server_nothing_is_out(serve: Callable[[str, str], BesideServer], kind: str) -> None:
-    server = serve(kind, "pooled")
-    assert all(answer.isdigit() for answer in answers(server, "plain"))
-    assert set(answers(server, "file")) == {BESIDE.read_bytes()}
-    assert {len(answer) for answer in answers(server, "rows", 4)} == {8_000 << 10}
-    answers(server, "error")
-    answers(server, "late_error")
-    for _ in range(4):
-        with server.open("/beside/rows") as download:
-            assert download.read(6)
-    eventually("nothing is out", lambda: server.pool()["out"] == 0)
-
-
-def test_on_a_server_without_it(serve: Callable[[str, str], BesideServer]) -> None:
-    """As a control."""
-    server = serve("gthread", "application")
-    answers(server, "rows", 1)
-    assert server.pool()["out"] == 1
+def test_on_a_server_nothing_is_out(
+    mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path, kind: str
+) -> None:
+    entry = {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
+    with BesideServer(kind, tmp_path / "log", DATABASES={"default": entry}) as server:
+        assert all(answer.isdigit() for answer in answers(server, "plain"))
+        assert set(answers(server, "file")) == {BESIDE.read_bytes()}
+        assert {len(answer) for answer in answers(server, "rows", 4)} == {8_000 << 10}
+        answers(server, "error")
+        answers(server, "late_error")
+        for _ in range(4):
+            with server.open("/beside/rows") as download:
+                assert download.read(6)
+        eventually("nothing is out", lambda: server.pool()["out"] == 0)

@@ -1,4 +1,4 @@
-"""For gunicorn: what stands beside Django and uses its ORM, as it is and with the middleware around."""
+"""The site for gunicorn with something beside Django that uses its ORM, too."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PAGES: dict[str, Callable[[Environ], Any]] = {
 }
 
 
-def application(environ: Environ, start_response: Callable[..., Any]) -> Any:
+def dispatch(environ: Environ, start_response: Callable[..., Any]) -> Any:
     page = PAGES.get(environ["PATH_INFO"])
     if page is None:
         return wsgi.application(environ, start_response)
@@ -53,4 +53,4 @@ def application(environ: Environ, start_response: Callable[..., Any]) -> Any:
     return page(environ)
 
 
-pooled = PoolWSGIMiddleware(application)
+application = PoolWSGIMiddleware(dispatch)

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from tests.request_site.views import connection_id
 from tests.threads_site.models import Visit
-from tests.threads_site.questions import change
+from tests.threads_site.questions import answer_to, change
 
 PARTS = 3
 
@@ -88,7 +88,20 @@ ENDPOINTS: dict[str, Any] = {
     "stream_async": endpoint_stream_async,
     "background": endpoint_background,
 }
-starlette = Starlette(routes=[Route(f"/{name}", view) for name, view in ENDPOINTS.items()])
+
+
+async def endpoint_question(request: Request) -> Response:
+    way, number = request.path_params["way"], request.path_params["number"]
+    status, answer = await answer_to(way, number, request.query_params)
+    return PlainTextResponse(answer, status)
+
+
+starlette = Starlette(
+    routes=[
+        Route("/question/{way}/{number:int}", endpoint_question),
+        *(Route(f"/{name}", view) for name, view in ENDPOINTS.items()),
+    ]
+)
 
 # --- FastAPI ----------------------------------------------------------------------------------------------
 

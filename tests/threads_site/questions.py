@@ -1,9 +1,9 @@
-"""A view that answers each question with what the database says to it, in one of many ways, or gives up."""
+"""Questions that are answered with what the database says to them, in one of many ways, or given up."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -64,13 +64,17 @@ WAYS: dict[str, Callable[[int, float], Awaitable[Any]]] = {
 
 
 async def question(request: HttpRequest, way: str, number: int) -> HttpResponse:
-    """504 where it has given up."""
-    pause, limit = float(request.GET["pause"]), float(request.GET["limit"])
+    status, answer = await answer_to(way, number, request.GET)
+    return HttpResponse(answer, status=status)
+
+
+async def answer_to(way: str, number: int, how: Mapping[str, str]) -> tuple[int, str]:
+    """With the status: 504 where it has given up."""
     try:
-        answer = await ENDS[request.GET["end"]](WAYS[way](number, pause), limit)
+        answer = await ENDS[how["end"]](WAYS[way](number, float(how["pause"])), float(how["limit"]))
     except TimeoutError:
-        return HttpResponse(status=504)
-    return HttpResponse(str(int(answer)))
+        return 504, ""
+    return 200, str(int(answer))
 
 
 async def in_time(answer: Awaitable[Any], limit: float) -> Any:
