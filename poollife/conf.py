@@ -27,6 +27,8 @@ FOREIGN_NAMES = {
     "class": "poolclass",
     "ping": "pre_ping",
     "reset_on_return": "reset",
+    "leak_detection_threshold": "leak_after",
+    "unreturned_connection_timeout": "leak_after",
 }
 
 #: Whether a session that comes back is reset: if it is clean, and if something may have been left in it.
@@ -51,6 +53,10 @@ class PoolOptions:
     pre_ping: bool = False
     #: What is done to a session when it comes back: see ``RESETS``.
     reset: str = "auto"
+    #: Seconds after which the log tells of a connection that is still out; None: never. Implies ``trace``.
+    leak_after: float | None = None
+    #: Remember the line that borrowed each connection.
+    trace: bool = False
     #: A subclass of SQLAlchemy's QueuePool or NullPool.
     poolclass: type[Pool] = FairQueuePool
 
@@ -154,6 +160,14 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _leak_after(value: object) -> float | None:
+    if value is None:
+        return None
+    if (seconds := _seconds(value)) == 0:
+        raise ValueError("more than 0 seconds, or None for no warnings")
+    return seconds
+
+
 def _reset(value: object) -> str:
     if not isinstance(value, str) or value not in RESETS:
         raise ValueError('"auto", "always" or "rollback"')
@@ -191,6 +205,8 @@ READERS: dict[str, Callable[[object], Any]] = {
     "ping_idle": _seconds,
     "pre_ping": _flag,
     "reset": _reset,
+    "leak_after": _leak_after,
+    "trace": _flag,
     "poolclass": _poolclass,
 }
 assert READERS.keys() == {field.name for field in fields(PoolOptions)}

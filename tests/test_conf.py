@@ -62,6 +62,8 @@ def test_defaults() -> None:
         "ping_idle": 30.0,
         "pre_ping": False,
         "reset": "auto",
+        "leak_after": None,
+        "trace": False,
         "poolclass": FairQueuePool,
     }
     assert DEFAULTS.pooled
@@ -105,6 +107,11 @@ def test_switched_off() -> None:
         ("reset", "auto"),
         ("reset", "always"),
         ("reset", "rollback"),
+        ("leak_after", None),
+        ("leak_after", 30),
+        ("leak_after", 0.5),
+        ("trace", True),
+        ("trace", False),
         ("poolclass", QueuePool),
         ("poolclass", NullPool),
         ("poolclass", OwnQueuePool),
@@ -125,6 +132,8 @@ def test_all_keys_at_once() -> None:
         "ping_idle": 5.0,
         "pre_ping": True,
         "reset": "always",
+        "leak_after": 30.0,
+        "trace": True,
         "poolclass": OwnQueuePool,
     }
     assert given.keys() == READERS.keys()

@@ -38,6 +38,15 @@ def test_struck_at_each_point_no_slot_is_lost(
     assert report == {"not back": [], "slots lost": [], "hung": []}
 
 
+def test_struck_while_somebody_keeps_watch_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
+    """With all that looks at leases where POOL asks for it."""
+    pool = {"leak_after": 3600}
+    database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}
+    report = run("strikes", database, "everywhere", "decorated", "query", "warm")
+    assert report.pop("points") > 100
+    assert report == {"not back": [], "slots lost": [], "hung": []}
+
+
 def test_struck_at_random_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql"}
     report = run("strikes", database, "at_random", JOBS, 1)

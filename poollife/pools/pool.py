@@ -22,7 +22,9 @@ from poollife.conf import PoolOptions
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver, Guarded
 from poollife.drivers.guard import WeakRegistry
-from poollife.errors import PoolTimeout
+from poollife.errors import remembered
+from poollife.monitoring.exhaustion import timeout_of
+from poollife.monitoring.leaks import watch_for
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.queue import Ticket, current, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
@@ -84,6 +86,8 @@ class LeasePool:
         self.closed = 0
         self.checkouts = 0
         self.resets = 0
+        #: Why the last session could not be opened, unless one was opened since.
+        self.connect_error: Exception | None = None
         #: Seconds after which a session is replaced; None until the server was asked.
         self.recycle: float | None = options.recycle
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
@@ -98,6 +102,8 @@ class LeasePool:
         self._sessions = self._make_sessions()
         self._slots = slots_of(self._sessions, options.limit)
         self._slots.unfit = self._unfit
+        #: Who borrowed from where; None where nobody has asked.
+        self._watch = watch_for(self, options)
         live_pools.add(self)
 
     def __repr__(self) -> str:
@@ -112,6 +118,16 @@ class LeasePool:
     def idle(self) -> int:
         """Sessions that wait for a borrower."""
         return self._slots.idle
+
+    @property
+    def opening(self) -> int:
+        """Sessions that are being opened."""
+        return self._slots.opening
+
+    @property
+    def waiting(self) -> int:
+        """Borrowers for whom there is none yet."""
+        return self._slots.waiting
 
     def checkout(self, borrower: Borrower) -> Lease:
         """Borrow a connection, waiting for one if need be.
@@ -135,6 +151,8 @@ class LeasePool:
                 self.checkouts += 1
             if work := current_work.get():
                 work.add(lease)
+            if self._watch:
+                self._watch.borrowed(lease)
             self._slots.hold(ticket, lease)
             borrower.lease = lease
             return lease
@@ -255,7 +273,7 @@ class LeasePool:
             except exc.TimeoutError:
                 patience = began + self.options.timeout - time.monotonic()
                 if patience <= 0 and not self._collect() and self._slots.withdraw(ticket):
-                    raise self._timeout() from None
+                    raise timeout_of(self, time.monotonic() - began) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
                     raise PoolClosed from None
@@ -287,9 +305,13 @@ class LeasePool:
         assert ticket, "a session is opened for a borrower"
         try:
             connection = ticket.borrower.open_connection()
-        except exc.TimeoutError as error:
-            # Somebody else's pool has run dry (a password that is kept in a database): not a wait of ours.
-            raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
+        except Exception as error:
+            self.connect_error = remembered(error)
+            if isinstance(error, exc.TimeoutError):
+                # Somebody else's pool has run dry (a password that is kept in a database): no wait of ours.
+                raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
+            raise
+        self.connect_error = None
         # Drawn from the system: children of one parent must not all draw the same.
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
@@ -360,6 +382,14 @@ class LeasePool:
             self._slots.put(lease.handle)
         lease.returned = True
         self._forget(lease)
+        if self._watch:
+            self._watch.returned(lease)
+
+    def claim_report(self, lease: Lease) -> bool:
+        """Whether nobody has told of this lease yet, so that the caller has to."""
+        with self._lock:
+            first, lease.reported = not lease.reported, True
+        return first
 
     def _forget(self, lease: Lease) -> None:
         self.leases.discard(lease)
@@ -400,18 +430,3 @@ class LeasePool:
         lease.returned = True
         # After an interrupted return its connection may be somebody else's already.
         self._slots.free(lease.handle if lease.driver.lease is None else None)
-
-    def _timeout(self) -> PoolTimeout:
-        with self._lock:
-            leases = sorted(self.leases.copy(), key=lambda lease: lease.since)
-        options = self.options
-        opening = f", {self._slots.opening} more are being opened" if self._slots.opening else ""
-        longest = "; ".join(f"{lease.holder} for {lease.age:.1f} s" for lease in leases[:3])
-        return PoolTimeout(
-            f"No connection of pool {self.key.alias!r} became free within {options.timeout:g} s: all "
-            f"{len(leases)} are out{opening}. Longest: {longest or 'none'}. Ruled by "
-            f'DATABASES[{self.key.alias!r}]["POOL"]: pool_size={options.pool_size}, '
-            f"max_overflow={options.max_overflow}, "
-            f"timeout={options.timeout:g}. If they are held for longer than their work takes, look there; "
-            f"if there is more work at once than this, raise pool_size."
-        )

@@ -103,6 +103,11 @@ class FairQueuePool(QueuePool):
         """Sessions that are being opened, or about to be."""
         return sum(isinstance(slot, Ticket) for slot in self._slots.copy())
 
+    @property
+    def waiting(self) -> int:
+        """Checkouts that have no slot yet."""
+        return sum(ticket.active and not ticket.served for ticket in self._waiting.copy())
+
     def abandon(self) -> None:
         """In a child that was forked inside a checkout: a thread that no longer exists may have the lock."""
         self._lock = threading.RLock()
@@ -301,7 +306,7 @@ class Counted:
         return self._sessions.checkedout() >= self._limit
 
     #: Nobody counts them.
-    opening = 0
+    opening = waiting = 0
 
     def abandon(self) -> None:
         pass
