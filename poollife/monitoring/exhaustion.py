@@ -42,6 +42,8 @@ class Situation:
     holds: tuple[Hold, ...]
     #: The last error in opening a session, if none was opened since.
     connect_error: BaseException | None
+    #: What the pool has counted so far.
+    counted: str = ""
 
     @property
     def patience(self) -> float:
@@ -92,6 +94,16 @@ def look(pool: LeasePool, waited: float) -> Situation:
             for lease in leases
         ),
         connect_error=pool.connect_error,
+        counted=counted_by(pool),
+    )
+
+
+def counted_by(pool: LeasePool) -> str:
+    """What tells a bad moment from a bad habit."""
+    meters = pool.meters
+    return (
+        f"{pool.checkouts} checkouts, {sum(meters.wait_time.counts)} of them not at once, {meters.timeouts} "
+        f"time-outs; {pool.opened} sessions opened, {meters.connect_errors} could not be"
     )
 
 
@@ -110,11 +122,12 @@ def hold_of(lease: Lease, now_at: str | None = None) -> Hold:
 
 
 def settings_of(options: PoolOptions) -> dict[str, Any]:
-    """What rules the wait, and what is not the default."""
+    """What rules the wait, and what is not the default. Not what a password is asked of."""
     return {
         field.name: value
         for field in fields(options)
-        if (value := getattr(options, field.name)) != field.default or field.name in RULES
+        if field.name != "credentials"
+        and ((value := getattr(options, field.name)) != field.default or field.name in RULES)
     }
 
 
@@ -140,6 +153,7 @@ def details(situation: Situation, settings: dict[str, Any]) -> Iterator[str]:
         yield f"  and {more} more"
     ruled = ", ".join(f"{key}={shown(value)}" for key, value in settings.items())
     yield f'Ruled by DATABASES[{situation.alias!r}]["POOL"]: {ruled}'
+    yield f"So far in this process: {situation.counted}"
     if error := situation.connect_error:
         yield f"Last failure to open a session: {type(error).__name__}: {error}"
 

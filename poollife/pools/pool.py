@@ -25,6 +25,7 @@ from poollife.drivers.guard import WeakRegistry
 from poollife.errors import remembered
 from poollife.monitoring.exhaustion import timeout_of
 from poollife.monitoring.leaks import watch_for
+from poollife.monitoring.meters import INSTANT, Meters
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.queue import Ticket, current, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
@@ -86,6 +87,7 @@ class LeasePool:
         self.closed = 0
         self.checkouts = 0
         self.resets = 0
+        self.meters = Meters(options.stats)
         #: Why the last session could not be opened, unless one was opened since.
         self.connect_error: Exception | None = None
         #: Seconds after which a session is replaced; None until the server was asked.
@@ -129,6 +131,11 @@ class LeasePool:
         """Borrowers for whom there is none yet."""
         return self._slots.waiting
 
+    @property
+    def counting(self) -> threading.RLock:
+        """To be held by who wants to see several counters as of one moment."""
+        return self._lock
+
     def checkout(self, borrower: Borrower) -> Lease:
         """Borrow a connection, waiting for one if need be.
 
@@ -138,7 +145,7 @@ class LeasePool:
         """
         # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
         ticket, handle, lease = Ticket(borrower), None, None
-        previous = current.ticket
+        previous, began = current.ticket, time.monotonic()
         try:
             # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
             current.ticket = ticket
@@ -149,6 +156,8 @@ class LeasePool:
             with self._lock:
                 self.leases.add(lease)
                 self.checkouts += 1
+                if lease.since - began >= INSTANT:
+                    self.meters.wait_time.observe(lease.since - began)
             if work := current_work.get():
                 work.add(lease)
             if self._watch:
@@ -273,6 +282,8 @@ class LeasePool:
             except exc.TimeoutError:
                 patience = began + self.options.timeout - time.monotonic()
                 if patience <= 0 and not self._collect() and self._slots.withdraw(ticket):
+                    with self._lock:
+                        self.meters.timeouts += 1
                     raise timeout_of(self, time.monotonic() - began) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
@@ -303,9 +314,12 @@ class LeasePool:
     def _open(self) -> Any:
         ticket = current.ticket
         assert ticket, "a session is opened for a borrower"
+        began = time.monotonic()
         try:
             connection = ticket.borrower.open_connection()
         except Exception as error:
+            with self._lock:
+                self.meters.connect_errors += 1
             self.connect_error = remembered(error)
             if isinstance(error, exc.TimeoutError):
                 # Somebody else's pool has run dry (a password that is kept in a database): no wait of ours.
@@ -317,6 +331,7 @@ class LeasePool:
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
         with self._lock:
             self.opened += 1
+            self.meters.create_time.observe(driver.born - began)
         return connection
 
     def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
@@ -342,6 +357,7 @@ class LeasePool:
             reason = "closed by the server, or out of reach"
         if reason:
             logger.info("Pool %r replaces a session: %s", self.key.alias, reason)
+            self._count_replaced(reason)
         return reason
 
     def checkin(self, lease: Lease, reason: str | None = None) -> None:
@@ -376,14 +392,22 @@ class LeasePool:
         reason = reason or self.closed_because or self._clean(lease.driver)
         if reason:
             logger.info("Pool %r closes a session: %s", self.key.alias, reason)
+            self._count_replaced(reason)
             self._close(lease)
         else:
             lease.driver.idle_since = time.monotonic()
             self._slots.put(lease.handle)
         lease.returned = True
         self._forget(lease)
+        if uses := self.meters.use_time:
+            with self._lock:
+                uses.observe(lease.age)
         if self._watch:
             self._watch.returned(lease)
+
+    def _count_replaced(self, reason: str) -> None:
+        with self._lock:
+            self.meters.replace(reason)
 
     def claim_report(self, lease: Lease) -> bool:
         """Whether nobody has told of this lease yet, so that the caller has to."""
