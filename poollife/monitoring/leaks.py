@@ -7,13 +7,13 @@ import math
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from poollife.monitoring.places import line_in, stack_of, stacks_of_threads, text_of
 
 if TYPE_CHECKING:
-    from poollife.conf import PoolOptions
     from poollife.pools.lease import Lease
     from poollife.pools.pool import LeasePool
 
@@ -107,6 +107,35 @@ class Watch:
             time.sleep(nap)
 
 
-def watch_for(pool: LeasePool, options: PoolOptions) -> Watch | None:
-    """None where nobody has asked for it: not even a call."""
-    return Watch(pool) if options.trace or options.leak_after is not None else None
+class _Tracing:
+    """How many have asked for the stacks of all pools."""
+
+    wanted = 0
+
+
+def watch_for(pool: LeasePool, present: Watch | None = None) -> Watch | None:
+    """None where nobody has asked for it: not even a call.
+
+    :param present: what this pool has.
+    """
+    options = pool.options
+    if options.trace or options.leak_after is not None or _Tracing.wanted:
+        return present or Watch(pool)
+    return None
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Keep the stacks of all borrowers of this process meanwhile, whatever POOL says."""
+    # Imported here: the pool imports this.
+    from poollife.pools.pool import live_pools
+
+    _Tracing.wanted += 1
+    try:
+        for pool in live_pools.hold():
+            pool.watch()
+        yield
+    finally:
+        _Tracing.wanted -= 1
+        for pool in live_pools.hold():
+            pool.watch()

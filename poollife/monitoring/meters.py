@@ -1,4 +1,4 @@
-"""What a pool counts. It costs a warm checkout next to nothing, but for ``use_time``, which is off unless it is asked for."""
+"""What a pool counts. It costs a warm checkout next to nothing; ``use_time`` does, and is off by default."""
 
 from __future__ import annotations
 

@@ -184,6 +184,10 @@ class Lease:
             and (borrower.lease is not self or borrower.connection is None)
         )
 
+    def is_of(self, borrower: object) -> bool:
+        """Whether this wrapper has it."""
+        return self._borrower() is borrower
+
     @property
     def active(self) -> bool:
         """Whether the pool does not have the slot back."""

@@ -105,7 +105,7 @@ class LeasePool:
         self._slots = slots_of(self._sessions, options.limit)
         self._slots.unfit = self._unfit
         #: Who borrowed from where; None where nobody has asked.
-        self._watch = watch_for(self, options)
+        self._watch = watch_for(self)
         live_pools.add(self)
 
     def __repr__(self) -> str:
@@ -160,8 +160,8 @@ class LeasePool:
                     self.meters.wait_time.observe(lease.since - began)
             if work := current_work.get():
                 work.add(lease)
-            if self._watch:
-                self._watch.borrowed(lease)
+            if watch := self._watch:
+                watch.borrowed(lease)
             self._slots.hold(ticket, lease)
             borrower.lease = lease
             return lease
@@ -402,12 +402,16 @@ class LeasePool:
         if uses := self.meters.use_time:
             with self._lock:
                 uses.observe(lease.age)
-        if self._watch:
-            self._watch.returned(lease)
+        if watch := self._watch:
+            watch.returned(lease)
 
     def _count_replaced(self, reason: str) -> None:
         with self._lock:
             self.meters.replace(reason)
+
+    def watch(self) -> None:
+        """Look anew whether somebody wants to know who borrows."""
+        self._watch = watch_for(self, self._watch)
 
     def claim_report(self, lease: Lease) -> bool:
         """Whether nobody has told of this lease yet, so that the caller has to."""
