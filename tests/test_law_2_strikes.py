@@ -40,7 +40,7 @@ def test_struck_at_each_point_no_slot_is_lost(
 
 def test_struck_while_somebody_keeps_watch_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
     """With all that looks at leases where POOL asks for it."""
-    pool = {"leak_after": 3600}
+    pool = {"leak_after": 3600, "stats": True}
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}
     report = run("strikes", database, "everywhere", "decorated", "query", "warm")
     assert report.pop("points") > 100
