@@ -141,3 +141,31 @@ def test_what_nobody_has_any_more_is_closed_before_its_slot_is_free() -> None:
     assert (before, pool.exhausted) == (True, False)
     handle.close()
     assert (pool.checkedin(), pool.checkedout()) == (0, 0)
+
+
+class Holder:
+    """A lease, as far as the pool knows it."""
+
+    active = True
+
+
+def test_what_is_handed_over_while_somebody_looks_is_not_lost() -> None:
+    """A checkout ends between the look at who has its slot, and the look whether that one still does."""
+
+    class Slots(dict[Any, Any]):
+        def copy(self) -> dict[Any, Any]:
+            before = super().copy()
+            pool.hold(ticket, lease)
+            ticket.active = False
+            return before
+
+    pool, lease = make_pool(), Holder()
+    ticket = current.ticket = Ticket()
+    try:
+        entry = pool.take(ticket)
+    finally:
+        current.ticket = None
+    pool._slots = Slots(pool._slots)
+    pool.free()
+    assert entry.dbapi_connection is not None
+    assert dict(pool._slots) == {entry: lease}

@@ -152,8 +152,13 @@ class FairQueuePool(QueuePool):
         """
         with self._lock:
             self._waiting = deque(ticket for ticket in self._waiting.copy() if ticket.active)
+        # A checkout hands over to its lease at any moment: who is looked at may be the one before.
         self._close(
-            lambda: [slot for slot, holder in self._slots.copy().items() if self._is_lost(slot, holder)]
+            lambda: [
+                slot
+                for slot, holder in self._slots.copy().items()
+                if self._is_lost(slot, holder) and self._slots.get(slot) is holder
+            ]
         )
 
     def dispose(self) -> None:
