@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from poollife.errors import Hold, PoolTimeout
-from poollife.monitoring.places import line_in, stacks_of_threads
+from poollife.monitoring.places import line_in, stacks_of
 from poollife.pools.work import current_work
 
 if TYPE_CHECKING:
@@ -82,17 +82,14 @@ def timeout_of(pool: LeasePool, waited: float) -> PoolTimeout:
 def look(pool: LeasePool, waited: float) -> Situation:
     """Take note of who has what."""
     leases = sorted(pool.leases.copy(), key=lambda lease: lease.since)
-    stacks = stacks_of_threads()
+    stacks = stacks_of({lease.thread for lease in leases})
     return Situation(
         alias=pool.key.alias,
         options=pool.options,
         waited=waited,
         opening=pool.opening,
         waiting=pool.waiting,
-        holds=tuple(
-            hold_of(lease, line_in(stacks.get(lease.thread.ident or 0, ()), fallback=True))
-            for lease in leases
-        ),
+        holds=tuple(hold_of(lease, line_in(stacks.get(lease.thread, ()), fallback=True)) for lease in leases),
         connect_error=pool.connect_error,
         counted=counted_by(pool),
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from poollife.monitoring.places import line_in, stack_of, stacks_of_threads, text_of
+from poollife.monitoring.places import line_in, stack_of, stacks_of, text_of
 
 if TYPE_CHECKING:
     from poollife.pools.lease import Lease
@@ -72,7 +72,7 @@ class Watch:
     def _warn(self, lease: Lease, held: float) -> None:
         if not self._pool.claim_report(lease):
             return
-        now = line_in(stacks_of_threads().get(lease.thread.ident or 0, ()), fallback=True)
+        now = line_in(stacks_of([lease.thread]).get(lease.thread, ()), fallback=True)
         logger.warning(
             "Pool %r: %s has had a connection for %.1f s, longer than leak_after (%g s)%s. Borrowed by:\n%s",
             self._pool.key.alias,

@@ -6,6 +6,8 @@ import linecache
 import os
 import sys
 import sysconfig
+import threading
+from collections.abc import Iterable
 from types import CodeType, FrameType
 
 import django
@@ -38,9 +40,14 @@ def stack_of(frame: FrameType | None) -> Stack:
     return tuple(stack)
 
 
-def stacks_of_threads() -> dict[int, Stack]:
-    """What all threads are at now, by their idents. Greenlets that are not running can't be seen."""
-    return {ident: stack_of(frame) for ident, frame in sys._current_frames().items()}
+def stacks_of(threads: Iterable[threading.Thread]) -> dict[threading.Thread, Stack]:
+    """What these threads are at now; nothing of one that has ended, and of greenlets that are not running."""
+    by_ident = {thread.ident: thread for thread in threads}
+    return {
+        by_ident[ident]: stack_of(frame)
+        for ident, frame in sys._current_frames().items()
+        if ident in by_ident
+    }
 
 
 def line_in(stack: Stack, *, fallback: bool = False) -> str | None:
