@@ -45,6 +45,15 @@ def test_struck_at_each_point_no_slot_is_lost(
     assert report == {"not back": [], "slots lost": [], "hung": []}
 
 
+def test_struck_while_somebody_keeps_watch_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
+    """With all that looks at leases where POOL asks for it."""
+    pool = {"leak_after": 3600, "stats": True}
+    database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}
+    report = run("strikes", database, "everywhere", "decorated", "query", "warm")
+    assert report.pop("points") > 100
+    assert report == {"not back": [], "slots lost": [], "hung": []}
+
+
 def test_struck_at_random_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql"}
     report = run("strikes", database, "at_random", JOBS, 1)
@@ -139,3 +148,31 @@ def test_what_nobody_has_any_more_is_closed_before_its_slot_is_free() -> None:
     assert (before, pool.exhausted) == (True, False)
     handle.close()
     assert (pool.checkedin(), pool.checkedout()) == (0, 0)
+
+
+class Holder:
+    """A lease, as far as the pool knows it."""
+
+    active = True
+
+
+def test_what_is_handed_over_while_somebody_looks_is_not_lost() -> None:
+    """A checkout ends between the look at who has its slot, and the look whether that one still does."""
+
+    class Slots(dict[Any, Any]):
+        def copy(self) -> dict[Any, Any]:
+            before = super().copy()
+            pool.hold(ticket, lease)
+            ticket.active = False
+            return before
+
+    pool, lease = make_pool(), Holder()
+    ticket = current.ticket = Ticket()
+    try:
+        entry = pool.take(ticket)
+    finally:
+        current.ticket = None
+    pool._slots = Slots(pool._slots)
+    pool.free()
+    assert entry.dbapi_connection is not None
+    assert dict(pool._slots) == {entry: lease}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poollife.drivers.connection import Guarded
 from poollife.drivers.guard import getpid
+from poollife.monitoring.places import Stack
 from poollife.pools.work import Work
 
 if TYPE_CHECKING:
@@ -104,10 +105,12 @@ class Lease:
         "paused",
         "pid",
         "pool",
+        "reported",
         "returned",
         "returning",
         "settled",
         "since",
+        "stack",
         "thread",
         "work",
     )
@@ -132,6 +135,10 @@ class Lease:
         self.pid = self.driver.guard.pid
         self.thread = threading.current_thread()
         self.since = time.monotonic()
+        #: Where it was borrowed, if that is kept.
+        self.stack: Stack = ()
+        #: Whether somebody was warned that it is held for too long.
+        self.reported = False
         #: What it ends with.
         self.work: Work | None = None
         #: Whether its cursors are dead: from the moment that somebody begins to give the connection back.
@@ -192,6 +199,10 @@ class Lease:
             and borrower is not None
             and (borrower.lease is not self or borrower.connection is None)
         )
+
+    def is_of(self, borrower: object) -> bool:
+        """Whether this wrapper has it."""
+        return self._borrower() is borrower
 
     @property
     def active(self) -> bool:
