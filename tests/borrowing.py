@@ -30,8 +30,20 @@ class TornDown(BaseException):
     """Comes from outside, and is no ``Exception``."""
 
 
+def hold(alias: str) -> None:
+    """Borrow, and keep: who works with the driver's own connection has it until a clock takes it back."""
+    connections[alias].ensure_connection()
+    connections[alias].connection.cursor().close()
+
+
 def connection_id(alias: str) -> int:
-    """One SELECT."""
+    """Hold a connection, and ask which."""
+    hold(alias)
+    return ask_id(alias)
+
+
+def ask_id(alias: str) -> int:
+    """One SELECT, as people make it."""
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT CONNECTION_ID()")
         row: tuple[int] = cursor.fetchone()
@@ -39,7 +51,8 @@ def connection_id(alias: str) -> int:
 
 
 def insert(alias: str) -> None:
-    """One row into the table that ``make_log`` made."""
+    """Hold a connection, and insert one row into the table that ``make_log`` made."""
+    hold(alias)
     with connections[alias].cursor() as cursor:
         cursor.execute("INSERT INTO log VALUES (1)")
 

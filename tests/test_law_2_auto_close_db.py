@@ -28,6 +28,7 @@ from tests.borrowing import (
     Failure,
     TornDown,
     connection_id,
+    hold,
     insert,
     make_log,
     new_pool,
@@ -406,6 +407,7 @@ def test_sqlite(make_alias: MakeAlias, tmp_path: Path, form: Callable[[Body], An
     alias = make_alias("poollife.backends.sqlite3", NAME=str(tmp_path / "db"), POOL={"pool_size": 1})
 
     def body() -> int:
+        hold(alias)
         with connections[alias].cursor() as cursor:
             cursor.execute("SELECT 1")
         return out(alias)

@@ -23,7 +23,7 @@ from poollife.pools.lease import Lease
 from poollife.pools.work import Work
 from poollife.threads import _BlockWork
 from servers import MariaDB
-from tests.borrowing import PATIENCE, connection_id, new_pool, out, run
+from tests.borrowing import PATIENCE, ask_id, connection_id, new_pool, out, run
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
 from tests.programs.running import run as run_program
@@ -273,7 +273,7 @@ class Recording(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "poollife" and not self.messages:
             self.messages.append(record.getMessage())
-            connection_id(self._alias)
+            ask_id(self._alias)
 
 
 @pytest.fixture

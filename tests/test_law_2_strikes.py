@@ -18,9 +18,10 @@ CASES = [
     *[("decorated", work, start) for work in ("query", "block", "unread") for start in ("cold", "warm")],
     ("decorated", "query", "crowded"),
     ("decorated", "unread", "crowded"),
+    ("unwrapped", "query", "warm"),
     *[
         (form, work, "warm")
-        for form in ("generator", "with", "thread", "executor")
+        for form in ("generator", "with", "thread", "unwrapped", "executor")
         for work in ("block", "unread")
     ],
     *[("response", work, "warm") for work in ("query", "unread")],

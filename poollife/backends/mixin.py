@@ -106,6 +106,8 @@ class PooledMixin(BaseDatabaseWrapper):
             elif self.health_check_enabled and not self.health_check_done and not self.is_usable():
                 # Django's close() would give it back, to be handed out next.
                 self._replace("it failed Django's health check")
+            elif self.lease.overslept:
+                self.rest()
         super().close_if_health_check_failed()
 
     @async_unsafe
@@ -154,6 +156,29 @@ class PooledMixin(BaseDatabaseWrapper):
         self.close()
         if self.connection is None:
             self._drop_lease("its wrapper lost it")
+
+    def rest(self) -> None:
+        """End the lease if this would not be noticed: not where a transaction or another thread needs it."""
+        if self.autocommit and not (self.in_atomic_block or self.allow_thread_sharing):
+            self._close()
+            self.connection = None
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Open a cursor of the driver's, as the backend below opens it."""
+        lease = self.lease
+        if lease is None:
+            return super().create_cursor(name)
+        lease.of_django = True
+        try:
+            return super().create_cursor(name)
+        finally:
+            lease.of_django = False
+
+    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
+        """Django's, which also begins and ends each transaction."""
+        super().set_autocommit(autocommit, *args, **kwargs)
+        if self.lease:
+            self.lease.rest()
 
     def forget_blocks(self) -> None:
         """Leave all atomic blocks; what is open on the connection is rolled back when it goes back."""

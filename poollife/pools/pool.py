@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.db import OperationalError
 from sqlalchemy import event, exc
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife.conf import PoolOptions
 from poollife.drivers.atfork import at_fork
@@ -96,6 +96,8 @@ class LeasePool:
         self._suspected = -math.inf
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
+        #: Whether those that are given back are kept for the next.
+        self.keeps_sessions = isinstance(self._sessions, QueuePool)
         self._slots = slots_of(self._sessions, options.limit)
         self._slots.unfit = self._unfit
         live_pools.add(self)
@@ -133,7 +135,8 @@ class LeasePool:
             with self._lock:
                 self.leases.add(lease)
                 self.checkouts += 1
-            if work := current_work.get():
+            work = current_work.get()
+            if work and not work.ended:
                 work.add(lease)
             self._slots.hold(ticket, lease)
             borrower.lease = lease

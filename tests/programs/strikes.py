@@ -26,7 +26,7 @@ from django.db import connections, transaction
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from sqlalchemy.pool import QueuePool
 
-from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db
+from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db, pool_stats
 from poollife.wsgi import PoolWSGIMiddleware
 from tests.programs.databases import ask, change, set_up
 
@@ -193,6 +193,23 @@ def response(strike: Strike, work: Callable[[], None]) -> None:
     serve(lambda environ, start: [])
 
 
+def unwrapped(strike: Strike, work: Callable[[], None]) -> None:
+    """Between two statements it gives back, and with the thread's end the rest."""
+
+    def target() -> None:
+        try:
+            strike.start()
+            work()
+        finally:
+            strike.stop()
+
+    started = threading.Thread(target=target)
+    started.start()
+    started.join()
+    # Looks for what dead threads had.
+    pool_stats()
+
+
 class UntilGivenBack(ThreadPoolExecutor):
     """Below ``PooledThreadPoolExecutor``: no job of its is struck after all that ours does for it is done."""
 
@@ -230,6 +247,7 @@ FORMS: dict[str, Callable[[], Callable[[Strike, Callable[[], None]], None]]] = {
     "with": lambda: with_block,
     "thread": lambda: thread,
     "response": lambda: response,
+    "unwrapped": lambda: unwrapped,
     "executor": make_executor_form,
 }
 
