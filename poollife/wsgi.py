@@ -97,6 +97,8 @@ class Response(GeneratorWork):
         """Have the application do a part of it."""
         try:
             self.active = True
+            # The end of a body is followed by its close().
+            self.ended = False
             result = self.run(function, *args)
             self.rest()
             return result

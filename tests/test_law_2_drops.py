@@ -18,7 +18,7 @@ CLIENTS = 16
 LIMIT = 6
 #: Seconds, at most: of a question's work, and until somebody gives up.
 PAUSE, TIME = 0.01, 0.03
-WAYS = ("cursor", "variable", "orm", "rolled_back", "stream")
+WAYS = ("cursor", "variable", "orm", "rolled_back", "to_thread", "stream")
 ENDS = ("always", "in_time", "unless_cancelled")
 
 

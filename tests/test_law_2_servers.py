@@ -22,13 +22,6 @@ CLIENTS = 8
 REQUESTS = 16
 LIMIT = 60
 MESSAGES = 3
-#: What goes on in threads that no clock reaches (an executor's, AnyIO's), or when its request is over.
-ELSEWHERE = {
-    *(f"/stock/{way}" for way in ("thread_insensitive", "to_thread", "run_in_executor", "create_task")),
-    *(f"/starlette/{way}" for way in ("sync", "to_thread", "stream", "background")),
-    *(f"/fastapi/{way}" for way in ("sync", "background")),
-    *(f"/channels/{way}" for way in ("sync_to_async", "async_orm")),
-}
 PAGES = [
     *(f"/stock/{way}" for way in DJANGO),
     *(f"/starlette/{way}" for way in STARLETTE),
@@ -50,15 +43,13 @@ def test_after_all_requests_nothing_is_out(
         # It was told of by lifespan, and warmed up.
         assert len(server.stats()["pools"]) == (name != "daphne")
         for page in PAGES:
-            if page not in ELSEWHERE:
-                get_all(server, page)
-                left[page] = still_out(server)
+            get_all(server, page)
+            left[page] = still_out(server)
         for path in SOCKETS:
-            if path not in ELSEWHERE:
-                with ExitStack() as stack:
-                    talk(server, path, stack)
-                    left[f"{path}, open"] = still_out(server)
-                left[path] = still_out(server)
+            with ExitStack() as stack:
+                talk(server, path, stack)
+                left[f"{path}, open"] = still_out(server)
+            left[path] = still_out(server)
         pool_after = server.pool()
         log = server.log
     assert {path: out for path, out in left.items() if out} == {}

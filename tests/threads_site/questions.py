@@ -58,8 +58,13 @@ async def rolled_back(number: int, pause: float) -> Any:
     return await sync_to_async(work)()
 
 
+async def to_thread(number: int, pause: float) -> Any:
+    """In a thread that no end of a request reaches, and that goes on when nobody waits for it any more."""
+    return await asyncio.to_thread(ask, "SELECT %s + SLEEP(%s)", number, pause)
+
+
 WAYS: dict[str, Callable[[int, float], Awaitable[Any]]] = {
-    each.__name__: each for each in (cursor, variable, orm, rolled_back)
+    each.__name__: each for each in (cursor, variable, orm, rolled_back, to_thread)
 }
 
 
