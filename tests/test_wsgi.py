@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from poollife.wsgi import Environ, PoolWSGIMiddleware
 from servers import MariaDB
-from tests.borrowing import Failure, connection_id, insert, make_log, new_pool, out, rows
+from tests.borrowing import Failure, ask_id, insert, make_log, new_pool, out, rows
 from tests.conftest import MakeAlias
 from tests.handlers import site
 from tests.web_server import WebServer, eventually
@@ -73,7 +73,7 @@ def reading(alias: str) -> Callable[[], Iterator[int]]:
 
 def asking(alias: str) -> Callable[[], Iterator[int]]:
     """One that asks anew for each of its parts."""
-    return lambda: (bool(connection_id(alias)) for _ in range(PARTS))
+    return lambda: (bool(ask_id(alias)) for _ in range(PARTS))
 
 
 class Closing:
@@ -89,7 +89,7 @@ class Closing:
 
     def close(self) -> None:
         self.closed += 1
-        connection_id(self._alias)
+        ask_id(self._alias)
         if self._error:
             raise self._error
 
@@ -102,7 +102,7 @@ def test_a_whole_body_is_passed_on_as_it_is(alias: str) -> None:
     whole = [b"all of it"]
 
     def application(environ: Environ, start: Start) -> list[bytes]:
-        assert connection_id(alias)
+        assert ask_id(alias)
         assert out(alias) == 1
         return whole
 
@@ -114,7 +114,7 @@ def test_so_is_what_is_no_body_at_all(alias: str) -> None:
     """Of an application that has taken over the socket."""
 
     def application(environ: Environ, start: Start) -> None:
-        connection_id(alias)
+        ask_id(alias)
 
     assert call(application) is None
     assert out(alias) == 0
@@ -176,7 +176,8 @@ def test_a_clean_session_that_is_in_a_transaction_stays(mariadb: MariaDB, alias:
 
     def body() -> Iterator[str]:
         transaction.set_autocommit(False, using=alias)
-        insert(alias)
+        with connections[alias].cursor() as cursor:
+            cursor.execute("INSERT INTO log VALUES (1)")
         yield "inserted"
         connections[alias].commit()
         transaction.set_autocommit(True, using=alias)
@@ -410,7 +411,7 @@ def test_together_with_the_middleware_inside(alias: str) -> None:
     """Its end is the earlier one, and by the time of ours somebody else has the session."""
 
     def view(request: HttpRequest) -> HttpResponse:
-        return HttpResponse(str(connection_id(alias)))
+        return HttpResponse(str(ask_id(alias)))
 
     with site(view=view):
         body = call(WSGIHandler(), PATH_INFO="/view")
@@ -443,7 +444,7 @@ def test_what_django_tells_when_a_response_is_closed(alias: str) -> None:
     """Receivers of ``request_finished`` come after the one that closes connections."""
 
     def query(**_: Any) -> None:
-        connection_id(alias)
+        ask_id(alias)
 
     request_finished.connect(query)
     try:
