@@ -146,6 +146,9 @@ class StubBorrower:
             lease.checkin()
             self.lease = None
 
+    def rest(self) -> None:
+        self.give_back()
+
     def forget_blocks(self) -> None:
         pass
 

@@ -8,7 +8,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import MySQLdb
@@ -37,6 +37,10 @@ UNREACHABLE = {2002, 2003, 2004, 2005}
 CUT_OFF = {1053, 2006, 2012, 2013, 2055}
 #: Refused because the server is read-only: 1290 an option, 1792 the transaction, 1836 the whole server.
 READ_ONLY = {1290, 1792, 1836}
+
+#: Python's names of character sets in which each byte of ASCII is that character, here and at the server: not
+#: so in Shift JIS, where Python writes a yen sign as a backslash.
+PLAIN_ENCODINGS = {"ascii", "cp1252", "utf8"}
 
 #: Parameters that name files with more parameters in them.
 DEFAULTS_FILES = {"read_default_file", "read_default_group"}
@@ -76,6 +80,32 @@ class ReadingCursor(LeasedCursor):
         return self._read_and_run(super().executemany, *args, **kwargs)
 
 
+def changing(method: Callable[..., Any]) -> Any:
+    """A method of a dictionary's that changes it."""
+
+    @wraps(method)
+    def call(self: Converters, *args: Any, **kwargs: Any) -> Any:
+        self.changed = True
+        return method(self, *args, **kwargs)
+
+    return call
+
+
+class Converters(dict[Any, Any]):
+    """What the driver makes of parameters, or of what comes back; knows whether somebody has changed that."""
+
+    changed = False
+
+    __setitem__ = changing(dict.__setitem__)
+    __delitem__ = changing(dict.__delitem__)
+    __ior__ = changing(dict.__ior__)
+    clear = changing(dict.clear)
+    pop = changing(dict.pop)
+    popitem = changing(dict.popitem)
+    setdefault = changing(dict.setdefault)
+    update = changing(dict.update)
+
+
 @cache
 def class_for(cursor_class: type, makes_literals: bool) -> type:
     """What a lease's cursors of that class are: one of somebody's own may send other than it was told to."""
@@ -102,6 +132,13 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
     charset: str
     #: Whether the driver makes one literal of each parameter, as nobody's converters do anything else.
     makes_literals: bool
+    #: Whether a text's characters are the server's, whatever they are; else only those of ASCII.
+    reads_all_text: bool
+    #: The driver's: what it makes of parameters, and of what comes back.
+    encoders: Any
+    converter: Any
+    #: The driver's side of a clean session.
+    settings_at_rest: tuple[Any, ...]
     #: The cursor that is running something, having read it.
     reader: ReadingCursor | None
     poller: select.poll
@@ -189,13 +226,22 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
 
     def note_statement(self, statement: object, is_template: bool = False) -> None:
         """Its holder runs this; see ``leaves_nothing``."""
-        if not (self.dirty or leaves_nothing(statement, is_template)):
+        if not (self.dirty or (leaves_nothing(statement, is_template) and self._says_that(statement))):
             self.dirty = True
+
+    def _says_that(self, statement: Any) -> bool:
+        """Whether the server reads what was read here."""
+        return self.reads_all_text or bool(statement.isascii())
 
     def at_rest(self) -> None:
         """Take the present state as that of a clean session: it was just initialised."""
         self.dirty = False
         self.autocommit_at_rest = self.get_autocommit()
+        self.encoders = Converters(self.encoders)
+        self.converter = Converters(self.converter)
+        self.makes_literals = all(conversions.get(kind) is make for kind, make in self.encoders.items())
+        self.reads_all_text = self.encoding in PLAIN_ENCODINGS
+        self.settings_at_rest = self.cursorclass, self.encoding, self.encoders, self.converter
 
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so. Sends nothing."""
@@ -203,6 +249,16 @@ class GuardedConnection(Guarded, Connection):  # type: ignore[misc]  # mysqlclie
             return self.broken
         if not self.open:
             return "closed by its borrower"
+        cursorclass, encoding, encoders, converter = self.settings_at_rest
+        if (
+            self.cursorclass is not cursorclass
+            or (self.encoding != encoding and not self.dirty)  # else it is the session's, which is reset
+            or self.encoders is not encoders
+            or self.converter is not converter
+            or encoders.changed
+            or converter.changed
+        ):
+            return "its driver was set otherwise by its borrower"
         return "results left unread" if self._has_unread() else None
 
     def clean(self) -> None:
@@ -294,15 +350,14 @@ def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     driver.params = params
     driver.charset = params.get("charset") or driver.character_set_name()
     driver.guard = Guard(pid, driver.fileno())
-    driver.makes_literals = all(conversions.get(kind) is make for kind, make in driver.encoders.items())
     driver.lease = driver.broken = driver.reader = None
-    driver.idle = driver.in_flight = driver.dirty = False
+    driver.idle = driver.in_flight = False
     driver.cursors = weakref.WeakSet()
-    driver.autocommit_at_rest = driver.get_autocommit()
     driver.born = driver.idle_since = time.monotonic()
     driver.poller = kernels_poll()
     driver.poller.register(driver.guard.fd, select.POLLIN)
     driver.__class__ = GuardedConnection
+    driver.at_rest()
     live.add(driver)
     return connection
 

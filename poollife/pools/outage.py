@@ -6,6 +6,7 @@ import random
 import threading
 import time
 
+from poollife.errors import remembered
 from poollife.pools.queue import Ticket
 
 #: Seconds between two attempts while it is down, the first and the longest: it doubles in between.
@@ -49,7 +50,7 @@ class Outage:
         """
         while self._doubtful and not self._is_prober(ticket):
             if error := self.error:
-                raise type(error)(*error.args)
+                raise remembered(error)
             if time.monotonic() >= ticket.deadline:
                 return False
             time.sleep(INTERVAL)
@@ -78,8 +79,7 @@ class Outage:
                 return
             pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
             self._until = time.monotonic() + pause * random.SystemRandom().uniform(JITTER, 1)
-            # Another one: its traceback has somebody's frames.
-            self.error = type(error)(*error.args)
+            self.error = remembered(error)
 
     def over(self) -> None:
         """A session was opened."""

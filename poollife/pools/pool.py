@@ -16,13 +16,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.db import OperationalError
 from sqlalchemy import event, exc
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife.conf import PoolOptions
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver, Guarded
 from poollife.drivers.guard import WeakRegistry
-from poollife.errors import PoolOverloaded, PoolTimeout
+from poollife.errors import PoolTimeout, remembered
+from poollife.monitoring.exhaustion import overload_of, timeout_of
+from poollife.monitoring.leaks import watch_for
+from poollife.monitoring.meters import INSTANT, Meters
 from poollife.pools.housekeeper import Housekeeper
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.outage import Outage
@@ -94,6 +97,9 @@ class LeasePool:
         self.closed = 0
         self.checkouts = 0
         self.resets = 0
+        self.meters = Meters(options.stats)
+        #: Why the last session could not be opened, unless one was opened since.
+        self.connect_error: Exception | None = None
         #: Seconds after which a session is replaced; None until the server was asked.
         self.recycle: float | None = options.recycle
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
@@ -111,9 +117,13 @@ class LeasePool:
         self._suspected = -math.inf
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
+        #: Whether those that are given back are kept for the next.
+        self.keeps_sessions = isinstance(self._sessions, QueuePool)
         self._slots = slots_of(self._sessions, options.bounds)
         self._slots.unfit = self._unfit
         self._slots.unbalanced = self._rebalance
+        #: Who borrowed from where; None where nobody has asked.
+        self._watch = watch_for(self)
         live_pools.add(self)
 
     def __repr__(self) -> str:
@@ -129,6 +139,26 @@ class LeasePool:
         """Sessions that wait for a borrower."""
         return self._slots.idle
 
+    @property
+    def opening(self) -> int:
+        """Sessions that are being opened."""
+        return self._slots.opening
+
+    @property
+    def waiting(self) -> int:
+        """Borrowers for whom there is none yet."""
+        return self._slots.waiting
+
+    @property
+    def suspended(self) -> bool:
+        """Whether nobody is served."""
+        return self._slots.suspended
+
+    @property
+    def counting(self) -> threading.RLock:
+        """To be held by who wants to see several counters as of one moment."""
+        return self._lock
+
     def checkout(self, borrower: Borrower, deadline: float | None = None) -> Lease:
         """Borrow a connection, waiting for one if need be.
 
@@ -138,8 +168,9 @@ class LeasePool:
         :raises Error: the driver's, if a connection had to be opened and could not be.
         """
         # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
+        began = time.monotonic()
         if deadline is None:
-            deadline = time.monotonic() + self.options.timeout
+            deadline = began + self.options.timeout
         ticket, handle, lease = Ticket(borrower, deadline), None, None
         previous = current.ticket
         try:
@@ -152,10 +183,15 @@ class LeasePool:
             with self._lock:
                 self.leases.add(lease)
                 self.checkouts += 1
+                if lease.since - began >= INSTANT:
+                    self.meters.wait_time.observe(lease.since - began)
             if self.closed_because:
                 closed_pools.add(self)
-            if work := current_work.get():
+            work = current_work.get()
+            if work and not work.ended:
                 work.add(lease)
+            if watch := self._watch:
+                watch.borrowed(lease)
             self._slots.hold(ticket, lease)
             borrower.lease = lease
             return lease
@@ -286,6 +322,8 @@ class LeasePool:
         return sessions
 
     def _get(self, ticket: Ticket) -> Any:
+        # Where he has waited in a pool that was closed, too.
+        began = ticket.deadline - self.options.timeout
         if (full := self._slots.exhausted) or not self.lost.empty():
             self._look(thoroughly=full)
         last = False
@@ -293,10 +331,10 @@ class LeasePool:
             try:
                 return self._slots.take(ticket)
             except QueueFull as error:
-                raise self._overload(error) from None
+                raise overload_of(self, str(error)) from None
             except exc.TimeoutError:
                 if last and self._slots.withdraw(ticket):
-                    raise self._timeout() from None
+                    raise self._timeout(began) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
                     raise PoolClosed(ticket.deadline) from None
@@ -337,19 +375,25 @@ class LeasePool:
     def _open(self) -> Any:
         ticket = current.ticket
         assert ticket, "a session is opened for a borrower"
+        began = time.monotonic()
         if not self._outage.admit(ticket):
-            raise self._timeout()
+            raise self._timeout(began) from self.connect_error
+        began = time.monotonic()
         try:
             connection = ticket.borrower.open_connection()
-        except exc.TimeoutError as error:
-            # Somebody else's pool has run dry (a password that is kept in a database): not a wait of ours.
-            raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
         except Exception as error:
+            with self._lock:
+                self.meters.connect_errors += 1
+            self.connect_error = remembered(error)
+            if isinstance(error, exc.TimeoutError):
+                # Somebody else's pool has run dry (a password that is kept in a database): no wait of ours.
+                raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
             if (unreachable := self.driver.unreachable(error)) is False:
                 self._outage.over()
             else:
                 self._outage.failed(error, certain=bool(unreachable))
             raise
+        self.connect_error = None
         self._outage.over()
         # Drawn from the system: children of one parent must not all draw the same.
         driver = self.driver.unwrap(connection)
@@ -357,6 +401,7 @@ class LeasePool:
         driver.idle = ticket.borrower is self._opener
         with self._lock:
             self.opened += 1
+            self.meters.create_time.observe(driver.born - began)
         return connection
 
     def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
@@ -382,6 +427,7 @@ class LeasePool:
             reason = "closed by the server, or out of reach"
         if reason:
             logger.info("Pool %r replaces a session: %s", self.key.alias, reason)
+            self._count_replaced(reason)
         return reason
 
     def checkin(self, lease: Lease, reason: str | None = None) -> None:
@@ -416,12 +462,32 @@ class LeasePool:
         reason = reason or self.closed_because or self._clean(lease.driver)
         if reason:
             logger.info("Pool %r closes a session: %s", self.key.alias, reason)
+            self._count_replaced(reason)
             self._close(lease)
         else:
             lease.driver.idle_since = time.monotonic()
             self._slots.put(lease.handle)
         lease.returned = True
         self._forget(lease)
+        if uses := self.meters.use_time:
+            with self._lock:
+                uses.observe(lease.age)
+        if watch := self._watch:
+            watch.returned(lease)
+
+    def _count_replaced(self, reason: str) -> None:
+        with self._lock:
+            self.meters.replace(reason)
+
+    def watch(self) -> None:
+        """Look anew whether somebody wants to know who borrows."""
+        self._watch = watch_for(self, self._watch)
+
+    def claim_report(self, lease: Lease) -> bool:
+        """Whether nobody has told of this lease yet, so that the caller has to."""
+        with self._lock:
+            first, lease.reported = not lease.reported, True
+        return first
 
     def _forget(self, lease: Lease) -> None:
         self.leases.discard(lease)
@@ -511,24 +577,7 @@ class LeasePool:
     def _is_old(self, connection: Any, age: float) -> bool:
         return connection is None or time.monotonic() - self.driver.unwrap(connection).idle_since >= age
 
-    def _overload(self, error: QueueFull) -> PoolOverloaded:
-        return PoolOverloaded(
-            f"Pool {self.key.alias!r} is overloaded: {error} Ruled by DATABASES[{self.key.alias!r}]"
-            f'["POOL"]: max_waiting={self.options.max_waiting}.'
-        )
-
-    def _timeout(self) -> PoolTimeout:
+    def _timeout(self, began: float) -> PoolTimeout:
         with self._lock:
-            leases = sorted(self.leases.copy(), key=lambda lease: lease.since)
-        options = self.options
-        opening = f", {self._slots.opening} more are being opened" if self._slots.opening else ""
-        suspended = ", which is suspended," if self._slots.suspended else ""
-        longest = "; ".join(f"{lease.holder} for {lease.age:.1f} s" for lease in leases[:3])
-        return PoolTimeout(
-            f"No connection of pool {self.key.alias!r}{suspended} became free within {options.timeout:g} s: "
-            f"all {len(leases)} are out{opening}. Longest: {longest or 'none'}. Ruled by "
-            f'DATABASES[{self.key.alias!r}]["POOL"]: pool_size={options.pool_size}, '
-            f"max_overflow={options.max_overflow}, "
-            f"timeout={options.timeout:g}. If they are held for longer than their work takes, look there; "
-            f"if there is more work at once than this, raise pool_size."
-        )
+            self.meters.timeouts += 1
+        return timeout_of(self, time.monotonic() - began)

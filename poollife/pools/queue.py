@@ -136,11 +136,6 @@ class FairQueuePool(QueuePool):
         return sum(isinstance(slot, Ticket) and slot.active for slot in self._slots.copy())
 
     @property
-    def waiting(self) -> int:
-        """Who waits for one."""
-        return len(self._waiting)
-
-    @property
     def surplus(self) -> int:
         """Sessions beyond what is kept."""
         return max(0, len(self._slots) - self.bounds.core)
@@ -150,6 +145,11 @@ class FairQueuePool(QueuePool):
         """Sessions that should be idle, and are not there yet."""
         bounds = self.bounds
         return max(0, min(bounds.limit - len(self._slots), bounds.min_idle - len(self._free)))
+
+    @property
+    def waiting(self) -> int:
+        """Checkouts that have no slot yet."""
+        return sum(ticket.active and not ticket.served for ticket in self._waiting.copy())
 
     def abandon(self) -> None:
         """In a child that was forked inside a checkout: a thread that no longer exists may have the lock."""
@@ -199,8 +199,13 @@ class FairQueuePool(QueuePool):
         """
         with self._lock:
             self._waiting = deque(ticket for ticket in self._waiting.copy() if ticket.active)
+        # A checkout hands over to its lease at any moment: who is looked at may be the one before.
         self._close(
-            lambda: [slot for slot, holder in self._slots.copy().items() if self._is_lost(slot, holder)]
+            lambda: [
+                slot
+                for slot, holder in self._slots.copy().items()
+                if self._is_lost(slot, holder) and self._slots.get(slot) is holder
+            ]
         )
 
     def dispose(self) -> None:

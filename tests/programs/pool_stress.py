@@ -114,7 +114,7 @@ class Stress:
                 self.done[deed.__name__.strip("_")] += 1
             except PoolTimeout:
                 self.errors["PoolTimeout"] += 1
-            except (DatabaseError, InterfaceError) as error:
+            except (DatabaseError, InterfaceError, MySQLdb.Error) as error:
                 self._note(error)
             except Exception as error:
                 self.wrong.append(f"{type(error).__name__}: {error}")
