@@ -27,7 +27,7 @@ from typing import Any
 import MySQLdb
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
-from poollife import close_pool, drain_pool, pool_stats, resize_pool, resume_pool, suspend_pool
+from poollife import auto_close_db, close_pool, drain_pool, pool_stats, resize_pool, resume_pool, suspend_pool
 from poollife.drivers.mysqlclient import GuardedConnection
 from poollife.errors import PoolTimeout
 from poollife.pools.pool import live_pools
@@ -110,7 +110,9 @@ class Stress:
         while self.on:
             (deed,) = self.random.choices(deeds, weights)
             try:
-                deed()
+                # Otherwise a thread like this one gives back after each statement.
+                with auto_close_db():
+                    deed()
                 self.done[deed.__name__.strip("_")] += 1
             except PoolTimeout:
                 self.errors["PoolTimeout"] += 1
