@@ -84,7 +84,8 @@ def test_one_warning_without_any_traffic_and_one_when_it_is_back(alias: str, war
     assert stack[0].endswith(f'tests/borrowing.py", line {first + 2}, in work')
     assert stack[1] == "    connection_id(self._alias)"
     assert stack[2].endswith(", in connection_id")
-    assert len(stack) == 4
+    assert stack[4].endswith(", in hold")
+    assert len(stack) == 6
     assert back.startswith(f"Pool {alias!r}: what thread worker had is back after 0.")
 
 
