@@ -61,7 +61,7 @@ class PoolMiddleware:
         if work.leases:
             await work.hop(end_of(response, work))
         else:
-            work.finish()
+            work.mark_ended()
         return response
 
 

@@ -83,14 +83,14 @@ class Work:
 
         What is in an atomic block still is left to whoever opened that: to the work that goes on around this.
         """
-        self.finish()
+        self.mark_ended()
         for lease in self._leases_of_this_thread():
             lease.give_back()
             if not lease.returned:
                 around = current_work.get()
                 lease.hand_over(around if around and not around.ended else None)
 
-    def finish(self) -> None:
+    def mark_ended(self) -> None:
         """Nothing that is borrowed from now on is its own."""
         self.ended, self.around = True, None
 
@@ -110,7 +110,7 @@ class Work:
         """The same for work whose sync code has threads of its own."""
         # A hop, made only where there is something to give back. After an error there may be soon, where a
         # task was cancelled in the middle of a borrowing: queue behind it.
-        self.finish()
+        self.mark_ended()
         if self.leases or not well:
             await self.hop(partial(self.end, well))
 
