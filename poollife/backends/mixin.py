@@ -111,7 +111,9 @@ class PooledMixin(BaseDatabaseWrapper):
             elif self.health_check_enabled and not self.health_check_done and not self.is_usable():
                 # Django's close() would give it back, to be handed out next.
                 self._replace("it failed Django's health check")
-            elif self.lease.outdated and not self.allow_thread_sharing:
+            elif self.lease.overslept:
+                self.rest()
+            elif self.lease.left_over and not self.allow_thread_sharing:
                 self._close()
                 self.connection = None
         super().close_if_health_check_failed()

@@ -247,15 +247,22 @@ class Lease:
             borrower.rest()
 
     @property
-    def outdated(self) -> bool:
-        """Whether its thread had better go on with another.
+    def overslept(self) -> bool:
+        """Whether its command has paused for so long that the server may have ended the session since."""
+        return self.paused is not None and time.monotonic() - self.paused > self.pool.options.ping_idle
 
-        After a long pause of a command the server may have ended the session; and what one work has left in
-        it, in a thread that it does not end in, is nothing for the next.
+    @property
+    def left_over(self) -> bool:
+        """Whether something else goes on here than the work that borrowed it, or a part of that.
+
+        What one has left in a session, in a thread that it does not end in, is nothing for the next.
         """
-        if self.paused is not None:
-            return time.monotonic() - self.paused > self.pool.options.ping_idle
-        return not self.timed and self._is_left_over()
+        if self.work is None or self.timed or self.open_cursors - {RAW}:
+            return False
+        work = current_work.get()
+        while work is not None and work is not self.work:
+            work = work.around
+        return work is None
 
     @property
     def timed(self) -> bool:
@@ -263,15 +270,6 @@ class Lease:
         if self.work:
             return self.work.thread is self.thread and not self.work.ended
         return self.thread is threading.main_thread()
-
-    def _is_left_over(self) -> bool:
-        """Whether something else goes on here than the work that borrowed it, or a part of that."""
-        if self.work is None or self.open_cursors - {RAW}:
-            return False
-        work = current_work.get()
-        while work is not None and work is not self.work:
-            work = work.around
-        return work is None
 
     def hand_over(self, work: Work | None) -> None:
         """Have it end with other work, or with its thread."""
