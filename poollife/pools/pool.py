@@ -187,8 +187,7 @@ class LeasePool:
                     self.meters.wait_time.observe(lease.since - began)
             if self.closed_because:
                 closed_pools.add(self)
-            work = current_work.get()
-            if work and not work.ended:
+            if work := current_work.get():
                 work.add(lease)
             if watch := self._watch:
                 watch.borrowed(lease)
