@@ -16,6 +16,7 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse
 
 from benchmarks.wiretap import CONNECT, Wiretap
+from poollife.pools import registry
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
@@ -49,6 +50,16 @@ class Calls:
     @property
     def poollifes(self) -> list[str]:
         return [name for name in self.made if name.startswith("poollife.")]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Neither the collector's work is counted, nor the look for what other tests have left out."""
+    monkeypatch.setattr(registry, "closed_pools", set())
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def cycle(alias: str) -> None:
