@@ -246,7 +246,7 @@ def test_the_drivers_own_error(make_wrapper: Callable[..., Any], engine: str) ->
 # --- what importing needs ---------------------------------------------------------------------------------
 
 PACKAGE = Path(poollife.__file__).parent
-DRIVERS = {"mysql": "MySQLdb", "sqlite3": "sqlite3"}
+DRIVERS = {"mysql": "MySQLdb", "mysql_pymysql": "pymysql", "sqlite3": "sqlite3"}
 #: Django's settings are not there, nor is any driver.
 BARE = """
 import importlib, sys
@@ -396,7 +396,8 @@ def files(folder: str) -> list[Path]:
 
 def test_there_are_driver_modules() -> None:
     """What the tests below stand on."""
-    assert driver_modules() == {"poollife.drivers.mysqlclient", "poollife.drivers.sqlite"}
+    modules = {"mysqlclient", "pymysql", "sqlite"}
+    assert driver_modules() == {f"poollife.drivers.{name}" for name in modules}
 
 
 @pytest.mark.parametrize("path", files("."), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -88,7 +88,7 @@ class LeasePool:
         self.recycle: float | None = options.recycle
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
-        self._next_collection = 0.0
+        self._next_collection = self._next_look = 0.0
         self._resets = options.resets
         #: On the monotonic clock. Sessions born by then are replaced ...
         self._renewed = -math.inf
@@ -259,9 +259,18 @@ class LeasePool:
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
                     raise PoolClosed from None
+                # One of a crowd looks for all of them, but none gives up without having looked.
+                thoroughly = patience <= 0 or self._is_time_to_look()
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-            self.reclaim()
+            self.reclaim(thoroughly=thoroughly)
+
+    def _is_time_to_look(self) -> bool:
+        """Whether no waiter has looked at each lease of late: with many threads that takes a while."""
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + RECLAIM_INTERVAL
+        return True
 
     def _collect(self) -> bool:
         """Have the cycle collector look for borrowers that are gone; whether it was time to.

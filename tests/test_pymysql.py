@@ -1,0 +1,393 @@
+"""``poollife.backends.mysql_pymysql``: the same laws, with PyMySQL in mysqlclient's place."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
+from pymysql.connections import Connection, MySQLResult
+from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
+
+from poollife.pools.pool import LeasePool
+from servers import MariaDB
+from tests.conftest import MakeAlias
+from tests.counting import Questions, pool_of
+from tests.programs.running import run
+from tests.web_server import eventually
+
+ENGINE = "poollife.backends.mysql_pymysql"
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = "SELECT 1 AS n UNION SELECT 2"
+#: Without it each connection reads the system's certificates, which takes longer than all the rest.
+QUICK = {"ssl_disabled": True}
+
+
+@pytest.fixture
+def alias(make_alias: MakeAlias) -> str:
+    """A pool of one connection: whatever is left on it, the next borrower gets."""
+    return make_alias(ENGINE, OPTIONS=QUICK, POOL={"pool_size": 1, "max_overflow": 0, "timeout": 5})
+
+
+@pytest.fixture
+def pool(alias: str) -> LeasePool:
+    return pool_of(alias)
+
+
+def ask(alias: str, sql: str = "SELECT CONNECTION_ID()", *parameters: Any) -> Any:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(sql, parameters or None)
+        return cursor.fetchone()[0]
+
+
+def raw(alias: str) -> Any:
+    """The driver's connection."""
+    connections[alias].ensure_connection()
+    return connections[alias].connection
+
+
+def give_back(alias: str) -> None:
+    connections[alias].close()
+
+
+# --- Django's backend on another driver --------------------------------------------------------------------
+
+
+def test_it_is_pymysql(alias: str) -> None:
+    """With mysqlclient installed, and used by others, in the same process."""
+    assert isinstance(raw(alias), pymysql.connections.Connection)
+    assert sys.modules["MySQLdb"] is not pymysql
+    wrapper: Any = connections[alias]
+    assert wrapper.Database is pymysql
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"), [("INSERT INTO t VALUES (NULL)", 1048), ("INSERT INTO t VALUES (-1)", 4025)]
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_errors_are_classified_as_django_does(alias: str, sql: str, code: int, many: bool) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("CREATE TABLE t (n INT NOT NULL CHECK (n > 0))")
+        with pytest.raises(IntegrityError) as caught:
+            cursor.executemany(sql, [()]) if many else cursor.execute(sql)
+    assert caught.value.args[0] == code
+    with pytest.raises(OperationalError, match="1305"):
+        ask(alias, "SELECT no_such_function()")
+
+
+def test_times_are_times(alias: str) -> None:
+    assert ask(alias, "SELECT CAST('10:20:30' AS TIME)") == datetime.time(10, 20, 30)
+
+
+def test_a_health_check(make_alias: MakeAlias, mariadb: MariaDB) -> None:
+    alias = make_alias(ENGINE, OPTIONS=QUICK)
+    session = ask(alias)
+    assert connections[alias].is_usable()
+    mariadb.execute(f"KILL {session}")
+    assert not connections[alias].is_usable()
+
+
+PYMYSQL_ALONE = """
+import sys
+sys.modules["MySQLdb"] = None  # as if it were not installed
+import django
+from django.conf import settings
+settings.configure(DATABASES={"default": {"ENGINE": "poollife.backends.mysql_pymysql"}})
+django.setup()
+from django.db import connection
+import pymysql
+assert connection.Database is pymysql is sys.modules["MySQLdb"]
+"""
+INSTALLED = """
+import pymysql
+pymysql.install_as_MySQLdb()
+import django
+from django.conf import settings
+settings.configure(DATABASES={"default": {"ENGINE": "poollife.backends.mysql_pymysql"}})
+django.setup()
+from django.db import connection
+assert connection.Database is pymysql
+try:
+    import poollife.backends.mysql.base
+except ImportError as error:
+    assert "poollife.backends.mysql_pymysql" in str(error), error
+else:
+    raise AssertionError
+"""
+
+
+@pytest.mark.parametrize("program", [PYMYSQL_ALONE, INSTALLED], ids=["alone", "installed as MySQLdb"])
+def test_without_mysqlclient(program: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, check=True, timeout=60)
+
+
+# --- law 1 -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["tcp", "socket", "tls"])
+def entry(
+    request: pytest.FixtureRequest, mariadb: MariaDB, new_database: Callable[[], str]
+) -> dict[str, Any]:
+    entry = {**mariadb.database(new_database(), via=request.param), "ENGINE": ENGINE}
+    if request.param == "tls":
+        assert mariadb.certificates
+        return {**entry, "OPTIONS": {"ssl_ca": str(mariadb.certificates.ca), "ssl_verify_identity": True}}
+    return {**entry, "OPTIONS": QUICK}
+
+
+def test_children_of_every_kind(entry: dict[str, Any]) -> None:
+    """As with mysqlclient, in test_law_1_forks.py; what they may touch is below."""
+    kinds = ["exit", "collect", "close", "query", "intrude", "fail", "exit in a transaction"]
+    report = run("fork_storm", entry, 14, kinds, "")
+    assert report["inherited"] == report["failures"] == report["wrong"] == []
+    assert {name: after for name, (before, after) in report["sessions"].items()} == {
+        name: before for name, (before, after) in report["sessions"].items()
+    }
+    assert report["committed"] == {"main": 8, "thread": 14}
+
+
+#: Answered from what the driver knows already.
+NO_IO = {
+    "affected_rows",
+    "character_set_name",
+    "escape",
+    "get_autocommit",
+    "get_host_info",
+    "get_proto_info",
+    "get_server_info",
+    "insert_id",
+    "literal",
+    "thread_id",
+}
+#: Made of guarded ones, or used by them.
+COMPOSED = {"kill": (1,), "set_charset": ("utf8mb4",)}
+GUARDED: dict[str, tuple[Any, ...]] = {
+    "autocommit": (True,),
+    "begin": (),
+    "commit": (),
+    "cursor": (),
+    "next_result": (),
+    "ping": (),
+    "query": ("SELECT 1",),
+    "rollback": (),
+    "select_db": ("mysql",),
+    "set_character_set": ("utf8mb4",),
+    "show_warnings": (),
+}
+
+
+def test_every_method_of_the_driver_is_known() -> None:
+    """A new one has to be guarded, or to be found to send and read nothing."""
+    methods = {name for name, each in vars(Connection).items() if callable(each) and name[0] != "_"}
+    errors = {name for name in methods if isinstance(getattr(Connection, name), type)}
+    assert methods - errors == {*GUARDED, *COMPOSED, *NO_IO, "close", "connect", "write_packet"}
+
+
+@pytest.fixture
+def foreign(alias: str) -> Iterator[Any]:
+    """A connection that thinks itself in another process than its own."""
+    connection = raw(alias)
+    connection.guard.pid = -1
+    yield connection
+    connection.guard.pid = os.getpid()
+
+
+@pytest.mark.parametrize("name", [*GUARDED, *COMPOSED])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_guarded_method_refuses(foreign: Any, name: str, mariadb: MariaDB) -> None:
+    with Questions(mariadb) as asked, pytest.raises(pymysql.InterfaceError, match="belongs to process -1"):
+        getattr(foreign, name)(*(GUARDED | COMPOSED)[name])
+    assert asked.count == 0
+
+
+def test_a_connection_does_not_reconnect(alias: str, mariadb: MariaDB) -> None:
+    """It would be another session, on a socket that no child knows of."""
+    connection = raw(alias)
+    with pytest.raises(pymysql.NotSupportedError, match="does not reconnect"):
+        connection.connect()
+    session = connection.thread_id()
+    mariadb.execute(f"KILL {session}")
+    with pytest.warns(DeprecationWarning, match="reconnect"), pytest.raises(pymysql.NotSupportedError):
+        connection.ping(reconnect=True)
+
+
+# --- law 3 -------------------------------------------------------------------------------------------------
+
+USES: dict[str, Callable[[Any], object]] = {
+    "execute": lambda cursor: cursor.execute("SELECT 1"),
+    "executemany": lambda cursor: cursor.executemany("SELECT %s", [(1,), (2,)]),
+    "callproc": lambda cursor: cursor.callproc("p"),
+    "fetchone": lambda cursor: cursor.fetchone(),
+    "fetchmany": lambda cursor: cursor.fetchmany(2),
+    "fetchall": lambda cursor: cursor.fetchall(),
+    "nextset": lambda cursor: cursor.nextset(),
+    "iteration": lambda cursor: list(cursor),
+}
+UNBUFFERED: dict[str, Callable[[Any], object]] = {
+    "read_next": lambda cursor: cursor.read_next(),
+    "fetchall_unbuffered": lambda cursor: list(cursor.fetchall_unbuffered()),
+    "scroll": lambda cursor: cursor.scroll(1),
+}
+CASES = [
+    *[(kind, use) for kind in (Cursor, DictCursor, SSCursor, SSDictCursor) for use in USES],
+    *[(kind, use) for kind in (SSCursor, SSDictCursor) for use in UNBUFFERED],
+]
+
+
+@pytest.mark.parametrize(("kind", "use"), CASES)
+def test_a_cursor_dies_with_its_lease(alias: str, mariadb: MariaDB, kind: type, use: str) -> None:
+    cursor = raw(alias).cursor(kind)
+    cursor.execute(ROWS)
+    give_back(alias)
+    connections[alias].ensure_connection()
+    with Questions(mariadb) as asked, pytest.raises(pymysql.InterfaceError, match="went back to the pool"):
+        (USES | UNBUFFERED)[use](cursor)
+    cursor.close()
+    assert asked.count == 0
+
+
+@pytest.mark.parametrize("kind", [SSCursor, SSDictCursor])
+@pytest.mark.parametrize("how", ["kept", "dropped"])
+def test_unread_rows_cost_the_session(alias: str, pool: LeasePool, kind: type, how: str) -> None:
+    """No destructor of the driver's reads them: neither in this lease nor in the next."""
+    cursor = raw(alias).cursor(kind)
+    cursor.execute(ROWS)
+    cursor.fetchone()
+    if how == "dropped":
+        del cursor
+        gc.collect()
+    give_back(alias)
+    assert pool.idle == 0
+    assert ask(alias, "SELECT 3") == 3
+    cursor = 0
+    gc.collect()
+    assert ask(alias, "SELECT 4") == 4
+
+
+def test_an_unread_result_costs_the_session(alias: str, pool: LeasePool) -> None:
+    connection = raw(alias)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE PROCEDURE two() BEGIN SELECT 1; SELECT 2; END")
+    connection.query("CALL two()")
+    give_back(alias)
+    assert (pool.idle, ask(alias, "SELECT 3")) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda connection: connection.cursor().execute("SET @left = 1"),
+        lambda connection: connection.cursor().execute("SELECT GET_LOCK('left', 0)"),
+        lambda connection: connection.query("USE mysql"),
+        lambda connection: connection.select_db("mysql"),
+        lambda connection: connection.set_character_set("latin1"),
+        lambda connection: connection.begin(),
+    ],
+    ids=["variable", "lock", "use", "select_db", "character set", "begin"],
+)
+def test_a_dirty_session_is_replaced(alias: str, leave: Callable[[Any], object]) -> None:
+    """PyMySQL can't reset one."""
+    session = ask(alias)
+    leave(raw(alias))
+    give_back(alias)
+    assert ask(alias) != session
+
+
+@pytest.mark.parametrize("parameter", [1, "a'b\\", b"\0'", None, 1.5, datetime.date(2020, 1, 1)])
+def test_a_clean_session_is_kept(alias: str, mariadb: MariaDB, parameter: Any) -> None:
+    """And goes back, and out again, without a word."""
+    session = ask(alias)
+    ask(alias, "SELECT 1 IN (%s, %s)", 1, parameter)
+    with Questions(mariadb) as asked:
+        give_back(alias)
+        connections[alias].ensure_connection()
+    assert (asked.count, ask(alias)) == (0, session)
+
+
+def test_a_transaction_that_was_left_open(alias: str, mariadb: MariaDB) -> None:
+    name = connections[alias].settings_dict["NAME"]
+    mariadb.execute(f"CREATE TABLE {name}.t (n INT)")
+    session = ask(alias)
+    connections[alias].set_autocommit(False)
+    with connections[alias].cursor() as cursor:
+        cursor.execute("INSERT INTO t VALUES (1)")
+    give_back(alias)
+    assert (ask(alias), ask(alias, "SELECT COUNT(*) FROM t")) == (session, 0)
+    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+        cursor.execute("INSERT INTO t VALUES (2)")
+    give_back(alias)
+    assert (ask(alias), ask(alias, "SELECT COUNT(*) FROM t")) == (session, 1)
+
+
+def test_an_idle_connection_works_for_nobody(alias: str) -> None:
+    connection = raw(alias)
+    give_back(alias)
+    with pytest.raises(pymysql.InterfaceError, match="went back to its pool"):
+        connection.query("SELECT 1")
+
+
+def test_a_cursor_of_djangos(alias: str) -> None:
+    cursor = connections[alias].cursor()
+    cursor.execute(ROWS)
+    give_back(alias)
+    with pytest.raises(InterfaceError, match="went back to the pool"):
+        cursor.fetchall()
+
+
+# --- law 7 -------------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_was_killed_is_replaced(alias: str, mariadb: MariaDB, pool: LeasePool) -> None:
+    session = ask(alias)
+    give_back(alias)
+    mariadb.execute(f"KILL {session}")
+    eventually("it is gone", lambda: session not in {each.id for each in mariadb.sessions()})
+    assert ask(alias) != session
+    assert (pool.opened, pool.out) == (2, 1)
+
+
+def test_one_that_dies_in_use(alias: str, mariadb: MariaDB, pool: LeasePool) -> None:
+    mariadb.execute(f"KILL {ask(alias)}")
+    with pytest.raises(OperationalError):
+        ask(alias)
+    give_back(alias)
+    assert pool.idle == 0
+    assert ask(alias, "SELECT 5") == 5
+
+
+def test_a_ping(make_alias: MakeAlias, mariadb: MariaDB) -> None:
+    alias = make_alias(ENGINE, OPTIONS=QUICK, POOL={"pre_ping": True})
+    session = ask(alias)
+    give_back(alias)
+    before = mariadb.status("Com_admin_commands")
+    assert ask(alias) == session
+    assert mariadb.status("Com_admin_commands") == before + 1
+
+
+# --- private names of PyMySQL ------------------------------------------------------------------------------
+
+
+def test_the_private_names(alias: str) -> None:
+    """Its socket, and whether something is to be read."""
+    connection = raw(alias)
+    assert connection._sock.fileno() == connection.guard.fd
+    cursor = connection.cursor(SSCursor)
+    cursor.execute(ROWS)
+    result: Any = connection._result
+    assert type(result) is MySQLResult
+    assert (result.unbuffered_active, result.has_next) == (True, None)
+    assert "if self.unbuffered_active:" in inspect.getsource(MySQLResult.__del__)
+    cursor.fetchall()
+    assert not result.unbuffered_active
+    cursor.close()
+    connection.query("SELECT 1")
+    assert not connection._result.has_next
