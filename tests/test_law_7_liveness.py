@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import MySQLdb
 import pytest
@@ -233,18 +233,19 @@ def tap(mariadb: MariaDB) -> Iterator[Wiretap]:
         yield tap
 
 
-def next_session(alias: str) -> int:
+def next_session(alias: str) -> Any:
     """The one that the next borrower gets."""
     connections[alias].ensure_connection()
-    session: int = connections[alias].connection.thread_id()
+    connection = connections[alias].connection
     connections[alias].close()
-    return session
+    return connection
 
 
 def dead_at_checkout(server: MariaDB, alias: str) -> None:
-    session = next_session(alias)
-    server.execute(f"KILL {session}")
-    eventually("it is gone", lambda: session not in sessions(server, alias))
+    connection = next_session(alias)
+    server.execute(f"KILL {connection.thread_id()}")
+    # The goodbye comes by way of the tap.
+    eventually("it is told", connection.closed_by_server)
     visitors = Visitors(alias)
     visitors.come(1, threads=1)
     assert not visitors.failed
