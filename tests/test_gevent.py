@@ -6,12 +6,14 @@ On a real server, in processes that gevent has patched before anything else was 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from servers import MariaDB
 from tests.programs.running import run
+from tests.web_server import WebServer, eventually
 
 MYSQLCLIENT, PYMYSQL = "poollife.backends.mysql", "poollife.backends.mysql_pymysql"
 STOCK = "django.db.backends.mysql"
@@ -42,7 +44,9 @@ def greenlets(mariadb: MariaDB, new_database: Callable[[], str]) -> Run:
 @each_engine
 def test_queries_overlap(greenlets: Run, engine: str) -> None:
     """The server has all of them at once: with one that blocks the others it would have one."""
-    assert greenlets("overlap", 4, engine=engine) == {"together": 4, "answers": [0, 1, 2, 3]}
+    # Should one block the others, it waits in vain.
+    options = {"init_command": "SET innodb_lock_wait_timeout = 10"}
+    assert greenlets("overlap", 4, engine=engine, OPTIONS=options) == {"together": 4, "answers": [0, 1, 2, 3]}
 
 
 @each_engine
@@ -144,3 +148,24 @@ def test_waiting_in_vain(greenlets: Run) -> None:
     message = greenlets("in_vain", POOL={"pool_size": 1, "timeout": 0.5})["message"]
     assert "No connection of pool 'default' became free within 0.5 s: all 1 are out" in message
     assert "thread MainThread for" in message
+
+
+@each_engine
+def test_a_worker_of_gunicorns(
+    mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path, engine: str
+) -> None:
+    """It serves four requests at once that wait for the server, and keeps nothing of any."""
+    entry: dict[str, Any] = {**mariadb.database(new_database()), "ENGINE": engine}
+    if engine == PYMYSQL:
+        entry["OPTIONS"] = {"ssl_disabled": True}
+
+    def asleep() -> int:
+        return sum("SLEEP(3)" in str(session.info) for session in mariadb.sessions())
+
+    with WebServer("gevent", tmp_path / "log", DATABASES={"default": entry}) as server:
+        downloads = [server.open("/sleep/3") for _ in range(4)]
+        eventually("all are at the server", lambda: asleep() == 4)
+        for download in downloads:
+            assert download.response.status == 200, server.log
+            download.drop()
+        assert server.stats()["pools"]["default"]["out"] == 0
