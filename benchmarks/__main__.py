@@ -250,7 +250,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of the timing (15)")
     parser.add_argument("--cycles", type=int, default=1000, help="cycles of each round (1000)")
     parser.add_argument("--memory", type=int, default=20_000, help="cycles of the memory's course (20000)")
-    parser.add_argument("--only", help="measure only peers whose name has this in it")
+    parser.add_argument("--only", help="measure only the peer of that name, or those that have it in theirs")
     parser.add_argument(
         "--parts",
         default="round_trips,leaks,cycles,memory",
@@ -259,9 +259,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def named(name: str | None) -> list[Peer]:
+    """All of them, or the one of that name, or those that have it in theirs."""
+    exactly = [peer for peer in PEERS if peer.name == name]
+    return exactly or [peer for peer in PEERS if name is None or name in peer.name]
+
+
 def main() -> None:
     options = arguments()
-    chosen = [peer for peer in PEERS if options.only is None or options.only in peer.name]
+    chosen = named(options.only)
     missing = {peer.name: package for peer in chosen if (package := peer.missing())}
     peers = [peer for peer in chosen if peer.name not in missing]
     # Unencrypted, or the packets could not be counted.

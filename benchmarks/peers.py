@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 STOCK = "django.db.backends.mysql"
@@ -69,4 +69,13 @@ PEERS = (
         packages=("mysql-connector-python",),
     ),
     POOLLIFE,
+    *(
+        replace(
+            POOLLIFE,
+            name=f"poollife, reset {reset}",
+            entry={"POOL": {"reset": reset}},
+            alone={"POOL": {"pool_size": 1, "max_overflow": 0, "reset": reset}},
+        )
+        for reset in ("always", "rollback")
+    ),
 )

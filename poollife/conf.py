@@ -27,7 +27,15 @@ FOREIGN_NAMES = {
     "class": "poolclass",
     "ping": "pre_ping",
     "reset_on_return": "reset",
+    "leak_detection_threshold": "leak_after",
+    "unreturned_connection_timeout": "leak_after",
+    "password": "credentials",
 }
+
+#: Keys of ``OPTIONS`` that overrule ``PASSWORD``.
+SECRET_OPTIONS = ("password", "passwd")
+#: Parts of keys whose values no message repeats.
+SECRETS = ("pass", "secret", "token", "credential", "key")
 
 #: Whether a session that comes back is reset: if it is clean, and if something may have been left in it.
 RESETS = {"auto": (False, True), "always": (True, True), "rollback": (False, False)}
@@ -51,6 +59,14 @@ class PoolOptions:
     pre_ping: bool = False
     #: What is done to a session when it comes back: see ``RESETS``.
     reset: str = "auto"
+    #: Seconds after which the log tells of a connection that is still out; None: never. Implies ``trace``.
+    leak_after: float | None = None
+    #: Remember the line that borrowed each connection.
+    trace: bool = False
+    #: Measure for how long connections are out, too.
+    stats: bool = False
+    #: Asked for each session that is opened: gives the password, or a dictionary with USER and PASSWORD.
+    credentials: Callable[[], Any] | None = None
     #: A subclass of SQLAlchemy's QueuePool or NullPool.
     poolclass: type[Pool] = FairQueuePool
 
@@ -94,7 +110,7 @@ class PoolOptions:
     def _checked(self, alias: str, given: Mapping[str, Any]) -> PoolOptions:
         if not self.pooled:
             for key in given:
-                if key != "poolclass":
+                if key not in ("poolclass", "credentials"):
                     cure = f"leave it out: {self.poolclass.__name__} keeps no sessions"
                     raise _bad(alias, f"POOL[{key!r}]", given[key], cure)
         return self
@@ -120,7 +136,9 @@ def _guess(key: object) -> str:
 
 
 def _bad(alias: str, key: str, value: object, cure: str) -> BadPoolOption:
-    return BadPoolOption(f"DATABASES[{alias!r}]: {key} is {value!r}: {cure}")
+    secret = any(part in key.lower() for part in SECRETS)
+    shown = "what is not shown here" if secret else repr(value)
+    return BadPoolOption(f"DATABASES[{alias!r}]: {key} is {shown}: {cure}")
 
 
 def _integer(minimum: int, meaning: str) -> Callable[[object], int]:
@@ -154,9 +172,36 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _leak_after(value: object) -> float | None:
+    if value is None:
+        return None
+    if (seconds := _seconds(value)) == 0:
+        raise ValueError("more than 0 seconds, or None for no warnings")
+    return seconds
+
+
 def _reset(value: object) -> str:
     if not isinstance(value, str) or value not in RESETS:
         raise ValueError('"auto", "always" or "rollback"')
+    return value
+
+
+def _credentials(value: object) -> Callable[[], Any] | None:
+    if isinstance(value, str):
+        try:
+            value = import_string(value)
+        except ImportError as error:
+            # Somebody may have put the password itself here, which no message must repeat. What is missing
+            # inside of a module that was found is told.
+            if error.name and not str(value).startswith(error.name):
+                raise ValueError(f"a dotted path that can be imported ({error})") from error
+            value = None
+        except (TypeError, ValueError):
+            value = None
+        if not callable(value):
+            raise ValueError("a function, or the dotted path of one that can be imported") from None
+    if not (value is None or callable(value)):
+        raise TypeError("a function, or the dotted path of one")
     return value
 
 
@@ -191,6 +236,10 @@ READERS: dict[str, Callable[[object], Any]] = {
     "ping_idle": _seconds,
     "pre_ping": _flag,
     "reset": _reset,
+    "leak_after": _leak_after,
+    "trace": _flag,
+    "stats": _flag,
+    "credentials": _credentials,
     "poolclass": _poolclass,
 }
 assert READERS.keys() == {field.name for field in fields(PoolOptions)}

@@ -11,6 +11,7 @@ from poollife.pools.pool import live_pools
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
+from tests.programs.databases import hold
 
 PATIENCE = 30.0
 
@@ -31,7 +32,13 @@ class TornDown(BaseException):
 
 
 def connection_id(alias: str) -> int:
-    """One SELECT."""
+    """Hold a connection, and ask which."""
+    hold(alias)
+    return ask_id(alias)
+
+
+def ask_id(alias: str) -> int:
+    """One SELECT, as people make it."""
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT CONNECTION_ID()")
         row: tuple[int] = cursor.fetchone()
@@ -39,7 +46,8 @@ def connection_id(alias: str) -> int:
 
 
 def insert(alias: str) -> None:
-    """One row into the table that ``make_log`` made."""
+    """Hold a connection, and insert one row into the table that ``make_log`` made."""
+    hold(alias)
     with connections[alias].cursor() as cursor:
         cursor.execute("INSERT INTO log VALUES (1)")
 

@@ -7,9 +7,18 @@ import subprocess
 import sys
 from typing import Any
 
+from benchmarks.__main__ import named
 from benchmarks.leaks import KINDS
 from benchmarks.peers import BARE, PEERS
 from tests.pages import ROOT
+
+ALWAYS, ROLLBACK = "poollife, reset always", "poollife, reset rollback"
+#: Round trips.
+RESET = 4
+
+
+def leaks_of(found: dict[str, Any], peer: str) -> set[str]:
+    return {kind for kind, verdicts in found["leaks"].items() if verdicts[peer] == "LEAKS"}
 
 
 def bench(*arguments: str) -> str:
@@ -22,17 +31,25 @@ def bench(*arguments: str) -> str:
 
 def test_a_short_run_has_all_parts() -> None:
     found: dict[str, Any] = json.loads(
-        bench("--json", "--only", "poollife", "--rounds", "2", "--cycles", "20", "--memory", "40")
+        bench("--json", "--only", "poollif", "--rounds", "2", "--cycles", "20", "--memory", "40")
     )
-    assert {view: each["extra"] for view, each in found["round_trips"]["poollife"].items()} == {
-        "one SELECT": 0,
-        "ATOMIC_REQUESTS, SELECT and UPDATE": 3,
-    }
+    views = {name: [each["extra"] for each in views.values()] for name, views in found["round_trips"].items()}
+    # One SELECT; a SELECT and an UPDATE with ATOMIC_REQUESTS. A reset is a packet for what a change of user
+    # does not end, the change, SET NAMES, and at the next checkout the isolation level.
+    assert views == {"poollife": [0, 3], ALWAYS: [RESET, 3 + RESET], ROLLBACK: [0, 3]}
     assert found["leaks"].keys() == KINDS.keys()
     assert len(KINDS) >= 20
-    assert found["cycles"].keys() == {BARE.name, "poollife"}
+    assert leaks_of(found, "poollife") == leaks_of(found, ALWAYS) == set()
+    assert len(leaks_of(found, ROLLBACK)) >= 20
+    assert found["cycles"].keys() == {BARE.name, "poollife", ALWAYS, ROLLBACK}
     assert found["cycles"][BARE.name]["ratio"] == 1
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
+
+
+def test_one_can_be_chosen_whose_name_begins_like_others() -> None:
+    assert [peer.name for peer in named("poollife")] == ["poollife"]
+    assert [peer.name for peer in named("poollife, ")] == [ALWAYS, ROLLBACK]
+    assert named(None) == list(PEERS)
 
 
 def test_who_is_not_there_is_named() -> None:
@@ -45,6 +62,4 @@ def test_who_is_not_there_is_named() -> None:
 def test_stock_leaks_what_poollife_is_there_for() -> None:
     """The table would be worth nothing if nothing leaked anywhere."""
     stock = "stock, CONN_MAX_AGE=600"
-    found = json.loads(bench("--json", "--only", stock, "--parts", "leaks"))
-    leaks = [kind for kind, each in found["leaks"].items() if each[stock] == "LEAKS"]
-    assert len(leaks) >= 25
+    assert len(leaks_of(json.loads(bench("--json", "--only", stock, "--parts", "leaks")), stock)) >= 25

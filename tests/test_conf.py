@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import FrozenInstanceError, asdict, fields
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -20,6 +21,7 @@ from sqlalchemy.pool import (
     StaticPool,
 )
 
+import tests
 from poollife.conf import DEFAULTS, READERS, UNPOOLED, PoolOptions
 from poollife.pools.queue import FairQueuePool
 from tests.conftest import MakeAlias
@@ -62,6 +64,10 @@ def test_defaults() -> None:
         "ping_idle": 30.0,
         "pre_ping": False,
         "reset": "auto",
+        "leak_after": None,
+        "trace": False,
+        "stats": False,
+        "credentials": None,
         "poolclass": FairQueuePool,
     }
     assert DEFAULTS.pooled
@@ -105,6 +111,15 @@ def test_switched_off() -> None:
         ("reset", "auto"),
         ("reset", "always"),
         ("reset", "rollback"),
+        ("leak_after", None),
+        ("leak_after", 30),
+        ("leak_after", 0.5),
+        ("trace", True),
+        ("trace", False),
+        ("stats", True),
+        ("stats", False),
+        ("credentials", None),
+        ("credentials", print),
         ("poolclass", QueuePool),
         ("poolclass", NullPool),
         ("poolclass", OwnQueuePool),
@@ -125,6 +140,10 @@ def test_all_keys_at_once() -> None:
         "ping_idle": 5.0,
         "pre_ping": True,
         "reset": "always",
+        "leak_after": 30.0,
+        "trace": True,
+        "stats": True,
+        "credentials": print,
         "poolclass": OwnQueuePool,
     }
     assert given.keys() == READERS.keys()
@@ -199,6 +218,13 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("pre_ping", 1, "True or False"),
     ("pre_ping", "yes", "True or False"),
     ("pre_ping", None, "True or False"),
+    ("leak_after", 0, "more than 0 seconds, or None for no warnings"),
+    ("leak_after", -1, SECONDS),
+    ("leak_after", False, SECONDS),
+    ("leak_after", math.inf, SECONDS),
+    ("trace", 1, "True or False"),
+    ("stats", 1, "True or False"),
+    ("trace", None, "True or False"),
     ("poolclass", None, SUBCLASS),
     ("poolclass", object, SUBCLASS),
     ("poolclass", QueuePool(lambda: None), SUBCLASS),  # type: ignore[arg-type]
@@ -251,6 +277,9 @@ def test_a_bad_value(key: str, value: object, cure: str) -> None:
         ("ping", "pre_ping"),
         ("pingidle", "ping_idle"),
         ("reset_on_return", "reset"),
+        ("leak_afer", "leak_after"),
+        ("leak_detection_threshold", "leak_after"),
+        ("tracing", "trace"),
         ("pool_class", "poolclass"),
         ("class", "poolclass"),
     ],
@@ -301,7 +330,8 @@ def test_djangos_own_pool_setting(pool: object) -> None:
 
 @pytest.mark.parametrize("poolclass", [NullPool, OwnNullPool, "sqlalchemy.pool.NullPool"])
 @pytest.mark.parametrize(
-    ("key", "value"), [(key, value) for key, value in asdict(DEFAULTS).items() if key != "poolclass"]
+    ("key", "value"),
+    [(key, value) for key, value in asdict(DEFAULTS).items() if key not in ("poolclass", "credentials")],
 )
 def test_an_option_that_would_do_nothing(poolclass: Any, key: str, value: object) -> None:
     """Even where it is the default: whoever writes it believes in it."""
@@ -311,6 +341,33 @@ def test_an_option_that_would_do_nothing(poolclass: Any, key: str, value: object
     assert str(caught.value) == (
         f"DATABASES['default']: POOL[{key!r}] is {value!r}: leave it out: {name} keeps no sessions"
     )
+
+
+def test_credentials_do_something_without_a_pool() -> None:
+    assert read({"poolclass": NullPool, "credentials": print}).credentials is print
+
+
+BAD_CREDENTIALS: list[tuple[Any, str]] = [
+    (3, "a function, or the dotted path of one"),
+    ({"USER": "shop"}, "a function, or the dotted path of one"),
+    ("", "a function, or the dotted path of one that can be imported"),
+    ("print", "a function, or the dotted path of one that can be imported"),
+    ("no.such.module", "a function, or the dotted path of one that can be imported"),
+    ("math.pi", "a function, or the dotted path of one that can be imported"),
+    ("tests.broken_credentials.ask", "that can be imported (No module named 'no_such_library')"),
+]
+
+
+@pytest.mark.parametrize(("value", "cure"), BAD_CREDENTIALS, ids=str)
+def test_bad_credentials(value: object, cure: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The value may be a secret by mistake."""
+    (tmp_path / "broken_credentials.py").write_text("import no_such_library")
+    monkeypatch.setattr("tests.__path__", [*tests.__path__, str(tmp_path)])
+    with pytest.raises(ImproperlyConfigured) as caught:
+        read({"credentials": value})
+    start = "DATABASES['default']: POOL['credentials'] is what is not shown here: 'credentials' takes "
+    assert str(caught.value).startswith(start)
+    assert cure in str(caught.value)
 
 
 # --- through the backend ----------------------------------------------------------------------------------

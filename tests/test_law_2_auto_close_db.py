@@ -39,6 +39,7 @@ from tests.borrowing import (
 from tests.conftest import MakeAlias
 from tests.forms import FORMS, KINDS, Body, Job, by_name, every_form, every_kind
 from tests.handlers import Exchange, site, wsgi
+from tests.programs.databases import hold
 
 
 @pytest.fixture
@@ -406,6 +407,7 @@ def test_sqlite(make_alias: MakeAlias, tmp_path: Path, form: Callable[[Body], An
     alias = make_alias("poollife.backends.sqlite3", NAME=str(tmp_path / "db"), POOL={"pool_size": 1})
 
     def body() -> int:
+        hold(alias)
         with connections[alias].cursor() as cursor:
             cursor.execute("SELECT 1")
         return out(alias)

@@ -23,7 +23,7 @@ from poollife.pools.lease import Lease
 from poollife.pools.work import Work
 from poollife.threads import _BlockWork
 from servers import MariaDB
-from tests.borrowing import PATIENCE, connection_id, new_pool, out, run
+from tests.borrowing import PATIENCE, ask_id, connection_id, new_pool, out, run
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
 from tests.programs.running import run as run_program
@@ -84,6 +84,20 @@ def test_child_goes_on_in_its_parents_checkout(entry: dict[str, Any], leave: boo
         "own session": True,
         "status": 0,
         "same session": True,
+    }
+
+
+@pytest.mark.parametrize("where", ["checkout", "checkin", "look"])
+def test_child_goes_on_where_its_parents_pool_called_somebodys_code(
+    entry: dict[str, Any], where: str
+) -> None:
+    """What it was about to get is its parent's, so it gets that refused, and its next one is its own."""
+    assert run_program("corners", "fork_in_pool", entry, where) == {
+        "parent's inside": False,
+        "own session afterwards": True,
+        "status": 0,
+        "same session": True,
+        "opened": 1,
     }
 
 
@@ -273,7 +287,7 @@ class Recording(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "poollife" and not self.messages:
             self.messages.append(record.getMessage())
-            connection_id(self._alias)
+            ask_id(self._alias)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import Questions, pool_of
 from tests.handlers import Exchange, site, wsgi
+from tests.programs.databases import hold
 from tests.web_server import Answer, WebServer, eventually
 
 STOCK = "django.db.backends.mysql"
@@ -58,7 +59,8 @@ def djangos_hand_tied() -> Iterator[None]:
 
 
 def connection_id(alias: str) -> int:
-    """One SELECT."""
+    """One SELECT, of one who keeps what he borrows."""
+    hold(alias)
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT CONNECTION_ID()")
         row: tuple[int] = cursor.fetchone()

@@ -18,11 +18,18 @@ CASES = [
     *[("decorated", work, start) for work in ("query", "block", "unread") for start in ("cold", "warm")],
     ("decorated", "query", "crowded"),
     ("decorated", "unread", "crowded"),
+    ("unwrapped", "query", "warm"),
+    ("decorated", "query", "dead"),
+    ("decorated", "dirty", "warm"),
+    ("decorated", "dirty", "dead"),
+    ("decorated", "block", "listened"),
+    ("decorated", "dirty", "listened"),
     *[
         (form, work, "warm")
-        for form in ("generator", "with", "thread", "executor")
+        for form in ("generator", "with", "thread", "unwrapped", "executor")
         for work in ("block", "unread")
     ],
+    *[("response", work, "warm") for work in ("query", "unread")],
 ]
 
 
@@ -34,6 +41,15 @@ def test_struck_at_each_point_no_slot_is_lost(
     """At each point where CPython delivers such an exception, one after the other."""
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql"}
     report = run("strikes", database, "everywhere", form, work, start)
+    assert report.pop("points") > 100
+    assert report == {"not back": [], "slots lost": [], "hung": []}
+
+
+def test_struck_while_somebody_keeps_watch_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
+    """With all that looks at leases where POOL asks for it."""
+    pool = {"leak_after": 3600, "stats": True}
+    database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}
+    report = run("strikes", database, "everywhere", "decorated", "query", "warm")
     assert report.pop("points") > 100
     assert report == {"not back": [], "slots lost": [], "hung": []}
 
@@ -132,3 +148,31 @@ def test_what_nobody_has_any_more_is_closed_before_its_slot_is_free() -> None:
     assert (before, pool.exhausted) == (True, False)
     handle.close()
     assert (pool.checkedin(), pool.checkedout()) == (0, 0)
+
+
+class Holder:
+    """A lease, as far as the pool knows it."""
+
+    active = True
+
+
+def test_what_is_handed_over_while_somebody_looks_is_not_lost() -> None:
+    """A checkout ends between the look at who has its slot, and the look whether that one still does."""
+
+    class Slots(dict[Any, Any]):
+        def copy(self) -> dict[Any, Any]:
+            before = super().copy()
+            pool.hold(ticket, lease)
+            ticket.active = False
+            return before
+
+    pool, lease = make_pool(), Holder()
+    ticket = current.ticket = Ticket()
+    try:
+        entry = pool.take(ticket)
+    finally:
+        current.ticket = None
+    pool._slots = Slots(pool._slots)
+    pool.free()
+    assert entry.dbapi_connection is not None
+    assert dict(pool._slots) == {entry: lease}

@@ -13,7 +13,7 @@ import pytest
 from django.db import connections, transaction
 from django.db.backends.mysql.base import django_conversions
 from django.db.backends.signals import connection_created
-from django.db.utils import DatabaseError, InterfaceError
+from django.db.utils import DatabaseError, InterfaceError, OperationalError
 from MySQLdb.cursors import Cursor, SSCursor
 
 from poollife import pool_stats
@@ -33,6 +33,7 @@ CREATE PROCEDURE {name}.sets() SET @left = 'procedure'
 CREATE FUNCTION {name}.sets() RETURNS INT BEGIN SET @left = 'function'; RETURN 1; END
 CREATE TRIGGER {name}.trigger_ BEFORE INSERT ON {name}.watched FOR EACH ROW SET @left = 'trigger'
 CREATE VIEW {name}.view_ AS SELECT {name}.sets() AS n
+CREATE TABLE {name}.defaulted (n INT DEFAULT (@left := 1))
 """
 
 
@@ -263,6 +264,7 @@ def test_what_each_kind_of_reset_lets_through(
 HIDDEN = {
     "trigger": sql("INSERT INTO watched VALUES (1)"),
     "function in a view": sql("SELECT * FROM view_"),
+    "default of a column": sql("INSERT INTO defaulted () VALUES ()"),
 }
 
 
@@ -471,6 +473,34 @@ def test_a_password_that_is_no_longer_valid_costs_the_session(
     assert ask(alias, "SELECT CONNECTION_ID()") != first
 
 
+def test_an_account_that_was_locked_costs_the_session(
+    make_alias: MakeAlias, name: str, mariadb: MariaDB
+) -> None:
+    mariadb.execute("CREATE OR REPLACE USER leaving@'%' IDENTIFIED BY 'leaving'")
+    mariadb.execute("GRANT ALL ON *.* TO leaving@'%'")
+    alias = make_alias(NAME=name, POOL=ONE, USER="leaving", PASSWORD="leaving")
+    ask(alias, "SET @left = 1")
+    mariadb.execute("ALTER USER leaving@'%' ACCOUNT LOCK")
+    give_back(alias)
+    assert (pool_of(alias).out, pool_of(alias).idle, pool_of(alias).closed) == (0, 0, 1)
+    with pytest.raises(OperationalError, match="locked"):
+        raw(alias)
+    mariadb.execute("ALTER USER leaving@'%' ACCOUNT UNLOCK")
+    assert ask(alias, "SELECT @left") is None
+
+
+def test_a_database_that_was_dropped_costs_the_session(
+    make_alias: MakeAlias, name: str, mariadb: MariaDB
+) -> None:
+    alias = make_alias(NAME=name, POOL=ONE)
+    ask(alias, "SET @left = 1")
+    mariadb.execute(f"DROP DATABASE {name}")
+    give_back(alias)
+    assert (pool_of(alias).out, pool_of(alias).idle, pool_of(alias).closed) == (0, 0, 1)
+    mariadb.execute(f"CREATE DATABASE {name}")
+    assert ask(alias, "SELECT @left") is None
+
+
 def test_parameters_in_a_file_cost_the_session(
     make_alias: MakeAlias, name: str, mariadb: MariaDB, tmp_path: Path
 ) -> None:
@@ -571,6 +601,79 @@ def test_converters_of_somebodys_own_do_not_vouch(make_alias: MakeAlias, name: s
     assert pool_of(alias).resets == resets
 
 
+def code(value: object, conv: object) -> str:
+    """What a converter of somebody's own may make of a parameter."""
+    return "@left := 1"
+
+
+@pytest.mark.parametrize("how", ["receiver", "borrower"])
+def test_converters_that_were_added_later_do_not_vouch(make_alias: MakeAlias, name: str, how: str) -> None:
+    """By a receiver of connection_created they stay, by a borrower they cost the session."""
+    alias = make_alias(NAME=name, POOL=ONE)
+
+    def receiver(connection: Any, **_: Any) -> None:
+        connection.connection.encoders[Code] = code
+
+    if how == "receiver":
+        connection_created.connect(receiver)
+    try:
+        raw(alias)
+    finally:
+        connection_created.disconnect(receiver)
+    if how == "borrower":
+        raw(alias).encoders[Code] = code
+    assert ask(alias, "SELECT %s", [Code()]) == 1
+    give_back(alias)
+    assert (pool_of(alias).resets, pool_of(alias).closed) == ((1, 0) if how == "receiver" else (0, 1))
+    assert ask(alias, "SELECT @left") is None
+
+
+def decimals(alias: str) -> Any:
+    return type(ask(alias, "SELECT 1.5"))
+
+
+def kept(attribute: str) -> Callable[[str], Any]:
+    return lambda alias: getattr(raw(alias), attribute)
+
+
+#: The same for the driver's own side of a session.
+DRIVERS_STATE: dict[str, tuple[Callable[[str], object], Callable[[str], Any]]] = {
+    "a decoder": (lambda alias: raw(alias).converter.update({246: float}), decimals),  # DECIMAL
+    "decoders": (lambda alias: setattr(raw(alias), "converter", {}), decimals),
+    "an encoder": (
+        lambda alias: raw(alias).encoders.__setitem__(int, lambda value, conv: "7"),
+        lambda alias: ask(alias, "SELECT %s", [1]),
+    ),
+    "encoders": (
+        lambda alias: setattr(raw(alias), "encoders", {}),
+        lambda alias: len(raw(alias).encoders),
+    ),
+    "cursorclass": (lambda alias: setattr(raw(alias), "cursorclass", SSCursor), kept("cursorclass")),
+    "encoding": (lambda alias: setattr(raw(alias), "encoding", "latin1"), kept("encoding")),
+}
+
+
+@pytest.mark.parametrize("kind", DRIVERS_STATE)
+def test_nothing_is_left_in_the_driver(alias: str, kind: str) -> None:
+    new, changed, next_ = left_by(*DRIVERS_STATE[kind], alias)
+    assert changed != new
+    assert next_ == new
+
+
+@pytest.mark.parametrize("charset", ["sjis", "ujis"])
+def test_a_yen_sign_is_a_backslash_in_some_encodings(make_alias: MakeAlias, name: str, charset: str) -> None:
+    """So what looks like a string is code for the server."""
+    alias = make_alias(NAME=name, POOL=ONE, OPTIONS={"charset": charset})
+    yen = "SELECT '\u00a5', ' , sets() /*'*/"
+    new, changed, next_ = left_by(sql(yen), LEFT, alias)
+    assert (new, changed, next_) == (None, "function", None)
+    give_back(alias)
+    resets = pool_of(alias).resets
+    assert ask(alias, "SELECT %s", ["\u30bd"]) == "\u30bd"  # as a parameter anything may come
+    give_back(alias)
+    assert pool_of(alias).resets == resets
+
+
 @pytest.mark.parametrize("batches", ["loop", "multi"])
 def test_batches_of_the_driver_keep_their_promise(
     make_alias: MakeAlias, name: str, mariadb: MariaDB, batches: str
@@ -640,6 +743,7 @@ class OwnSQLiteCursor(sqlite3.Cursor):
 #: As above: a handle in which something may have been left is closed.
 SQLITE_STATE: dict[str, tuple[Callable[[str], object], Callable[[str], Any]]] = {
     "PRAGMA": (sql("PRAGMA foreign_keys = OFF"), answer("PRAGMA foreign_keys")),
+    "PRAGMA that is explained": (sql("EXPLAIN PRAGMA cache_size = 77"), answer("PRAGMA cache_size")),
     "PRAGMA in a comment's shade": (
         sql("/* SELECT */ PRAGMA cache_size = 77 -- SELECT"),
         answer("PRAGMA cache_size"),
@@ -713,3 +817,15 @@ def test_a_dead_cursor_runs_nothing(sqlite_alias: str, opened: str) -> None:
         with pytest.raises(sqlite3.InterfaceError, match="went back to the pool"):
             use("CREATE TABLE extra (n)")
     assert ask(sqlite_alias, "SELECT COUNT(*) FROM sqlite_master") == 0
+
+
+def test_a_blob_writes_nothing_after_its_lease(sqlite_alias: str) -> None:
+    for statement in "CREATE TABLE blobs (b BLOB)", "INSERT INTO blobs VALUES (zeroblob(3))":
+        ask(sqlite_alias, statement)
+    give_back(sqlite_alias)
+    blob = raw(sqlite_alias).blobopen("blobs", "b", 1)
+    give_back(sqlite_alias)
+    raw(sqlite_alias)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        blob.write(b"abc")
+    assert ask(sqlite_alias, "SELECT b FROM blobs") == bytes(3)

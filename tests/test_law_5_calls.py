@@ -25,8 +25,8 @@ STOCK, POOLED = "django.db.backends.mysql", "poollife.backends.mysql"
 PERSISTENT: dict[str, Any] = {"CONN_MAX_AGE": None}
 #: What a warm checkout and return may take. Whoever adds work to each request raises it here, or finds
 #: another place for that work. (Of Django's own and SQLAlchemy's calls a version may have one more or less.)
-POOLLIFES_CALLS = 43
-ALL_CALLS = 67
+POOLLIFES_CALLS = 41
+ALL_CALLS = 65
 
 
 class Calls:

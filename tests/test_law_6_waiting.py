@@ -95,7 +95,7 @@ def test_what_is_being_opened_is_named(make_alias: MakeAlias) -> None:
         for _ in range(2):
             start(threads, fail_to_connect, alias)
             stack.enter_context(closing(stub.accept()[0]))
-        with pytest.raises(PoolTimeout, match=r"all 0 are out, 2 more are being opened\. Longest: none\."):
+        with pytest.raises(PoolTimeout, match=r"all 0 are out, 2 more are being opened\. Likeliest"):
             connection_id(alias)
     for thread in threads:
         thread.join(PATIENCE)

@@ -15,8 +15,13 @@ import MySQLdb
 import pytest
 from django.db import OperationalError, connections
 from django.http import HttpRequest, HttpResponse
+from sqlalchemy import event
+from sqlalchemy.pool import QueuePool
 
 from benchmarks.wiretap import Wiretap
+from poollife.drivers.connection import Guarded
+from poollife.drivers.mysqlclient import GuardedConnection
+from poollife.pools.queue import FairQueuePool
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
@@ -114,11 +119,14 @@ def are_gone(server: MariaDB, alias: str) -> None:
 # --- between requests ---------------------------------------------------------------------------------------
 
 
-def disturb(visitors: Visitors, server: MariaDB, times: int, strike: Callable[[], object]) -> set[int]:
-    """A hundred requests, the strike, a hundred more; returns the sessions."""
+REQUESTS = 1000
+
+
+def disturb(visitors: Visitors, server: MariaDB, times: int, strike: Callable[[], object]) -> None:
+    """A thousand requests, with so many strikes between them."""
     seen: set[int] = set()
     for _ in range(times):
-        visitors.come(100)
+        visitors.come(REQUESTS // (times + 1))
         visitors.fill()
         now = sessions(server, visitors.alias)
         assert len(now) == THREADS
@@ -126,23 +134,22 @@ def disturb(visitors: Visitors, server: MariaDB, times: int, strike: Callable[[]
         seen |= now
         strike()
         are_gone(server, visitors.alias)
-    visitors.come(100)
-    assert len(visitors.requests) == (times + 1) * 100
+    visitors.come(REQUESTS // (times + 1))
+    assert len(visitors.requests) == REQUESTS
     assert [request.error for request in visitors.failed] == []
-    return seen
 
 
 def test_killed_between_requests_none_fails(make_alias: MakeAlias, mariadb: MariaDB) -> None:
     alias = make_alias(POOL=POOL)
-    disturb(Visitors(alias), mariadb, 3, lambda: kill(mariadb, alias))
+    disturb(Visitors(alias), mariadb, 9, lambda: kill(mariadb, alias))
     pool = pool_of(alias)
-    assert (pool.out, pool.opened, pool.closed) == (0, 4 * THREADS, 3 * THREADS)
+    assert (pool.out, pool.opened, pool.closed) == (0, 10 * THREADS, 9 * THREADS)
 
 
 def test_idle_for_too_long_between_requests_none_fails(make_alias: MakeAlias, mariadb: MariaDB) -> None:
     """``recycle`` would replace them before; without it, it is seen all the same."""
     alias = make_alias(POOL={**POOL, "recycle": -1}, OPTIONS={"init_command": "SET SESSION wait_timeout = 2"})
-    disturb(Visitors(alias), mariadb, 2, lambda: None)
+    disturb(Visitors(alias), mariadb, 4, lambda: None)
 
 
 def test_restarted_between_requests_none_fails(make_alias: MakeAlias) -> None:
@@ -150,13 +157,13 @@ def test_restarted_between_requests_none_fails(make_alias: MakeAlias) -> None:
         server.create_database("shop")
         alias = make_alias(server=server, NAME="shop", POOL=POOL)
         visitors = Visitors(alias)
-        for _ in range(2):
-            visitors.come(100)
+        for _ in range(4):
+            visitors.come(REQUESTS // 5)
             visitors.fill()
             assert len(sessions(server, alias)) == THREADS
             server.restart()
-        visitors.come(100)
-        assert len(visitors.requests) == 300
+        visitors.come(REQUESTS // 5)
+        assert len(visitors.requests) == REQUESTS
         assert [request.error for request in visitors.failed] == []
         connections[alias].close()
 
@@ -201,8 +208,8 @@ def test_killed_at_random_only_what_was_on_its_way_fails(make_alias: MakeAlias, 
     visitors = Visitors(alias, "SELECT SLEEP(0.01)")
     visitors.fill()
     with Killer(mariadb, alias) as killer:
-        visitors.come(1000)
-    assert len(visitors.requests) == 1000
+        visitors.come(REQUESTS)
+    assert len(visitors.requests) == REQUESTS
     assert len(killer.killed) > 10
     # Or it would have proved nothing.
     assert visitors.failed
@@ -386,6 +393,44 @@ def test_what_counts_as_read_only(
     connections[alias].close()
     Visitors(alias).fill()
     assert pool_of(alias).closed == (THREADS if renewed else 0)
+
+
+@pytest.mark.parametrize("poolclass", [FairQueuePool, QueuePool], ids=["fair", "SQLAlchemy's"])
+def test_who_fails_to_look_at_a_session_leaves_it_to_nobody(
+    make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch, poolclass: type[QueuePool]
+) -> None:
+    """Whatever goes wrong there: the checkout fails, and the slot is free."""
+    alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "timeout": 5, "poolclass": poolclass})
+    first, pool = next_session(alias), pool_of(alias)
+
+    def fail(connection: Guarded) -> bool:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GuardedConnection, "closed_by_server", fail)
+        with pytest.raises(MemoryError):
+            connections[alias].ensure_connection()
+        assert (pool.out, pool.closed) == (0, 1)
+    assert next_session(alias) != first
+    assert (pool.out, pool.idle, pool.opened) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("when", ["checkout", "checkin"])
+def test_a_listener_of_somebodys_own_that_fails_costs_the_session(make_alias: MakeAlias, when: str) -> None:
+    alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "timeout": 5})
+    first, pool = next_session(alias), pool_of(alias)
+    failing = [True]
+
+    def listener(*_: object) -> None:
+        if failing:
+            failing.clear()
+            raise RuntimeError("of somebody's own")
+
+    event.listen(pool._sessions, when, listener)
+    with pytest.raises(RuntimeError, match="of somebody's own"):
+        next_session(alias)
+    assert next_session(alias) != first
+    assert (pool.out, pool.idle, pool.opened, pool.closed) == (0, 1, 2, 1)
 
 
 # --- a session's life ---------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Long work keeps the connection that it began with: nothing replaces, pings or takes it in the middle."""
+"""Long work keeps the connection that it began with: nothing replaces, pings or takes it in the middle.
+
+But after a long pause, where nothing depends on it, it is looked at as one that comes from the pool.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.db import DatabaseError, connections, transaction
 
+from poollife.backends.mixin import PooledMixin
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
@@ -23,6 +27,9 @@ from tests.programs.states import LONG, read_half
 #: Whoever else wants a connection has to wait, and then looks for leases that nobody has any more.
 ALONE = {"pool_size": 1, "max_overflow": 0, "timeout": 0}
 
+
+#: Seconds.
+NEVER = 10**9
 
 # --- management commands, on a clock that runs fast -------------------------------------------------------
 
@@ -48,7 +55,7 @@ def work(
 @pytest.mark.parametrize("command", ["migrate", "inspectdb", "dumpdata", "loaddata", "stocktake"])
 def test_a_command_keeps_its_session(work: Callable[..., dict[str, Any]], command: str) -> None:
     """Although hours pass between any two statements, each of them longer than ``recycle``."""
-    report = work(command, recycle=1, ping_idle=0)
+    report = work(command, recycle=1, ping_idle=NEVER)
     first, last, later = report["sessions"]
     assert first == last
     assert report["pings"][0] == report["pings"][1]
@@ -64,6 +71,54 @@ def test_a_ping_comes_after_the_command(work: Callable[..., dict[str, Any]], com
     assert first == last == later
     before, after, at_checkout = report["pings"]
     assert (after, at_checkout) == (before, before + 1)
+
+
+# --- a pause between two statements -----------------------------------------------------------------------
+
+
+def pause(alias: str, seconds: float) -> None:
+    """Have the command's session idle for longer."""
+    cast(PooledMixin, connections[alias]).lease.paused -= seconds  # type: ignore[operator, union-attr]
+
+
+def test_a_session_that_died_in_a_pause_is_replaced(mariadb: MariaDB, make_alias: MakeAlias) -> None:
+    alias = make_alias(POOL={**ALONE, "ping_idle": 30})
+    first = session(alias)
+    pause(alias, 20)
+    assert session(alias) == first
+    assert pool_of(alias).checkouts == 1
+    for query in (session, in_a_transaction):
+        kill(mariadb, session(alias))
+        pause(alias, 31)
+        assert query(alias) not in (None, first)
+    pool = pool_of(alias)
+    assert (pool.out, pool.opened, pool.closed) == (1, 3, 2)
+
+
+def in_a_transaction(alias: str) -> int:
+    with transaction.atomic(using=alias):
+        return session(alias)
+
+
+def leave_a_variable(alias: str) -> None:
+    ask("SELECT @left := 1", using=alias)
+
+
+def leave_a_cursor(alias: str) -> None:
+    LEFT.append(connections[alias].cursor())
+
+
+LEFT: list[Any] = []
+
+
+@pytest.mark.parametrize("leave", [leave_a_variable, leave_a_cursor])
+def test_in_a_pause_nothing_is_taken_that_is_still_needed(make_alias: MakeAlias, leave: Any) -> None:
+    alias = make_alias(POOL={**ALONE, "ping_idle": 0})
+    leave(alias)
+    first = session(alias)
+    assert session(alias) == first
+    assert pool_of(alias).checkouts == 1
+    LEFT.clear()
 
 
 # --- the server ends the session in the middle of it --------------------------------------------------------

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from servers.ports import free_port
 
@@ -20,12 +20,12 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 30.0
 
 
-def eventually(what: str, happened: Callable[[], bool]) -> None:
+def eventually(what: str, happened: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Wait for what nothing tells of when it happens: another process's doing."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not happened():
         if time.monotonic() > deadline:
-            raise AssertionError(f"in {PATIENCE:.0f} seconds it did not come to this: {what}")
+            raise AssertionError(f"in {patience:.0f} seconds it did not come to this: {what}")
         time.sleep(0.01)
 
 
@@ -96,7 +96,7 @@ class WebServer:
         self._command = [sys.executable, "-m", program, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> WebServer:
+    def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from poollife.backends.credentials import answered
 from poollife.pools.registry import registry
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class PooledCreation(BaseDatabaseCreation):
             return name
 
     def clone_test_db(self, *args: Any, **kwargs: Any) -> None:
-        with self._disposing("the test database was cloned"):
+        with self._disposing("the test database was cloned"), self._answered():
             super().clone_test_db(*args, **kwargs)
 
     def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
@@ -50,6 +51,16 @@ class PooledCreation(BaseDatabaseCreation):
         self._dispose(reason)
         yield
         self._dispose(reason)
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Django hands the settings themselves to ``mysqldump``."""
+        given = self.connection.settings_dict
+        try:
+            self.connection.settings_dict = answered(given)
+            yield
+        finally:
+            self.connection.settings_dict = given
 
     def _dispose(self, reason: str) -> None:
         self.connection.close()

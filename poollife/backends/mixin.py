@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from django.db.backends.base import base as wrapper
 from django.db.backends.signals import connection_created
@@ -12,7 +13,8 @@ from django.utils.asyncio import async_unsafe
 from django.utils.functional import cached_property
 
 from poollife.backends.creation import pooled_creation
-from poollife.conf import UNPOOLED, PoolOptions
+from poollife.backends.credentials import answered, askers_in, asking_client
+from poollife.conf import SECRET_OPTIONS, UNPOOLED, PoolOptions
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
 from poollife.drivers.guard import getpid
@@ -37,6 +39,8 @@ class PooledMixin(BaseDatabaseWrapper):
     driver: Driver
     lease: Lease | None = None
     _configured_for: PoolKey | None = None
+    #: Whether the parameters of a connection are to be used, and not just looked at.
+    _asks = True
     #: What NAME was at checkout: Django's test runner changes it in place.
     _database: Any = None
 
@@ -46,6 +50,7 @@ class PooledMixin(BaseDatabaseWrapper):
             raise TypeError(f"{cls.__name__}: put poollife's mixin before the backend that it pools")
         if hasattr(cls, "creation_class"):  # not yet, where the mixin is itself subclassed
             cls.creation_class = pooled_creation(cls.creation_class)  # type: ignore[arg-type]  # a class is hashable
+            cls.client_class = asking_client(cls.client_class)  # type: ignore[arg-type]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -88,7 +93,7 @@ class PooledMixin(BaseDatabaseWrapper):
             (settings["HOST"], settings["PORT"]),
             settings["NAME"],
             settings["USER"],
-            freeze(settings["OPTIONS"]) if settings["OPTIONS"] else NO_OPTIONS,
+            freeze_options(settings["OPTIONS"]) if settings["OPTIONS"] else NO_OPTIONS,
         )
 
     def close_if_health_check_failed(self) -> None:
@@ -106,6 +111,8 @@ class PooledMixin(BaseDatabaseWrapper):
             elif self.health_check_enabled and not self.health_check_done and not self.is_usable():
                 # Django's close() would give it back, to be handed out next.
                 self._replace("it failed Django's health check")
+            elif self.lease.overslept:
+                self.rest()
         super().close_if_health_check_failed()
 
     @async_unsafe
@@ -122,8 +129,9 @@ class PooledMixin(BaseDatabaseWrapper):
         self._database = self.settings_dict["NAME"]
         lease = self._checkout()
         try:
+            self._asks = False
             state = self._session_state()
-            if lease.initialised_with == state:
+            if lease.driver.initialised_with == state:
                 self._resume(lease)
             else:
                 super().connect()
@@ -133,9 +141,28 @@ class PooledMixin(BaseDatabaseWrapper):
         except BaseException:
             self._replace("it could not be initialised")
             raise
+        finally:
+            self._asks = True
+
+    def copy(self, alias: str | None = None) -> Self:
+        """Another wrapper with its own settings, as Django does it; who is asked for secrets is the same."""
+        memo = {id(each): each for each in askers_in(self.settings_dict)}
+        return type(self)(copy.deepcopy(self.settings_dict, memo), self.alias if alias is None else alias)
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """What the driver's ``connect()`` is called with. Who is to be asked for a password is asked here."""
+        given = self.settings_dict
+        try:
+            # Not for a connection that is there already: backends set attributes of the wrapper here, too.
+            if self._asks:
+                self.settings_dict = answered(given)
+            return super().get_connection_params()
+        finally:
+            self.settings_dict = given
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """What ``connect()`` puts into ``self.connection``: the borrowed one."""
+        self._asks = True  # from here on somebody else may need the parameters
         return self.lease.connection if self.lease else super().get_new_connection(conn_params)
 
     def open_connection(self) -> Any:
@@ -154,6 +181,29 @@ class PooledMixin(BaseDatabaseWrapper):
         self.close()
         if self.connection is None:
             self._drop_lease("its wrapper lost it")
+
+    def rest(self) -> None:
+        """End the lease if this would not be noticed: not where a transaction or another thread needs it."""
+        if self.autocommit and not (self.in_atomic_block or self.allow_thread_sharing):
+            self._close()
+            self.connection = None
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Open a cursor of the driver's, as the backend below opens it."""
+        lease = self.lease
+        if lease is None:
+            return super().create_cursor(name)
+        lease.of_django = True
+        try:
+            return super().create_cursor(name)
+        finally:
+            lease.of_django = False
+
+    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
+        """Django's, which also begins and ends each transaction."""
+        super().set_autocommit(autocommit, *args, **kwargs)
+        if self.lease:
+            self.lease.rest()
 
     def forget_blocks(self) -> None:
         """Leave all atomic blocks; what is open on the connection is rolled back when it goes back."""
@@ -236,6 +286,11 @@ class PooledMixin(BaseDatabaseWrapper):
         self.run_on_commit = []
         if self.autocommit:
             self.run_commit_hooks_on_set_autocommit_on = False
+
+
+def freeze_options(options: dict[str, Any]) -> Any:
+    """The same for OPTIONS, without a password: which one a session was opened with makes no difference."""
+    return frozenset((key, freeze(item)) for key, item in options.items() if key not in SECRET_OPTIONS)
 
 
 #: What freeze() makes of them.

@@ -22,13 +22,17 @@ class LeasedCursor:
     """
 
     _driver: Any = None
+    _lease: Any = None
 
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
         self._driver = connection
         self._lease = connection.lease
+        self._lease.note_open(self)
         super().__init__(connection, *args, **kwargs)  # type: ignore[call-arg]
 
     def __del__(self) -> None:
+        if self._lease is not None:
+            self._lease.open_cursors.discard(id(self))
         # Freed in a child, a half-read result would read the rest from the parent's socket, and a statement
         # of SQLite would let go of the parent's locks.
         if self._driver is not None and self._driver.guard.foreign:
@@ -38,8 +42,11 @@ class LeasedCursor:
         """Close, or do nothing where the connection is no longer this cursor's to use."""
         if self._lease.ended or self._driver.guard.pid != getpid():
             return
-        self._lease.cursors.discard(self)
+        lease = self._lease
+        lease.cursors.discard(self)
         super().close()  # type: ignore[misc]
+        lease.open_cursors.discard(id(self))
+        lease.rest()
 
     def _check(self) -> None:
         # Inline, because it is asked for each row.

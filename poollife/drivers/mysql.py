@@ -8,6 +8,8 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from functools import wraps
+from operator import attrgetter, is_
 from typing import Any
 
 from poollife.drivers.atfork import address, at_fork
@@ -21,6 +23,10 @@ from poollife.drivers.statements import leaves_nothing
 LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
 #: Refused because the server is read-only: 1290 an option, 1792 the transaction, 1836 the whole server.
 READ_ONLY = {1290, 1792, 1836}
+
+#: Python's names of character sets in which each byte of ASCII is that character, here and at the server: not
+#: so in Shift JIS, where Python writes a yen sign as a backslash.
+PLAIN_ENCODINGS = {"ascii", "cp1252", "utf8"}
 
 #: Where the client libraries of the distributions look for a server on this machine.
 DEFAULT_SOCKETS = {
@@ -57,6 +63,32 @@ class ReadingCursor(LeasedCursor):
         return self._read_and_run(super().executemany, *args, **kwargs)
 
 
+def changing(method: Callable[..., Any]) -> Any:
+    """A method of a dictionary's that changes it."""
+
+    @wraps(method)
+    def call(self: Converters, *args: Any, **kwargs: Any) -> Any:
+        self.changed = True
+        return method(self, *args, **kwargs)
+
+    return call
+
+
+class Converters(dict[Any, Any]):
+    """What the driver makes of parameters, or of what comes back; knows whether somebody has changed that."""
+
+    changed = False
+
+    __setitem__ = changing(dict.__setitem__)
+    __delitem__ = changing(dict.__delitem__)
+    __ior__ = changing(dict.__ior__)
+    clear = changing(dict.clear)
+    pop = changing(dict.pop)
+    popitem = changing(dict.popitem)
+    setdefault = changing(dict.setdefault)
+    update = changing(dict.update)
+
+
 def vouches(cursor_class: type, makes_literals: bool) -> bool:
     """Whether a cursor sends what it was told to: one of somebody's own class may send something else."""
     return makes_literals and all(each.__module__ in DRIVERS_MODULES for each in cursor_class.__mro__)
@@ -71,6 +103,11 @@ class MySQLConnection(Guarded):
     autocommit_at_rest: bool
     #: Whether the driver makes one literal of each parameter, as nobody's converters do anything else.
     makes_literals: bool
+    #: Whether a text's characters are the server's, whatever they are; else only those of ASCII.
+    reads_all_text: bool
+    #: The driver's side of a clean session.
+    encoding_at_rest: str
+    settings_at_rest: tuple[Any, ...]
     #: The cursor that is running something, having read it.
     reader: ReadingCursor | None
     poller: select.poll
@@ -79,7 +116,14 @@ class MySQLConnection(Guarded):
     Error: Any
     open: Any
     cursorclass: type
+    encoders: Any
+    encoding: str
     get_autocommit: Any
+    #: Its converters that are nobody's own.
+    conversions: dict[Any, Any]
+    #: The names of what a borrower could set otherwise; those of the converters (encoders, decoders) first.
+    SETTINGS: tuple[str, ...]
+    settings: attrgetter[tuple[Any, ...]]
     #: The same, for the pool, which has connections that are nobody's at the moment.
     _rollback: Any
     _autocommit: Any
@@ -116,19 +160,29 @@ class MySQLConnection(Guarded):
             self.failed_over = True
 
     def _note_sent(self, query: bytes | str) -> None:
-        # As UTF-8, whatever the session's character set: beyond ASCII it is not understood anyway.
+        # As UTF-8, whatever the driver sends: beyond ASCII it is not understood anyway.
         if self.reader is None:
             self.note_statement(query.encode(errors="replace") if isinstance(query, str) else query)
 
     def note_statement(self, statement: object, is_template: bool = False) -> None:
         """Its holder runs this; see ``leaves_nothing``."""
-        if not (self.dirty or leaves_nothing(statement, is_template)):
+        if not (self.dirty or (leaves_nothing(statement, is_template) and self._says_that(statement))):
             self.dirty = True
+
+    def _says_that(self, statement: Any) -> bool:
+        """Whether the server reads what was read here."""
+        return self.reads_all_text or bool(statement.isascii())
 
     def at_rest(self) -> None:
         """Take the present state as that of a clean session: it was just initialised."""
         self.dirty = False
         self.autocommit_at_rest = self.get_autocommit()
+        for name in self.SETTINGS[:2]:
+            setattr(self, name, Converters(getattr(self, name)))
+        self.makes_literals = all(self.conversions.get(kind) is make for kind, make in self.encoders.items())
+        self.reads_all_text = self.encoding in PLAIN_ENCODINGS
+        self.encoding_at_rest = self.encoding
+        self.settings_at_rest = self.settings(self)
 
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so. Sends nothing."""
@@ -136,6 +190,14 @@ class MySQLConnection(Guarded):
             return self.broken
         if not self.open:
             return "closed by its borrower"
+        encoders, decoders, *_ = self.settings_at_rest
+        if (
+            not all(map(is_, self.settings(self), self.settings_at_rest))
+            or encoders.changed
+            or decoders.changed
+            or (self.encoding != self.encoding_at_rest and not self.dirty)  # else reset() sees to it
+        ):
+            return "its driver was set otherwise by its borrower"
         return "results left unread" if self._has_unread() else None
 
     def clean(self) -> None:
@@ -195,20 +257,18 @@ def is_greened() -> bool:
     return bool(monkey and monkey.is_module_patched("socket"))
 
 
-def prepare(driver: Any, guard: Guard, conversions: dict[Any, Any]) -> None:
-    """Give a driver's connection the attributes that its guarded class has.
-
-    :param conversions: the driver's.
-    """
+def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> None:
+    """Have a driver's new connection be of that class."""
     driver.guard = guard
-    driver.makes_literals = all(conversions.get(kind) is make for kind, make in driver.encoders.items())
     driver.lease = driver.broken = driver.reader = None
-    driver.idle = driver.dirty = False
+    driver.idle = False
     driver.cursors = weakref.WeakSet()
-    driver.autocommit_at_rest = driver.get_autocommit()
     driver.born = driver.idle_since = time.monotonic()
     driver.poller = kernels_poll()
     driver.poller.register(guard.fd, select.POLLIN)
+    driver.__class__ = guarded_class
+    driver.at_rest()
+    live.add(driver)
 
 
 def peers(params: dict[str, Any]) -> set[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import MySQLdb
@@ -13,7 +14,7 @@ from poollife.drivers.connection import guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard
-from poollife.drivers.mysql import MySQLConnection, ReadingCursor, is_greened, live, peers, prepare, vouches
+from poollife.drivers.mysql import MySQLConnection, ReadingCursor, become, is_greened, peers, vouches
 
 __all__ = ["GuardedConnection", "adopt", "idle_limit", "peers", "unwrap"]
 
@@ -52,6 +53,9 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     charset: str
 
     class_for = staticmethod(class_for)
+    conversions = conversions
+    SETTINGS = ("encoders", "converter", "cursorclass")
+    settings = attrgetter(*SETTINGS)
     _rollback, _autocommit, _ping = Connection.rollback, Connection.autocommit, Connection.ping
     #: The same, for greenlets.
     _send_query, _read_query_result = Connection.send_query, Connection.read_query_result
@@ -147,9 +151,7 @@ def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     driver.params = params
     driver.charset = params.get("charset") or driver.character_set_name()
     driver.in_flight = False
-    prepare(driver, Guard(pid, driver.fileno()), conversions)
-    driver.__class__ = connection_class()
-    live.add(driver)
+    become(driver, connection_class(), Guard(pid, driver.fileno()))
     return connection
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import pymysql
@@ -14,7 +15,7 @@ from poollife.drivers.connection import guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard
-from poollife.drivers.mysql import MySQLConnection, ReadingCursor, live, peers, prepare, vouches
+from poollife.drivers.mysql import MySQLConnection, ReadingCursor, become, peers, vouches
 
 __all__ = ["adopt", "idle_limit", "peers", "unwrap"]
 
@@ -55,6 +56,9 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
     """
 
     class_for = staticmethod(class_for)
+    conversions = conversions
+    SETTINGS = ("encoders", "decoders", "cursorclass", "use_unicode")
+    settings = attrgetter(*SETTINGS)
     _rollback, _autocommit, _ping = Connection.rollback, Connection.autocommit, Connection.ping
 
     begin = guarded(leaving(Connection.begin))
@@ -91,6 +95,11 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
             self._result.unbuffered_active = False
         super().close()
 
+    def at_rest(self) -> None:
+        super().at_rest()
+        # It escapes a text before it encodes it, so a character may still become a quote or a backslash.
+        self.makes_literals = self.makes_literals and self.reads_all_text
+
     def reset(self) -> None:
         """PyMySQL can neither change the user nor reset a session; another one is opened in its place."""
         raise pymysql.NotSupportedError("PyMySQL can't reset a session")
@@ -102,9 +111,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
 def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     """See ``Driver.adopt``."""
     driver = unwrap(connection)
-    prepare(driver, Guard(pid, driver._sock.fileno()), conversions)
-    driver.__class__ = GuardedConnection
-    live.add(driver)
+    become(driver, GuardedConnection, Guard(pid, driver._sock.fileno()))
     return connection
 
 

@@ -99,7 +99,8 @@ class GuardedConnection(Guarded, sqlite3.Connection):
     calls: int
 
     backup = guarded(inside(sqlite3.Connection.backup))
-    blobopen = guarded(inside(sqlite3.Connection.blobopen))
+    # What it returns reads and writes on its own, after the lease as before its end.
+    blobopen = guarded(inside_leaving(sqlite3.Connection.blobopen))
     commit = guarded(inside(sqlite3.Connection.commit))
     create_aggregate = guarded(inside_leaving(sqlite3.Connection.create_aggregate))
     create_collation = guarded(inside_leaving(sqlite3.Connection.create_collation))

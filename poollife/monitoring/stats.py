@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
+
+from poollife.monitoring.meters import HistogramStats, added
+
+if TYPE_CHECKING:
+    from poollife.pools.pool import LeasePool
 
 
 class PoolStats(TypedDict):
@@ -14,20 +19,36 @@ class PoolStats(TypedDict):
     limit: int | None
     out: int
     idle: int
+    #: Sessions that are being opened.
+    opening: int
+    #: Checkouts that have to wait.
+    waiting: int
     #: Physical connections.
     opened: int
     closed: int
     checkouts: int
+    #: Checkouts that ended in a ``PoolTimeout``.
+    timeouts: int
+    #: Sessions that could not be opened.
+    connect_errors: int
     #: Sessions in which something may have been left: reset, or closed where that can't be done.
     resets: int
+    #: Sessions that were closed because they could not be kept, by reason.
+    replaced: dict[str, int]
+    #: Seconds from asking to having a connection, opening it included; of all checkouts.
+    wait_time: HistogramStats | None
+    #: Seconds for opening a session.
+    create_time: HistogramStats | None
+    #: Seconds from checkout to checkin; None without ``POOL["stats"]``.
+    use_time: HistogramStats | None
 
 
 def pool_stats() -> dict[str, PoolStats]:
     """The numbers of this process, by alias.
 
     An alias whose database, user or options have changed has several pools, and one that was closed while
-    something was out has a second until that is back: their numbers are added up. ``opened``, ``closed`` and
-    ``checkouts`` begin anew with each pool.
+    something was out has a second until that is back: their numbers are added up. What counts from the
+    beginning does so anew with each pool.
     """
     # Imported here: `import poollife` needs no settings and no Django app.
     from poollife.drivers.atfork import at_fork
@@ -38,23 +59,54 @@ def pool_stats() -> dict[str, PoolStats]:
     for pool in live_pools.hold():
         # What dead threads had is not out.
         pool.reclaim(thoroughly=False)
-        sum_ = stats.setdefault(
-            pool.key.alias,
-            PoolStats(
-                pid=os.getpid(),
-                limit=pool.options.limit,
-                out=0,
-                idle=0,
-                opened=0,
-                closed=0,
-                checkouts=0,
-                resets=0,
-            ),
-        )
-        sum_["out"] += pool.out
-        sum_["idle"] += pool.idle
-        sum_["opened"] += pool.opened
-        sum_["closed"] += pool.closed
-        sum_["checkouts"] += pool.checkouts
-        sum_["resets"] += pool.resets
+        alias, numbers = pool.key.alias, stats_of(pool)
+        stats[alias] = _sum(stats[alias], numbers) if alias in stats else numbers
     return stats
+
+
+def stats_of(pool: LeasePool) -> PoolStats:
+    """One pool's."""
+    out, idle, opening, waiting = pool.out, pool.idle, pool.opening, pool.waiting
+    meters = pool.meters
+    with pool.counting:
+        return PoolStats(
+            pid=os.getpid(),
+            limit=pool.options.limit,
+            out=out,
+            idle=idle,
+            opening=opening,
+            waiting=waiting,
+            opened=pool.opened,
+            closed=pool.closed,
+            checkouts=pool.checkouts,
+            timeouts=meters.timeouts,
+            connect_errors=meters.connect_errors,
+            resets=pool.resets,
+            replaced=dict(meters.replaced),
+            wait_time=meters.wait_time.stats(pool.checkouts),
+            create_time=meters.create_time.stats(),
+            use_time=meters.use_time.stats() if meters.use_time else None,
+        )
+
+
+def _sum(one: PoolStats, other: PoolStats) -> PoolStats:
+    """Two pools of one alias."""
+    reasons = sorted({*one["replaced"], *other["replaced"]})
+    return PoolStats(
+        pid=one["pid"],
+        limit=one["limit"],
+        out=one["out"] + other["out"],
+        idle=one["idle"] + other["idle"],
+        opening=one["opening"] + other["opening"],
+        waiting=one["waiting"] + other["waiting"],
+        opened=one["opened"] + other["opened"],
+        closed=one["closed"] + other["closed"],
+        checkouts=one["checkouts"] + other["checkouts"],
+        timeouts=one["timeouts"] + other["timeouts"],
+        connect_errors=one["connect_errors"] + other["connect_errors"],
+        resets=one["resets"] + other["resets"],
+        replaced={key: one["replaced"].get(key, 0) + other["replaced"].get(key, 0) for key in reasons},
+        wait_time=added(one["wait_time"], other["wait_time"]),
+        create_time=added(one["create_time"], other["create_time"]),
+        use_time=added(one["use_time"], other["use_time"]),
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poollife.drivers.connection import Guarded
 from poollife.drivers.guard import getpid
+from poollife.monitoring.places import Stack
 from poollife.pools.work import Work
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Borrower(Protocol):
 
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open."""
+
+    def rest(self) -> None:
+        """The same, unless more depends on it than an atomic block."""
 
     def forget_blocks(self) -> None:
         """Leave all atomic blocks."""
@@ -74,6 +78,10 @@ class Here(threading.local):
 here = Here()
 
 
+#: Among the ids of open cursors: one of the driver's connection itself, which is nobody's to take back.
+RAW = 0
+
+
 def nobody() -> None:
     """What a lease that has ended has in place of a reference to its borrower."""
 
@@ -92,12 +100,17 @@ class Lease:
         "driver",
         "ended",
         "handle",
+        "of_django",
+        "open_cursors",
+        "paused",
         "pid",
         "pool",
+        "reported",
         "returned",
         "returning",
         "settled",
         "since",
+        "stack",
         "thread",
         "work",
     )
@@ -112,10 +125,20 @@ class Lease:
         self.driver: Guarded = pool.driver.unwrap(self.connection)
         #: Those that have executed something and were not closed since.
         self.cursors = self.driver.cursors
+        #: The ids of those that may execute something still, and RAW.
+        self.open_cursors: set[int] = set()
+        #: Whether Django opens one just now.
+        self.of_django = False
+        #: Since when a command has made no query; None: it is at one, or this is nothing of a command's.
+        self.paused: float | None = None
         #: This process, then: what another one opened is not handed out.
         self.pid = self.driver.guard.pid
         self.thread = threading.current_thread()
         self.since = time.monotonic()
+        #: Where it was borrowed, if that is kept.
+        self.stack: Stack = ()
+        #: Whether somebody was warned that it is held for too long.
+        self.reported = False
         #: What it ends with.
         self.work: Work | None = None
         #: Whether its cursors are dead: from the moment that somebody begins to give the connection back.
@@ -177,15 +200,14 @@ class Lease:
             and (borrower.lease is not self or borrower.connection is None)
         )
 
+    def is_of(self, borrower: object) -> bool:
+        """Whether this wrapper has it."""
+        return self._borrower() is borrower
+
     @property
     def active(self) -> bool:
         """Whether the pool does not have the slot back."""
         return not self.returned
-
-    @property
-    def initialised_with(self) -> Any:
-        """What the physical connection was initialised with; None: it was not yet."""
-        return self.driver.initialised_with
 
     def initialised(self, with_what: Any) -> None:
         """The physical connection now has the state that each borrower expects."""
@@ -197,6 +219,43 @@ class Lease:
         borrower = self._borrower()
         if borrower and borrower.lease is self:
             borrower.give_back()
+
+    def note_open(self, cursor: object) -> None:
+        """A cursor of it was opened. What follows one that Django did not open is not known."""
+        self.open_cursors.add(id(cursor) if self.of_django else RAW)
+        self.paused = None
+
+    def rest(self) -> None:
+        """A statement or a transaction is over: go back, where no clock of this thread will see to it."""
+        if self.open_cursors or not self.settled:
+            return
+        if not self.timed:
+            self.give_back_at_rest()
+        elif self.work is None and not self.driver.dirty:
+            self.paused = time.monotonic()
+
+    def give_back_at_rest(self) -> None:
+        """Go back if its borrower would not notice.
+
+        Not with a transaction, an open cursor, or something in the session that its borrower may need: with
+        these it stays until the transaction ends, the last cursor is closed, or its thread ends.
+        """
+        if self.open_cursors or self.driver.dirty or not (self.settled and self.pool.keeps_sessions):
+            return
+        borrower = self._borrower()
+        if borrower and borrower.lease is self and self.thread is threading.current_thread():
+            borrower.rest()
+
+    @property
+    def overslept(self) -> bool:
+        """Whether its command has paused for so long that the server may have ended the session since."""
+        return self.paused is not None and time.monotonic() - self.paused > self.pool.options.ping_idle
+
+    @property
+    def timed(self) -> bool:
+        """Whether it ends with what goes on in its thread: a request, a block; a command, in the main one."""
+        thread = self.work.thread if self.work else threading.main_thread()
+        return thread is self.thread
 
     def hand_over(self, work: Work | None) -> None:
         """Have it end with other work, or with its thread."""
@@ -261,7 +320,8 @@ class Lease:
         """Its borrower or its thread is gone: have the pool's next user look whether anybody is left."""
         # Runs at any moment, in any thread, maybe inside the cycle collector while a pool's lock is held: so
         # no I/O, no lock, no logging.
-        if not self.returned:
+        # Something from outside may have struck after its return, before the pool had forgotten it.
+        if not self.returned or self in self.pool.leases:
             self.pool.lost.put(self)
 
     def _borrower_died(self, _: object) -> None:

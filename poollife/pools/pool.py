@@ -16,13 +16,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.db import OperationalError
 from sqlalchemy import event, exc
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife.conf import PoolOptions
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver, Guarded
 from poollife.drivers.guard import WeakRegistry
-from poollife.errors import PoolTimeout
+from poollife.errors import remembered
+from poollife.monitoring.exhaustion import timeout_of
+from poollife.monitoring.leaks import watch_for
+from poollife.monitoring.meters import INSTANT, Meters
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.queue import Ticket, current, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
@@ -84,11 +87,14 @@ class LeasePool:
         self.closed = 0
         self.checkouts = 0
         self.resets = 0
+        self.meters = Meters(options.stats)
+        #: Why the last session could not be opened, unless one was opened since.
+        self.connect_error: Exception | None = None
         #: Seconds after which a session is replaced; None until the server was asked.
         self.recycle: float | None = options.recycle
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
-        self._next_collection = self._next_look = 0.0
+        self._next_collection = 0.0
         self._resets = options.resets
         #: On the monotonic clock. Sessions born by then are replaced ...
         self._renewed = -math.inf
@@ -96,8 +102,12 @@ class LeasePool:
         self._suspected = -math.inf
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
+        #: Whether those that are given back are kept for the next.
+        self.keeps_sessions = isinstance(self._sessions, QueuePool)
         self._slots = slots_of(self._sessions, options.limit)
         self._slots.unfit = self._unfit
+        #: Who borrowed from where; None where nobody has asked.
+        self._watch = watch_for(self)
         live_pools.add(self)
 
     def __repr__(self) -> str:
@@ -113,6 +123,21 @@ class LeasePool:
         """Sessions that wait for a borrower."""
         return self._slots.idle
 
+    @property
+    def opening(self) -> int:
+        """Sessions that are being opened."""
+        return self._slots.opening
+
+    @property
+    def waiting(self) -> int:
+        """Borrowers for whom there is none yet."""
+        return self._slots.waiting
+
+    @property
+    def counting(self) -> threading.RLock:
+        """To be held by who wants to see several counters as of one moment."""
+        return self._lock
+
     def checkout(self, borrower: Borrower) -> Lease:
         """Borrow a connection, waiting for one if need be.
 
@@ -122,7 +147,7 @@ class LeasePool:
         """
         # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
         ticket, handle, lease = Ticket(borrower), None, None
-        previous = current.ticket
+        previous, began = current.ticket, time.monotonic()
         try:
             # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
             current.ticket = ticket
@@ -133,8 +158,13 @@ class LeasePool:
             with self._lock:
                 self.leases.add(lease)
                 self.checkouts += 1
-            if work := current_work.get():
+                if lease.since - began >= INSTANT:
+                    self.meters.wait_time.observe(lease.since - began)
+            work = current_work.get()
+            if work and not work.ended:
                 work.add(lease)
+            if watch := self._watch:
+                watch.borrowed(lease)
             self._slots.hold(ticket, lease)
             borrower.lease = lease
             return lease
@@ -255,22 +285,15 @@ class LeasePool:
             except exc.TimeoutError:
                 patience = began + self.options.timeout - time.monotonic()
                 if patience <= 0 and not self._collect() and self._slots.withdraw(ticket):
-                    raise self._timeout() from None
+                    with self._lock:
+                        self.meters.timeouts += 1
+                    raise timeout_of(self, time.monotonic() - began) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
                     raise PoolClosed from None
-                # One of a crowd looks for all of them, but none gives up without having looked.
-                thoroughly = patience <= 0 or self._is_time_to_look()
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-            self.reclaim(thoroughly=thoroughly)
-
-    def _is_time_to_look(self) -> bool:
-        """Whether no waiter has looked at each lease of late: with many threads that takes a while."""
-        if time.monotonic() < self._next_look:
-            return False
-        self._next_look = time.monotonic() + RECLAIM_INTERVAL
-        return True
+            self.reclaim()
 
     def _collect(self) -> bool:
         """Have the cycle collector look for borrowers that are gone; whether it was time to.
@@ -294,16 +317,24 @@ class LeasePool:
     def _open(self) -> Any:
         ticket = current.ticket
         assert ticket, "a session is opened for a borrower"
+        began = time.monotonic()
         try:
             connection = ticket.borrower.open_connection()
-        except exc.TimeoutError as error:
-            # Somebody else's pool has run dry (a password that is kept in a database): not a wait of ours.
-            raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
+        except Exception as error:
+            with self._lock:
+                self.meters.connect_errors += 1
+            self.connect_error = remembered(error)
+            if isinstance(error, exc.TimeoutError):
+                # Somebody else's pool has run dry (a password that is kept in a database): no wait of ours.
+                raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
+            raise
+        self.connect_error = None
         # Drawn from the system: children of one parent must not all draw the same.
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
         with self._lock:
             self.opened += 1
+            self.meters.create_time.observe(driver.born - began)
         return connection
 
     def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
@@ -329,6 +360,7 @@ class LeasePool:
             reason = "closed by the server, or out of reach"
         if reason:
             logger.info("Pool %r replaces a session: %s", self.key.alias, reason)
+            self._count_replaced(reason)
         return reason
 
     def checkin(self, lease: Lease, reason: str | None = None) -> None:
@@ -363,12 +395,32 @@ class LeasePool:
         reason = reason or self.closed_because or self._clean(lease.driver)
         if reason:
             logger.info("Pool %r closes a session: %s", self.key.alias, reason)
+            self._count_replaced(reason)
             self._close(lease)
         else:
             lease.driver.idle_since = time.monotonic()
             self._slots.put(lease.handle)
         lease.returned = True
         self._forget(lease)
+        if uses := self.meters.use_time:
+            with self._lock:
+                uses.observe(lease.age)
+        if watch := self._watch:
+            watch.returned(lease)
+
+    def _count_replaced(self, reason: str) -> None:
+        with self._lock:
+            self.meters.replace(reason)
+
+    def watch(self) -> None:
+        """Look anew whether somebody wants to know who borrows."""
+        self._watch = watch_for(self, self._watch)
+
+    def claim_report(self, lease: Lease) -> bool:
+        """Whether nobody has told of this lease yet, so that the caller has to."""
+        with self._lock:
+            first, lease.reported = not lease.reported, True
+        return first
 
     def _forget(self, lease: Lease) -> None:
         self.leases.discard(lease)
@@ -409,18 +461,3 @@ class LeasePool:
         lease.returned = True
         # After an interrupted return its connection may be somebody else's already.
         self._slots.free(lease.handle if lease.driver.lease is None else None)
-
-    def _timeout(self) -> PoolTimeout:
-        with self._lock:
-            leases = sorted(self.leases.copy(), key=lambda lease: lease.since)
-        options = self.options
-        opening = f", {self._slots.opening} more are being opened" if self._slots.opening else ""
-        longest = "; ".join(f"{lease.holder} for {lease.age:.1f} s" for lease in leases[:3])
-        return PoolTimeout(
-            f"No connection of pool {self.key.alias!r} became free within {options.timeout:g} s: all "
-            f"{len(leases)} are out{opening}. Longest: {longest or 'none'}. Ruled by "
-            f'DATABASES[{self.key.alias!r}]["POOL"]: pool_size={options.pool_size}, '
-            f"max_overflow={options.max_overflow}, "
-            f"timeout={options.timeout:g}. If they are held for longer than their work takes, look there; "
-            f"if there is more work at once than this, raise pool_size."
-        )

@@ -103,6 +103,11 @@ class FairQueuePool(QueuePool):
         """Sessions that are being opened, or about to be."""
         return sum(isinstance(slot, Ticket) for slot in self._slots.copy())
 
+    @property
+    def waiting(self) -> int:
+        """Checkouts that have no slot yet."""
+        return sum(ticket.active and not ticket.served for ticket in self._waiting.copy())
+
     def abandon(self) -> None:
         """In a child that was forked inside a checkout: a thread that no longer exists may have the lock."""
         self._lock = threading.RLock()
@@ -147,8 +152,13 @@ class FairQueuePool(QueuePool):
         """
         with self._lock:
             self._waiting = deque(ticket for ticket in self._waiting.copy() if ticket.active)
+        # A checkout hands over to its lease at any moment: who is looked at may be the one before.
         self._close(
-            lambda: [slot for slot, holder in self._slots.copy().items() if self._is_lost(slot, holder)]
+            lambda: [
+                slot
+                for slot, holder in self._slots.copy().items()
+                if self._is_lost(slot, holder) and self._slots.get(slot) is holder
+            ]
         )
 
     def dispose(self) -> None:
@@ -301,7 +311,7 @@ class Counted:
         return self._sessions.checkedout() >= self._limit
 
     #: Nobody counts them.
-    opening = 0
+    opening = waiting = 0
 
     def abandon(self) -> None:
         pass

@@ -25,12 +25,16 @@ class Work:
     It travels in a context variable: ``sync_to_async`` and ``asyncio.to_thread`` carry it into their threads.
     """
 
-    __slots__ = ("_describe", "leases")
+    __slots__ = ("_describe", "ended", "leases", "thread")
 
     def __init__(self, describe: Callable[[], str]) -> None:
         self._describe = describe
         #: Those that are out. Several threads of one request may borrow at once: single operations only.
         self.leases: list[Lease] = []
+        #: Where it goes on, and ends.
+        self.thread = threading.current_thread()
+        #: Whether it has ended. Tasks and threads that outlive it keep it in their context.
+        self.ended = False
 
     def __str__(self) -> str:
         return self._describe()
@@ -75,10 +79,12 @@ class Work:
 
         What is in an atomic block still is left to whoever opened that: to the work that goes on around this.
         """
+        self.ended = True
         for lease in self._leases_of_this_thread():
             lease.give_back()
             if not lease.returned:
-                lease.hand_over(current_work.get())
+                around = current_work.get()
+                lease.hand_over(around if around and not around.ended else None)
 
     def end(self, well: bool) -> None:
         """Give back what this thread has of it.
@@ -171,5 +177,6 @@ class GeneratorWork(Work):
 
 
 current_work: ContextVar[Work | None] = ContextVar("poollife_work", default=None)
+
 #: Hops under way; asyncio itself holds tasks weakly.
 _hops: set[asyncio.Future[None]] = set()

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import DatabaseError, connections, transaction
 from django.http import HttpRequest, JsonResponse
 
+from poollife import auto_close_db
 from poollife.fork import close_pool
 from tests.fork_site import master
 from tests.programs import children, sockets
@@ -33,8 +34,9 @@ def echo(request: HttpRequest, number: int) -> JsonResponse:
     )
 
 
+@auto_close_db
 def fork(request: HttpRequest, how: str, number: int) -> JsonResponse:
-    """Fork a child in the middle of a transaction, and work on while it does."""
+    """Fork a child in the middle of a transaction, and work on in the same session while it does."""
     mine = session()
     with transaction.atomic():
         change("INSERT INTO rows_ (number) VALUES (%s)", number)

@@ -42,6 +42,9 @@ class Resident:
         self._thread.join()
 
     def _live(self) -> None:
+        from tests.programs.databases import hold
+
+        hold()
         note("resident", session())
         self._settled.set()
         self._leave.wait()

@@ -5,16 +5,21 @@ Arguments: the name of the case, the settings of a database, and what else it ta
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from typing import Any
 from unittest.mock import patch
 
-from django.db import connections
+from django.db import InterfaceError, connections
+from sqlalchemy import event
 
+from poollife.drivers.mysqlclient import GuardedConnection
+from tests.counting import pool_of
 from tests.programs import children, sockets
 from tests.programs.databases import session, set_up
 from tests.programs.states import locked, pool_locks
@@ -129,6 +134,53 @@ def fork_in_connect(settings: Settings, leave: bool) -> Report:
         "own session": mine not in (report.get("in checkout"), report.get("afterwards")),
         "status": report["status"],
         "same session": mine == session(),
+    }
+
+
+def fork_in_pool(settings: Settings, where: str) -> Report:
+    """Somebody's own code that a pool calls forks, and the child goes on from there.
+
+    :param where: "checkout" or "checkin", a listener of SQLAlchemy's; or "look", as a session is looked at.
+    """
+    set_up({"default": settings})
+    mine = session()
+    pool = pool_of("default")
+    family: list[Any] = []
+
+    def fork(*_: Any) -> bool:
+        if not family:
+            family.extend(children.branch())
+        return False
+
+    if where == "look":
+        patched: Any = patch.object(GuardedConnection, "closed_by_server", fork)
+    else:
+        event.listen(pool._sessions, where, fork)
+        patched = nullcontext()
+    connections["default"].close()
+    if not family:
+        with patched:
+            try:
+                found = session()
+            except InterfaceError:
+                found = 0
+    else:
+        found = 0
+    child, say = family
+    if child is None:
+        connections["default"].close()
+        afterwards = session()
+        gc.collect()
+        say({"inside": found, "afterwards": afterwards})
+        os._exit(0)
+    report = child.finish()
+    connections["default"].close()
+    return {
+        "parent's inside": report["inside"] == mine,
+        "own session afterwards": report["afterwards"] not in (mine, 0),
+        "status": report["status"],
+        "same session": session() == mine,
+        "opened": pool.opened,
     }
 
 

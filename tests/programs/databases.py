@@ -30,6 +30,18 @@ def session(using: str = "default") -> int:
     return number
 
 
+def hold(using: str = "default") -> None:
+    """Borrow, and keep: who works with the driver's own connection has it until a clock takes it back."""
+    connections[using].ensure_connection()
+    connections[using].connection.cursor().close()
+
+
+def held_session(using: str = "default") -> int:
+    """The same, and which session that is."""
+    hold(using)
+    return session(using)
+
+
 def change(sql: str, *parameters: Any, using: str = "default") -> None:
     """Run a statement that has no result."""
     with connections[using].cursor() as cursor:

@@ -22,7 +22,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from tests.programs import children, sockets
-from tests.programs.databases import change, session, set_up
+from tests.programs.databases import change, held_session, hold, session, set_up
 from tests.programs.removal import take_out
 from tests.programs.states import half_read, locked, pool_locks, refusal, rest_is_right, thread
 
@@ -212,7 +212,7 @@ def endings(settings: Settings) -> Report:
     same: list[bool] = []
 
     def borrow(ready: threading.Event, stop: threading.Event) -> None:
-        before = session()
+        before = held_session()
         with ExitStack() as stack:
             if threading.current_thread().name == "in a transaction":
                 stack.enter_context(transaction.atomic())
@@ -312,7 +312,7 @@ def ten_sessions() -> set[int]:
     everybody = threading.Barrier(10)
 
     def borrow() -> None:
-        found.add(session())
+        found.add(held_session())
         everybody.wait()
         connections["default"].close()
 
@@ -336,7 +336,7 @@ def all_at_once(settings: Settings) -> Report:
         return {"own session": reconnects()}
 
     def fork() -> None:
-        mine = session()
+        mine = held_session()
         everybody.wait()
         reports = [children.fork(work, children.finalize).finish() for _ in range(5)]
         found.append({"children": reports, "same session": session() == mine})
@@ -424,7 +424,7 @@ def log(settings: Settings, borrowed: bool) -> Report:
     logging.getLogger("poollife").setLevel(logging.DEBUG)
 
     def borrow(ready: threading.Event, stop: threading.Event) -> None:
-        session()
+        hold()
         if not borrowed:
             connections["default"].close()
         ready.set()

@@ -23,7 +23,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from tests.programs import children
-from tests.programs.databases import change, session, set_up
+from tests.programs.databases import change, held_session, session, set_up
 from tests.programs.removal import take_out
 from tests.programs.states import half_read, rest_is_right
 
@@ -113,7 +113,7 @@ class Parent:
 
     @contextmanager
     def same_session(self, name: str, using: str = "default") -> Iterator[None]:
-        self.sessions[name] = [session(using)]
+        self.sessions[name] = [held_session(using)]
         yield
         self.sessions[name].append(session(using))
 

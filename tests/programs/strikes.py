@@ -12,20 +12,25 @@ import gc
 import itertools
 import json
 import logging
+import os
 import random
+import socket
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from django.db import connections, transaction
+from sqlalchemy import event
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from sqlalchemy.pool import QueuePool
 
-from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db
+from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db, pool_stats
+from poollife.wsgi import PoolWSGIMiddleware
 from tests.programs.databases import ask, change, set_up
 
 POOL_SIZE, MAX_OVERFLOW = 2, 1
@@ -127,7 +132,12 @@ def unread() -> None:
     connections["default"].connection.query("SELECT 1; SELECT 2")
 
 
-WORK: dict[str, Callable[[], None]] = {"query": query, "block": block, "unread": unread}
+def dirty() -> None:
+    """A session that is reset when it comes back."""
+    ask("SELECT @left := 1")
+
+
+WORK: dict[str, Callable[[], None]] = {"query": query, "block": block, "unread": unread, "dirty": dirty}
 
 
 def decorated(strike: Strike, work: Callable[[], None]) -> None:
@@ -171,6 +181,43 @@ def thread(strike: Strike, work: Callable[[], None]) -> None:
     started.join()
 
 
+def unwrapped(strike: Strike, work: Callable[[], None]) -> None:
+    """Between two statements it gives back, and with the thread's end the rest."""
+
+    def target() -> None:
+        try:
+            strike.start()
+            work()
+        finally:
+            strike.stop()
+
+    started = threading.Thread(target=target)
+    started.start()
+    started.join()
+    # Looks for what dead threads had.
+    pool_stats()
+
+
+def response(strike: Strike, work: Callable[[], None]) -> None:
+    def application(environ: Any, start: Any) -> Iterator[bytes]:
+        yield b"part"
+        work()
+        yield b"part"
+
+    def serve(application: Any) -> None:
+        body = PoolWSGIMiddleware(application)({}, lambda *_: None)
+        try:
+            list(body)
+        finally:
+            getattr(body, "close", list)()
+
+    with suppress(Struck):
+        strike.start()
+        serve(application)
+    # The next request of this thread makes up for an end that was struck.
+    serve(lambda environ, start: [])
+
+
 class UntilGivenBack(ThreadPoolExecutor):
     """Below ``PooledThreadPoolExecutor``: no job of its is struck after all that ours does for it is done."""
 
@@ -207,6 +254,8 @@ FORMS: dict[str, Callable[[], Callable[[Strike, Callable[[], None]], None]]] = {
     "generator": lambda: generator,
     "with": lambda: with_block,
     "thread": lambda: thread,
+    "unwrapped": lambda: unwrapped,
+    "response": lambda: response,
     "executor": make_executor_form,
 }
 
@@ -214,7 +263,8 @@ FORMS: dict[str, Callable[[], Callable[[Strike, Callable[[], None]], None]]] = {
 def everywhere(form: str, work: str, start: str) -> dict[str, Any]:
     """Strike at each point of it.
 
-    :param start: what the pool is like: "cold", "warm", or "crowded" (all but one slot in use).
+    :param start: what the pool is like: "cold", "warm", "crowded" (all but one slot in use), "dead" (its
+        session was killed), or "listened" to (so that SQLAlchemy's own handles are used).
     """
     report: dict[str, Any] = {"points": 0, "not back": [], "slots lost": [], "hung": []}
     run = FORMS[form]()
@@ -263,7 +313,8 @@ def judge(where: str, report: dict[str, Any]) -> None:
     pool = pool_of("default")
     if pool.out:
         report["not back"].append(where)
-    free = count_free()
+    # Whoever finds what another has left counts as one who got nothing.
+    free = count_free("SELECT @left IS NULL")
     if free != LIMIT:
         report["slots lost" if free >= 0 else "hung"].append(where)
 
@@ -272,17 +323,26 @@ def prepare(start: str) -> None:
     """Leave the pool without sessions, or with one."""
     from tests.counting import pool_of
 
+    sessions: Any = pool_of("default")._sessions
     if start == "cold":
-        pool_of("default")._sessions.dispose()
-    else:
-        Holder().leave()
+        sessions.dispose()
+        return
+    if start == "listened" and not sessions.dispatch.checkout:
+        for name in "checkout", "checkin":
+            event.listen(sessions, name, lambda *_: None)
+    Holder().leave()
+    if start == "dead":
+        for entry in sessions._free:
+            with socket.socket(fileno=os.dup(entry.dbapi_connection.fileno())) as its:
+                its.shutdown(socket.SHUT_RDWR)
 
 
 class Holder:
     """A thread with a connection, for as long as it is wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, question: str = "SELECT 1") -> None:
         self._has, self._leave = threading.Event(), threading.Event()
+        self._question = question
         self.got = False
         self._thread = PooledThread(target=self._hold, daemon=True)
         self._thread.start()
@@ -290,7 +350,7 @@ class Holder:
 
     def _hold(self) -> None:
         try:
-            self.got = ask("SELECT 1") == 1
+            self.got = ask(self._question) == 1
         finally:
             self._has.set()
         self._leave.wait()
@@ -302,9 +362,9 @@ class Holder:
         return not self._thread.is_alive()
 
 
-def count_free() -> int:
+def count_free(question: str = "SELECT 1") -> int:
     """How many can be had at once; -1: somebody hangs."""
-    holders = [Holder() for _ in range(LIMIT)]
+    holders = [Holder(question) for _ in range(LIMIT)]
     got = sum(holder.got for holder in holders)
     left = [holder.leave() for holder in holders]
     return got if all(left) else -1

@@ -14,6 +14,8 @@ urlpatterns = [
     path("rows/<int:count>", views.rows),
     path("rows_async/<int:count>", views.rows_async),
     path("sleep/<int:seconds>", views.sleep),
+    path("bad", views.bad),
+    path("why", views.why),
     path("plain_async", views.plain_async),
     path("hold_async", views.hold_async),
 ]

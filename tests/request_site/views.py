@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, NoReturn
 
 from asgiref.sync import sync_to_async
@@ -12,9 +14,12 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, Stream
 from MySQLdb.cursors import SSCursor
 
 from poollife import pool_stats
+from poollife.errors import PoolTimeout
+from tests.programs.databases import hold
 from tests.request_site import sockets
 
 MEGABYTE = 1 << 20
+_threads = ThreadPoolExecutor(1, "bad")
 
 
 def connection_id() -> int:
@@ -91,12 +96,31 @@ def sleep(request: HttpRequest, seconds: int) -> HttpResponse:
     return HttpResponse("slept")
 
 
+def bad(request: HttpRequest) -> HttpResponse:
+    """Have a thread borrow that lives on, and never give back."""
+    _threads.submit(copy_context().run, borrow_badly).result()
+    return HttpResponse("done")
+
+
+def borrow_badly() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def why(request: HttpRequest) -> HttpResponse:
+    """Wait for a connection, and tell what came of it."""
+    try:
+        return plain(request)
+    except PoolTimeout as error:
+        return HttpResponse(str(error), status=503, content_type="text/plain")
+
+
 async def plain_async(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(await sync_to_async(connection_id)()))
 
 
 async def hold_async(request: HttpRequest) -> HttpResponse:
-    """Borrow, and wait for ever: only the client's leaving ends this."""
-    await sync_to_async(connection_id)()
+    """Borrow, keep it, and wait for ever: only the client's leaving ends this."""
+    await sync_to_async(hold)()
     await asyncio.Event().wait()
     return HttpResponse("never")

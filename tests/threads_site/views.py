@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db
@@ -23,12 +24,25 @@ class Tools:
     """What the views work with."""
 
     def __init__(
-        self, wrap: Callable[[Any], Any], thread: type[threading.Thread], executor: type[ThreadPoolExecutor]
+        self,
+        wrap: Callable[[Any], Any],
+        thread: type[threading.Thread],
+        executor: type[ThreadPoolExecutor],
+        query: Callable[[], int] = connection_id,
     ) -> None:
         self.wrap = wrap
         self.thread = thread
         self.executor = executor
-        self.work = wrap(connection_id)
+        self.query = query
+        self.work = wrap(query)
+
+
+def query_by_hand() -> int:
+    """With a cursor of the driver's own connection, which Django knows nothing of."""
+    connection.ensure_connection()
+    with connection.connection.cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        return int(cursor.fetchone()[0])
 
 
 def answer(*sessions: Any) -> HttpResponse:
@@ -39,11 +53,11 @@ def answer(*sessions: Any) -> HttpResponse:
 def make_views(tools: Tools) -> dict[str, Any]:
     @tools.wrap
     def sync_view(request: HttpRequest) -> HttpResponse:
-        return answer(connection_id())
+        return answer(tools.query())
 
     @tools.wrap
     async def sync_to_async_(request: HttpRequest) -> HttpResponse:
-        return answer(await sync_to_async(connection_id)())
+        return answer(await sync_to_async(tools.query)())
 
     @tools.wrap
     async def async_orm(request: HttpRequest) -> HttpResponse:
@@ -62,10 +76,10 @@ def make_views(tools: Tools) -> dict[str, Any]:
     async def create_task(request: HttpRequest) -> HttpResponse:
         @tools.wrap
         async def later() -> None:
-            await sync_to_async(connection_id)()
+            await sync_to_async(tools.query)()
             begun.set()
             await asyncio.sleep(0.05)  # the request is over by then, and its thread has ended
-            await sync_to_async(connection_id)()
+            await sync_to_async(tools.query)()
 
         begun = asyncio.Event()
         task = asyncio.create_task(later())
@@ -75,14 +89,14 @@ def make_views(tools: Tools) -> dict[str, Any]:
 
     def thread(request: HttpRequest) -> HttpResponse:
         seen: list[int] = []
-        started = tools.thread(target=lambda: seen.append(connection_id()))
+        started = tools.thread(target=lambda: seen.append(tools.query()))
         started.start()
         started.join()
         return answer(*seen)
 
     def executor(request: HttpRequest) -> HttpResponse:
         with tools.executor(2) as executor:
-            return answer(*executor.map(lambda _: connection_id(), range(4)))
+            return answer(*executor.map(lambda _: tools.query(), range(4)))
 
     async def eight_at_once(request: HttpRequest) -> HttpResponse:
         return answer(*await asyncio.gather(*(asyncio.to_thread(tools.work) for _ in range(8))))
@@ -98,7 +112,7 @@ async def stream(request: HttpRequest) -> StreamingHttpResponse:
     @auto_close_db
     async def body() -> AsyncIterator[str]:
         while True:
-            yield f"data: {await sync_to_async(connection_id)()}\n\n"
+            yield f"data: {await sync_to_async(query_by_hand)()}\n\n"
 
     return StreamingHttpResponse(body(), content_type="text/event-stream")
 
@@ -112,4 +126,5 @@ async def settle(request: HttpRequest) -> HttpResponse:
 
 
 STOCK = make_views(Tools(lambda function: function, threading.Thread, ThreadPoolExecutor))
-WRAPPED = make_views(Tools(auto_close_db, PooledThread, PooledThreadPoolExecutor))
+BY_HAND = make_views(Tools(lambda function: function, threading.Thread, ThreadPoolExecutor, query_by_hand))
+WRAPPED = make_views(Tools(auto_close_db, PooledThread, PooledThreadPoolExecutor, query_by_hand))

@@ -1,0 +1,95 @@
+"""Passwords that are asked for: tokens that expire (IAM), secrets that rotate (Vault)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from poollife.conf import READERS, SECRET_OPTIONS
+
+if TYPE_CHECKING:
+    from django.db.backends.base.client import BaseDatabaseClient
+else:
+    BaseDatabaseClient = object
+
+#: What ``POOL["credentials"]`` may answer with, beside a password.
+ANSWERS = {"USER", "PASSWORD"}
+
+
+def answered(settings: dict[str, Any]) -> dict[str, Any]:
+    """This entry of ``DATABASES`` with what it asks for; itself, if it asks for nothing.
+
+    A copy: the entry keeps the question, so that the next one is asked anew. What is raised by who is asked
+    is for whoever needs the connection.
+    """
+    if ask := asker_of(settings):
+        return {**settings, **_read(settings, ask())}
+    asked: dict[str, Any] = {}
+    if callable(password := settings["PASSWORD"]):
+        asked["PASSWORD"] = _text(settings, password())
+    options: Mapping[str, Any] = settings["OPTIONS"] or {}
+    if secrets := {key: options[key] for key in SECRET_OPTIONS if callable(options.get(key))}:
+        answers = {key: _text(settings, secret()) for key, secret in secrets.items()}
+        asked["OPTIONS"] = {**options, **answers}
+    return {**settings, **asked} if asked else settings
+
+
+def asker_of(settings: Mapping[str, Any]) -> Any:
+    """What ``POOL["credentials"]`` names. Not from the wrapper's options: clients have the settings only."""
+    pool = settings.get("POOL")
+    given = pool.get("credentials") if isinstance(pool, Mapping) else None
+    return READERS["credentials"](given) if given is not None else None
+
+
+def askers_in(settings: Mapping[str, Any]) -> Iterator[Any]:
+    """Who is asked for something in this entry: a method, maybe, of what can't be copied."""
+    for part in (settings, settings["OPTIONS"] or {}, settings.get("POOL")):
+        if isinstance(part, Mapping):
+            yield from (
+                part[key] for key in ("PASSWORD", *SECRET_OPTIONS, "credentials") if callable(part.get(key))
+            )
+
+
+def _read(settings: Mapping[str, Any], answer: object) -> dict[str, str]:
+    if not isinstance(answer, Mapping):
+        return {"PASSWORD": _text(settings, answer)}
+    if not answer or answer.keys() - ANSWERS:
+        # Keys only, and no values. One that is none of these may be a secret by mistake.
+        raise ImproperlyConfigured(
+            f"{_place(settings)}: a dictionary of credentials has USER, PASSWORD or both, and nothing else."
+        )
+    return {key: _text(settings, value) for key, value in answer.items()}
+
+
+def _text(settings: Mapping[str, Any], answer: object) -> str:
+    if not isinstance(answer, str):
+        kind = type(answer).__name__
+        raise ImproperlyConfigured(
+            f"{_place(settings)}: who was asked for a password gave no text, but {kind}."
+        )
+    return answer
+
+
+def _place(settings: Mapping[str, Any]) -> str:
+    return f"Database {settings['NAME']!r}"
+
+
+class AskingClient(BaseDatabaseClient):
+    """``manage.py dbshell`` with the password of now."""
+
+    @classmethod
+    def settings_to_cmd_args_env(
+        cls, settings_dict: dict[str, Any], parameters: Any
+    ) -> tuple[Sequence[str], dict[str, str] | None]:
+        return super().settings_to_cmd_args_env(answered(settings_dict), parameters)
+
+
+@cache
+def asking_client(client_class: type[BaseDatabaseClient]) -> type[BaseDatabaseClient]:
+    """That client class, which asks for passwords."""
+    if issubclass(client_class, AskingClient):
+        return client_class
+    return type(client_class.__name__, (AskingClient, client_class), {"__module__": client_class.__module__})

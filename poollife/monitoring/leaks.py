@@ -1,0 +1,141 @@
+"""Who borrowed what, and for how long: ``POOL["trace"]`` and ``POOL["leak_after"]``."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from poollife.monitoring.places import line_in, stack_of, stacks_of, text_of
+
+if TYPE_CHECKING:
+    from poollife.pools.lease import Lease
+    from poollife.pools.pool import LeasePool
+
+logger = logging.getLogger("poollife")
+
+#: Seconds after which a thread that promised to look is taken for gone.
+GRACE = 5.0
+#: Seconds between two looks, at the least.
+SHORTEST_NAP = 0.01
+
+
+class Watch:
+    """Keeps the stack of each of a pool's borrowers, and warns of what is held for too long.
+
+    A thread looks after that, but only while something is out that was not warned of. No lock: it holds no
+    lease, and a second thread, should two checkouts start one at a time, sends the first one home.
+    """
+
+    def __init__(self, pool: LeasePool) -> None:
+        self._pool = pool
+        self._after = math.inf if pool.options.leak_after is None else pool.options.leak_after
+        #: Until when somebody will look again; on the monotonic clock.
+        self._promised = -math.inf
+        self._housekeeper: object = None
+
+    def borrowed(self, lease: Lease) -> None:
+        """A checkout has this lease, and nobody has it yet."""
+        # From the wrapper's connect() on: neither this nor the pool's checkout().
+        lease.stack = stack_of(sys._getframe(2))
+        if self._after < math.inf and lease.since >= self._promised:
+            self._keep_house()
+
+    def returned(self, lease: Lease) -> None:
+        """It has ended; its connection is back, or closed."""
+        held = lease.age
+        if held >= self._after:
+            # Should nobody have looked in time, that there was a leak is still to be told.
+            self._warn(lease, held)
+            logger.warning(
+                "Pool %r: what %s had is back after %.1f s", self._pool.key.alias, lease.holder, held
+            )
+
+    def look(self) -> float | None:
+        """Warn of what is overdue, and take back what nobody can give back any more.
+
+        :returns: seconds until more may be; None: there is nothing out that was not warned of.
+        """
+        waiting = [lease for lease in self._pool.leases.copy() if not (lease.reported or lease.returned)]
+        for lease in waiting:
+            if lease.age >= self._after:
+                self._warn(lease, lease.age)
+        self._pool.reclaim()
+        ages = [lease.age for lease in waiting if not (lease.reported or lease.returned)]
+        return max(self._after - max(ages), SHORTEST_NAP) if ages else None
+
+    def _warn(self, lease: Lease, held: float) -> None:
+        if not self._pool.claim_report(lease):
+            return
+        now = line_in(stacks_of([lease.thread]).get(lease.thread, ()), fallback=True)
+        logger.warning(
+            "Pool %r: %s has had a connection for %.1f s, longer than leak_after (%g s)%s. Borrowed by:\n%s",
+            self._pool.key.alias,
+            lease.holder,
+            held,
+            self._after,
+            f", and is now at {now}" if now and not lease.returned else "",
+            text_of(lease.stack),
+        )
+
+    def _keep_house(self) -> None:
+        self._promised = time.monotonic() + self._after + GRACE
+        # A child has neither the thread nor the pool. At the end of the process nobody waits for it, and none
+        # can be started any more: then returned() tells, as where a process may have no more threads.
+        with suppress(RuntimeError):
+            threading.Thread(target=self._look_after, name="poollife-leaks", daemon=True).start()
+
+    def _look_after(self) -> None:
+        # Imported here: the registry imports the pool, which imports this.
+        from poollife.pools.registry import registry
+
+        me = self._housekeeper = object()
+        while self._housekeeper is me:
+            # Before the look: who borrows after it must not rely on this one.
+            self._promised = -math.inf
+            nap = self.look()
+            # A handler of the user's logs may have queried.
+            registry.end_thread()
+            if nap is None:
+                return
+            self._promised = time.monotonic() + nap + GRACE
+            time.sleep(nap)
+
+
+class _Tracing:
+    """How many have asked for the stacks of all pools."""
+
+    wanted = 0
+
+
+def watch_for(pool: LeasePool, present: Watch | None = None) -> Watch | None:
+    """None where nobody has asked for it: not even a call.
+
+    :param present: what this pool has.
+    """
+    options = pool.options
+    if options.trace or options.leak_after is not None or _Tracing.wanted:
+        return present or Watch(pool)
+    return None
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Keep the stacks of all borrowers of this process meanwhile, whatever POOL says."""
+    # Imported here: the pool imports this.
+    from poollife.pools.pool import live_pools
+
+    _Tracing.wanted += 1
+    try:
+        for pool in live_pools.hold():
+            pool.watch()
+        yield
+    finally:
+        _Tracing.wanted -= 1
+        for pool in live_pools.hold():
+            pool.watch()

@@ -1,0 +1,397 @@
+"""Passwords that are asked for: once for each session that is opened, and told to nobody else."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.db import OperationalError, connections
+from django.db.backends.mysql.client import DatabaseClient
+
+from poollife.backends.credentials import AskingClient, asking_client
+from poollife.backends.mixin import PooledMixin
+from poollife.conf import PoolOptions
+from poollife.errors import PoolTimeout
+from servers import MariaDB
+from tests.borrowing import Busy, connection_id, out, run
+from tests.conftest import MakeAlias
+from tests.counting import pool_of
+
+_numbers = itertools.count(1)
+#: Where ``POOL["credentials"]`` is a dotted path.
+module_vault: Vault
+
+
+class Vault:
+    """Has a user of the server's, whose password it changes, and counts who asks."""
+
+    def __init__(self, server: MariaDB) -> None:
+        self.server = server
+        self.user = f"rotating_{next(_numbers)}"
+        self.password = "first-s3cret"
+        self.asked = 0
+        self.secrets = [self.password]
+        for host in ("%", "localhost"):
+            server.execute(f"CREATE USER '{self.user}'@'{host}' IDENTIFIED BY '{self.password}'")
+            server.execute(f"GRANT ALL PRIVILEGES ON *.* TO '{self.user}'@'{host}'")
+
+    def ask(self) -> str:
+        self.asked += 1
+        return self.password
+
+    def ask_for_both(self) -> dict[str, str]:
+        return {"USER": self.user, "PASSWORD": self.ask()}
+
+    def rotate(self) -> None:
+        """The server takes the old one no longer."""
+        self.password = f"next-s3cret-{len(self.secrets)}"
+        self.secrets.append(self.password)
+        for host in ("%", "localhost"):
+            self.server.execute(f"ALTER USER '{self.user}'@'{host}' IDENTIFIED BY '{self.password}'")
+
+    def drop(self) -> None:
+        for host in ("%", "localhost"):
+            self.server.execute(f"DROP USER '{self.user}'@'{host}'")
+
+
+def ask_module() -> str:
+    """A dotted path leads here."""
+    return module_vault.ask()
+
+
+@pytest.fixture
+def vault(mariadb: MariaDB) -> Iterator[Vault]:
+    global module_vault
+    module_vault = vault = Vault(mariadb)
+    yield vault
+    vault.drop()
+
+
+WAYS: dict[str, Callable[[Vault], dict[str, Any]]] = {
+    "PASSWORD": lambda vault: {"USER": vault.user, "PASSWORD": vault.ask},
+    "OPTIONS password": lambda vault: {"USER": vault.user, "OPTIONS": {"password": vault.ask}},
+    "OPTIONS passwd": lambda vault: {"USER": vault.user, "OPTIONS": {"passwd": vault.ask}},
+    "credentials": lambda vault: {"USER": vault.user, "POOL": {"credentials": vault.ask}},
+    "a dotted path": lambda vault: {
+        "USER": vault.user,
+        "POOL": {"credentials": "tests.test_credentials.ask_module"},
+    },
+    "with the user": lambda vault: {"USER": "", "POOL": {"credentials": vault.ask_for_both}},
+    "unpooled": lambda vault: {"USER": vault.user, "PASSWORD": vault.ask, "POOL": False},
+}
+
+
+@pytest.fixture(params=WAYS)
+def alias(request: pytest.FixtureRequest, make_alias: MakeAlias, vault: Vault) -> str:
+    return make_alias(**WAYS[request.param](vault))
+
+
+@pytest.fixture
+def one(make_alias: MakeAlias, vault: Vault) -> str:
+    """The usual way."""
+    return make_alias(USER=vault.user, PASSWORD=vault.ask)
+
+
+def wrapper(alias: str) -> PooledMixin:
+    return cast(PooledMixin, connections[alias])
+
+
+def use(alias: str, sql: str = "SELECT CONNECTION_ID()") -> Any:
+    """Borrow, run it, and give back."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(sql)
+        row = cursor.fetchone()
+    connections[alias].close()
+    return row[0] if row else None
+
+
+# --- when it is asked ---------------------------------------------------------------------------------------
+
+
+def test_who_knows_it_is_asked_for_each_session(alias: str, vault: Vault) -> None:
+    for _ in range(3):
+        assert use(alias, "SELECT SUBSTRING_INDEX(USER(), '@', 1)") == vault.user
+    pool = pool_of(alias)
+    assert vault.asked == pool.opened == (1 if pool.options.pooled else 3)
+    busy = Busy(alias)
+    thread = threading.Thread(target=busy.work)
+    thread.start()
+    assert busy.begun.wait(30)
+    use(alias)
+    busy.go_on.set()
+    thread.join()
+    assert vault.asked == pool.opened
+
+
+def test_neither_a_new_wrapper_nor_a_reset_asks(one: str, vault: Vault) -> None:
+    """Though both look at a connection's parameters."""
+    use(one)
+    run(threading.Thread(target=use, args=(one,)))
+    use(one, "SET @left = 1")
+    use(one)
+    assert (pool_of(one).resets, pool_of(one).opened, vault.asked) == (1, 1, 1)
+
+
+def test_djangos_own_ways_ask(one: str, vault: Vault) -> None:
+    connection = connections[one]
+    assert connection.get_connection_params()["password"] == vault.password
+    use(one)
+    connection.ensure_connection()
+    vault.rotate()
+    # Also while it has a connection.
+    assert connection.get_connection_params()["password"] == vault.password
+    assert connection.settings_dict["PASSWORD"] == vault.ask
+    with wrapper(one)._nodb_cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def test_receivers_get_the_password_of_now(one: str, vault: Vault) -> None:
+    """They may need a connection of another kind."""
+    from django.db.backends.signals import connection_created
+
+    got: list[str] = []
+
+    def receive(connection: Any, **_: Any) -> None:
+        got.append(connection.get_connection_params()["password"])
+
+    connection_created.connect(receive)
+    try:
+        use(one)
+    finally:
+        connection_created.disconnect(receive)
+    assert got == [vault.password]
+
+
+# --- rotation -----------------------------------------------------------------------------------------------
+
+
+def test_after_a_rotation_sessions_live_on_and_new_ones_use_the_new_password(one: str, vault: Vault) -> None:
+    first = connection_id(one)
+    pool = pool_of(one)
+    vault.rotate()
+    assert connection_id(one) == first
+    others: list[int] = []
+    run(threading.Thread(target=lambda: others.append(use(one))))
+    assert others[0] != first
+    connections[one].close()
+    assert {use(one), use(one)} <= {first, *others}
+    assert (pool_of(one), pool.opened, vault.asked) == (pool, 2, 2)
+
+
+def test_a_session_that_can_not_be_reset_any_more_is_replaced(one: str, vault: Vault) -> None:
+    """A reset is a change to the same user, with the password of then."""
+    first = use(one)
+    vault.rotate()
+    assert use(one, "SET @left = 1") is None
+    with connections[one].cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID(), @left")
+        second, left = cursor.fetchone()
+    connections[one].close()
+    assert (second != first, left) == (True, None)
+    # From now on it can be reset again.
+    use(one, "SET @left = 1")
+    assert use(one) == second
+    assert (pool_of(one).opened, pool_of(one).closed, pool_of(one).resets) == (2, 1, 3)
+
+
+def test_a_password_of_yesterday_is_an_error_that_passes(one: str, vault: Vault) -> None:
+    given = vault.password
+    vault.rotate()
+    current, vault.password = vault.password, given
+    with pytest.raises(OperationalError, match="1045"):
+        use(one)
+    assert (out(one), pool_of(one).idle, pool_of(one).opened) == (0, 0, 0)
+    vault.password = current
+    assert use(one)
+
+
+def test_users_may_rotate_too(make_alias: MakeAlias, mariadb: MariaDB, vault: Vault) -> None:
+    """Vault makes a new user each time: its name and password belong together. It is one pool."""
+    another = Vault(mariadb)
+    try:
+        answers = [vault.ask_for_both(), another.ask_for_both()]
+        alias = make_alias(USER="", POOL={"credentials": lambda: answers.pop(0)})
+        connection_id(alias)
+        users = []
+        thread = threading.Thread(target=lambda: users.append(use(alias, "SELECT USER()")))
+        run(thread)
+        users.append(use(alias, "SELECT USER()"))
+        assert [user.partition("@")[0] for user in users] == [another.user, vault.user]
+        assert (pool_of(alias).opened, pool_of(alias).idle) == (2, 2)
+    finally:
+        another.drop()
+
+
+# --- who is asked fails -------------------------------------------------------------------------------------
+
+
+class Unreachable(Exception):
+    """The vault is."""
+
+
+def test_its_own_error_reaches_the_borrower_and_no_slot_is_lost(make_alias: MakeAlias, vault: Vault) -> None:
+    def ask() -> str:
+        if vault.asked == 0:
+            vault.asked += 1
+            raise Unreachable("no answer")
+        return vault.ask()
+
+    alias = make_alias(USER=vault.user, PASSWORD=ask, POOL={"pool_size": 1, "max_overflow": 0, "timeout": 0})
+    with pytest.raises(Unreachable):
+        use(alias)
+    assert isinstance(pool_of(alias).connect_error, Unreachable)
+    assert wrapper(alias).settings_dict["PASSWORD"] is ask
+    assert use(alias)
+    assert pool_of(alias).connect_error is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "gave no text, but NoneType."),
+        (b"s3cret", "gave no text, but bytes."),
+        (("shop", "s3cret"), "gave no text, but tuple."),
+        ({}, "a dictionary of credentials has USER, PASSWORD or both, and nothing else."),
+        ({"USER": "shop", "s3cret": "s3cret"}, "has USER, PASSWORD or both"),
+        ({"PASSWORD": 3}, "gave no text, but int."),
+    ],
+)
+def test_an_answer_that_is_none(make_alias: MakeAlias, answer: object, message: str) -> None:
+    alias = make_alias(POOL={"credentials": lambda: answer})
+    with pytest.raises(ImproperlyConfigured) as caught:
+        use(alias)
+    assert message in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert out(alias) == 0
+
+
+# --- nobody else is told ------------------------------------------------------------------------------------
+
+
+def test_it_is_told_to_nobody(alias: str, vault: Vault, caplog: pytest.LogCaptureFixture) -> None:
+    """Not by logs, errors, or what things look like when printed."""
+    caplog.set_level(logging.DEBUG)
+    said: list[object] = []
+    use(alias)
+    vault.rotate()
+    use(alias, "SET @left = 1")
+    connection_id(alias)
+    pool = pool_of(alias)
+    said += [pool, pool.key, pool.options, *pool.leases, wrapper(alias), connections[alias].connection]
+    connections[alias].close()
+    vault.password, right = "wrong-s3cret", vault.password
+    pool.drain("to open another")
+    with pytest.raises(OperationalError) as caught:
+        use(alias)
+    vault.password = right
+    said += [caught.value, pool_of(alias).connect_error, *caplog.messages]
+    text = "\n".join(map(repr, said)) + "\n".join(map(str, said)) + caplog.text
+    assert "s3cret" not in text
+
+
+def test_nor_by_the_error_of_who_waited(make_alias: MakeAlias, vault: Vault) -> None:
+    pool = {"pool_size": 1, "max_overflow": 0, "timeout": 0.1, "credentials": vault.ask}
+    alias = make_alias(USER=vault.user, POOL=pool)
+    connection_id(alias)
+    caught: list[PoolTimeout] = []
+
+    def wait() -> None:
+        with pytest.raises(PoolTimeout) as info:
+            use(alias)
+        caught.append(info.value)
+
+    run(threading.Thread(target=wait))
+    assert "credentials" not in caught[0].settings
+    assert "s3cret" not in repr(vars(caught[0]))
+
+
+@pytest.mark.parametrize("key", ["password", "passwd"])
+def test_it_does_not_decide_on_the_pool(make_alias: MakeAlias, vault: Vault, key: str) -> None:
+    alias = make_alias(USER=vault.user, OPTIONS={key: vault.password, "charset": "utf8mb4"})
+    use(alias)
+    pool = pool_of(alias)
+    vault.rotate()
+    connections[alias].settings_dict["OPTIONS"][key] = vault.password
+    assert pool_of(alias) is pool
+    connections[alias].settings_dict["OPTIONS"]["charset"] = "latin1"
+    assert pool_of(alias) is not pool
+
+
+SECRET = "hunter2.is.s3cret"
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        {"password": SECRET},
+        {"PASSWORD": SECRET},
+        {"db_pass": SECRET},
+        {"token": SECRET},
+        {"credentials": SECRET},
+        {"credentials": "s3cret"},
+        {"credentials": {"PASSWORD": SECRET}},
+        {"credentials": "os.s3cret"},
+    ],
+    ids=str,
+)
+def test_a_password_in_the_wrong_place_is_not_repeated(pool: dict[str, object]) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        PoolOptions.from_settings("default", {"OPTIONS": {}, "POOL": pool})
+    error: BaseException | None = caught.value
+    assert "is what is not shown here: " in str(error)
+    while error:
+        assert "s3cret" not in str(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+# --- Django's own programs ----------------------------------------------------------------------------------
+
+
+def test_dbshell(alias: str, vault: Vault, capfd: pytest.CaptureFixture[str]) -> None:
+    if not connections[alias].settings_dict["OPTIONS"]:  # a client that names neither would be another user
+        vault.rotate()
+    call_command("dbshell", "--database", alias, "--", "--batch", "-e", "SELECT USER() AS who")
+    told = capfd.readouterr()
+    assert told.out.startswith(f"who\n{vault.user}@"), told.err
+
+
+def test_test_databases_and_their_clones(
+    alias: str, vault: Vault, mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.DATABASES, alias, connections.settings[alias])
+    connection = connections[alias]
+    real = connection.settings_dict["NAME"]
+    name = connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    use(alias, "CREATE TABLE things (number INT)")
+    vault.rotate()
+    connection.creation.clone_test_db("1", verbosity=0)
+    assert mariadb.execute(f"SHOW TABLES FROM {name}_1") == [("things",)]
+    connection.settings_dict["NAME"] = name
+    connection.creation.destroy_test_db(suffix="1", verbosity=0)
+    connection.creation.destroy_test_db(real, verbosity=0)
+    assert connection.settings_dict["NAME"] == real
+
+
+def test_a_copy_of_a_wrapper(one: str, vault: Vault) -> None:
+    """Same pool."""
+    copy = connections[one].copy()
+    copy.ensure_connection()
+    copy.close()
+    use(one)
+    assert (pool_of(one).opened, vault.asked) == (1, 1)
+
+
+def test_clients_are_made_once() -> None:
+    make: Callable[[Any], type] = asking_client
+    client = make(DatabaseClient)
+    assert make(DatabaseClient) is client
+    assert make(client) is client
+    assert issubclass(client, AskingClient)
+    assert (client.__name__, client.__module__) == (DatabaseClient.__name__, DatabaseClient.__module__)

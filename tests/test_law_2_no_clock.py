@@ -1,0 +1,273 @@
+"""Law 2 where no clock is in charge: in threads that live on, what nothing depends on goes back at once.
+
+That is between two statements: in autocommit, with no cursor open and nothing left in the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from django.db import DatabaseError, IntegrityError, connections, transaction
+from MySQLdb.cursors import SSCursor
+
+from poollife import auto_close_db
+from poollife.pools.work import Work, current_work
+from servers import MariaDB
+from tests.borrowing import PATIENCE, ask_id, database, make_log, new_pool, out, rows, sessions
+from tests.conftest import MakeAlias
+from tests.counting import Questions, pool_of
+
+T = TypeVar("T")
+ONE = {"pool_size": 1, "max_overflow": 0, "timeout": 10}
+
+
+@pytest.fixture
+def thread() -> Iterator[Callable[..., Any]]:
+    """A function that has a thread which lives on call something, and waits for that."""
+    with ThreadPoolExecutor(1) as executor:
+
+        def call(function: Callable[..., T], *args: Any) -> T:
+            return executor.submit(function, *args).result(PATIENCE)
+
+        yield call
+
+
+@pytest.fixture
+def alias(make_alias: MakeAlias, mariadb: MariaDB) -> str:
+    alias = new_pool(make_alias, 1)
+    make_log(mariadb, alias)
+    return alias
+
+
+def sql(alias: str, statement: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement)
+
+
+# --- it goes back -------------------------------------------------------------------------------------------
+
+
+def test_between_two_statements_nothing_is_out(alias: str, mariadb: MariaDB, thread: Any) -> None:
+    (session,) = {thread(ask_id, alias)} & sessions(mariadb, alias)
+    with Questions(mariadb) as questions:
+        for _ in range(3):
+            assert (thread(ask_id, alias), out(alias)) == (session, 0)
+    # A checkout for each statement, and nothing sent but the statements.
+    assert questions.count == 3
+    assert (pool_of(alias).opened, pool_of(alias).checkouts) == (1, 4)
+
+
+def test_threads_take_turns(alias: str, mariadb: MariaDB) -> None:
+    """Eight at once, on one connection."""
+    with ThreadPoolExecutor(8) as executor:
+        seen = set(executor.map(lambda _: ask_id(alias), range(200)))
+        assert out(alias) == 0  # and all eight are there still
+    assert seen == sessions(mariadb, alias)
+
+
+def test_after_an_error(alias: str, mariadb: MariaDB, thread: Any) -> None:
+    with pytest.raises(DatabaseError):
+        thread(sql, alias, "SELECT nothing_of_that_name")
+    assert out(alias) == 0
+    thread(ask_id, alias)
+    assert pool_of(alias).opened == 1
+
+
+def test_after_a_transaction(alias: str, mariadb: MariaDB, thread: Any) -> None:
+    seen: list[int] = []
+
+    def transact() -> None:
+        with transaction.atomic(using=alias):
+            transaction.on_commit(lambda: seen.append(ask_id(alias)), using=alias)
+            sql(alias, "INSERT INTO log VALUES (1)")
+            with transaction.atomic(using=alias):
+                sql(alias, "INSERT INTO log VALUES (2)")
+            assert out(alias) == 1
+        seen.append(out(alias))
+
+    thread(transact)
+    assert (out(alias), rows(mariadb, alias)) == (0, 2)
+    assert (len(seen), seen[1]) == (2, 0)
+    # The hook went on with what the block had.
+    assert pool_of(alias).checkouts == 1
+
+
+def test_after_one_that_failed(alias: str, mariadb: MariaDB, thread: Any) -> None:
+    def fail() -> None:
+        with transaction.atomic(using=alias):
+            sql(alias, "INSERT INTO log VALUES (1)")
+            raise IntegrityError
+
+    with pytest.raises(IntegrityError):
+        thread(fail)
+    assert (out(alias), rows(mariadb, alias)) == (0, 0)
+
+
+def test_after_autocommit_is_on_again(alias: str, mariadb: MariaDB, thread: Any) -> None:
+    def by_hand() -> None:
+        transaction.set_autocommit(False, using=alias)
+        sql(alias, "INSERT INTO log VALUES (1)")
+        assert out(alias) == 1
+        transaction.commit(using=alias)
+        assert out(alias) == 1
+        transaction.set_autocommit(True, using=alias)
+
+    thread(by_hand)
+    assert (out(alias), rows(mariadb, alias)) == (0, 1)
+
+
+def test_a_task_that_outlives_its_work(alias: str) -> None:
+    """In a context where that is the current one still."""
+    work = Work(lambda: "a request")
+    seen: list[int] = []
+
+    def outlive() -> None:
+        current_work.set(work)
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+            seen.append(out(alias))
+        seen.append(out(alias))
+
+    work.end(True)
+    running = threading.Thread(target=outlive)
+    running.start()
+    running.join(PATIENCE)
+    assert seen == [1, 0]
+
+
+def test_a_thread_of_a_work_that_goes_on_in_another(alias: str) -> None:
+    """``asyncio.to_thread`` takes the context along, but nobody would come for it there."""
+
+    @auto_close_db
+    async def work() -> int:
+        await asyncio.to_thread(ask_id, alias)
+        return out(alias)
+
+    assert asyncio.run(work()) == 0
+
+
+# --- it stays -----------------------------------------------------------------------------------------------
+
+
+def test_with_a_cursor_open(alias: str, thread: Any) -> None:
+    def read() -> list[Any]:
+        with connections[alias].cursor() as first:
+            ask_id(alias)
+            # Opened before another was closed, and not used until now.
+            first.execute("SELECT 1")
+            ask_id(alias)
+            return [*first.fetchall(), out(alias)]
+
+    assert thread(read) == [(1,), 1]
+    assert (out(alias), pool_of(alias).checkouts) == (0, 1)
+
+
+def test_until_a_cursor_that_was_dropped_is_gone(alias: str, thread: Any) -> None:
+    def drop() -> None:
+        connections[alias].cursor().execute("SELECT 1")
+
+    thread(drop)
+    thread(ask_id, alias)
+    assert (out(alias), pool_of(alias).checkouts) == (0, 1)
+
+
+@pytest.mark.parametrize("statement", ["SET @left = 1", "BEGIN", "SELECT GET_LOCK('left', 0)"])
+def test_with_something_left_in_the_session(alias: str, thread: Any, statement: str) -> None:
+    """Its thread may come back for that. It ends with the thread."""
+
+    def leave() -> tuple[int, int]:
+        sql(alias, statement)
+        return ask_id(alias), ask_id(alias)
+
+    first, second = thread(leave)
+    assert (first, out(alias)) == (second, 1)
+
+
+def test_of_one_who_works_by_hand(alias: str, thread: Any) -> None:
+    """What comes after a cursor of the driver's own connection can't be known."""
+
+    def by_hand() -> int:
+        connections[alias].ensure_connection()
+        connection = connections[alias].connection
+        with connection.cursor(SSCursor) as cursor:
+            cursor.execute("INSERT INTO log VALUES (1)")
+        connection.commit()
+        return out(alias)
+
+    assert thread(by_hand) == 1
+
+
+def test_with_other_threads(alias: str, thread: Any) -> None:
+    """A wrapper that threads share, as those of LiveServerTestCase do."""
+
+    def share() -> int:
+        connections[alias].inc_thread_sharing()
+        try:
+            ask_id(alias)
+            return out(alias)
+        finally:
+            connections[alias].dec_thread_sharing()
+
+    assert thread(share) == 1
+
+
+def test_in_a_work_of_its_own_thread(alias: str, thread: Any) -> None:
+    @auto_close_db
+    def work() -> list[int]:
+        return [ask_id(alias), ask_id(alias), out(alias)]
+
+    assert thread(work)[2] == 1
+    assert (out(alias), pool_of(alias).checkouts) == (0, 1)
+
+
+@pytest.mark.parametrize("POOL", [False, {"poolclass": "sqlalchemy.pool.NullPool"}], ids=["off", "NullPool"])
+def test_where_sessions_are_not_kept(make_alias: MakeAlias, mariadb: MariaDB, thread: Any, POOL: Any) -> None:
+    """As with Django's: each statement would open one."""
+    alias = make_alias(POOL=POOL)
+    assert thread(ask_id, alias) == thread(ask_id, alias)
+    assert pool_of(alias).opened == 1
+
+
+# --- elsewhere ----------------------------------------------------------------------------------------------
+
+
+def test_another_pool_class(make_alias: MakeAlias, thread: Any) -> None:
+    alias = make_alias(POOL={**ONE, "poolclass": "sqlalchemy.pool.QueuePool"})
+    assert thread(ask_id, alias) == thread(ask_id, alias)
+    assert (out(alias), pool_of(alias).opened, pool_of(alias).checkouts) == (0, 1, 2)
+
+
+def test_a_reset_at_each_return(make_alias: MakeAlias, thread: Any) -> None:
+    """It is a return like any other."""
+    alias = make_alias(POOL={**ONE, "reset": "always"})
+    assert thread(ask_id, alias) == thread(ask_id, alias)
+    assert (out(alias), pool_of(alias).opened, pool_of(alias).resets) == (0, 1, 2)
+
+
+def test_sqlite(make_alias: MakeAlias, tmp_path: Path, thread: Any) -> None:
+    alias = make_alias("poollife.backends.sqlite3", NAME=str(tmp_path / "db"), POOL={"pool_size": 1})
+    thread(sql, alias, "CREATE TABLE log (number INT)")
+    thread(sql, alias, "DROP TABLE log")
+    checkouts = pool_of(alias).checkouts
+    for _ in range(3):
+        thread(sql, alias, "SELECT 1")
+    # What creates or drops a table counts as leaving something: from there on the thread kept it.
+    assert pool_of(alias).checkouts == checkouts
+    with ThreadPoolExecutor(1) as executor:
+        for _ in range(3):
+            executor.submit(partial(sql, alias, "SELECT 1")).result(PATIENCE)
+        assert pool_of(alias).out == 1
+
+
+def test_a_database_is_dropped_under_it(alias: str, mariadb: MariaDB, thread: Any) -> None:
+    """Nothing of it is held by a thread that lives on."""
+    thread(ask_id, alias)
+    mariadb.execute(f"DROP TABLE {database(alias)}.log")
+    assert out(alias) == 0
