@@ -72,7 +72,7 @@ def test_stock_django_has_one_query_at_a_time(greenlets: Run) -> None:
     """What the first test stands on: mysqlclient by itself lets nobody run while it waits."""
     options = {"init_command": "SET innodb_lock_wait_timeout = 1"}
     with pytest.raises(AssertionError, match="Lock wait timeout exceeded"):
-        greenlets("overlap", 4, engine=STOCK, OPTIONS=options)
+        greenlets("overlap", 2, engine=STOCK, OPTIONS=options)
 
 
 def test_what_waits_cooperatively(greenlets: Run) -> None:
@@ -131,6 +131,26 @@ def test_what_ends_without_closing(greenlets: Run, engine: str) -> None:
         "raw use": True,
         "raw fail": True,
         "raw leave_block_open": True,
+    }
+
+
+@each_engine
+def test_between_two_statements_nothing_is_out(greenlets: Run, engine: str) -> None:
+    """Twenty that live on take turns with one connection."""
+    assert greenlets("at_rest", 20, engine=engine, POOL={"pool_size": 1}) == {
+        "out": 0,
+        "sessions": 1,
+        "opened": 1,
+        "checkouts": 60,
+    }
+
+
+@each_engine
+def test_what_keeps_a_connection(greenlets: Run, engine: str) -> None:
+    assert greenlets("held", engine=engine, POOL={"pool_size": 1}) == {
+        "with_cursor": [1, 0, 0],
+        "in_transaction": [1, 0, 0],
+        "by_hand": [1, 1, 0],
     }
 
 

@@ -9,15 +9,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
 from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.db.backends.signals import connection_created
 from pymysql.connections import Connection, MySQLResult
+from pymysql.constants import FIELD_TYPE
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
+from poollife.backends.mysql_pymysql.base import CONVERSIONS
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
 from tests.conftest import MakeAlias
@@ -30,12 +34,13 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = "SELECT 1 AS n UNION SELECT 2"
 #: Without it each connection reads the system's certificates, which takes longer than all the rest.
 QUICK = {"ssl_disabled": True}
+ONE = {"pool_size": 1, "max_overflow": 0, "timeout": 5}
 
 
 @pytest.fixture
 def alias(make_alias: MakeAlias) -> str:
     """A pool of one connection: whatever is left on it, the next borrower gets."""
-    return make_alias(ENGINE, OPTIONS=QUICK, POOL={"pool_size": 1, "max_overflow": 0, "timeout": 5})
+    return make_alias(ENGINE, OPTIONS=QUICK, POOL=ONE)
 
 
 @pytest.fixture
@@ -313,6 +318,114 @@ def test_a_clean_session_is_kept(alias: str, mariadb: MariaDB, parameter: Any) -
     assert (asked.count, ask(alias)) == (0, session)
 
 
+class Code:
+    """A parameter that is code."""
+
+
+def code(value: object, mapping: object) -> str:
+    """What a converter of somebody's own may make of a parameter."""
+    return "@left := 1"
+
+
+def test_converters_of_somebodys_own_do_not_vouch(make_alias: MakeAlias) -> None:
+    alias = make_alias(ENGINE, OPTIONS={**QUICK, "conv": {**CONVERSIONS, Code: code}}, POOL=ONE)
+    assert ask(alias, "SELECT %s", Code()) == 1
+    give_back(alias)
+    assert ask(alias, "SELECT @left") is None
+    give_back(alias)
+    closed = pool_of(alias).closed
+    assert ask(alias, "SELECT %s", "plain") == "plain"
+    give_back(alias)
+    assert pool_of(alias).closed == closed
+
+
+@pytest.mark.parametrize("how", ["receiver", "borrower"])
+def test_converters_that_were_added_later_do_not_vouch(alias: str, pool: LeasePool, how: str) -> None:
+    """By a receiver of connection_created they stay, by a borrower they cost the session."""
+
+    def receiver(connection: Any, **_: Any) -> None:
+        connection.connection.encoders[Code] = code
+
+    if how == "receiver":
+        connection_created.connect(receiver)
+    try:
+        raw(alias)
+    finally:
+        connection_created.disconnect(receiver)
+    if how == "borrower":
+        raw(alias).encoders[Code] = code
+    assert ask(alias, "SELECT %s", Code()) == 1
+    give_back(alias)
+    # A dirty session would be reset, if it could be.
+    assert (pool.resets, pool.closed) == ((1, 1) if how == "receiver" else (0, 1))
+    assert ask(alias, "SELECT @left") is None
+
+
+#: What a borrower may set in the driver.
+DRIVERS_STATE: dict[str, Callable[[Any], object]] = {
+    "a decoder": lambda connection: connection.decoders.update({FIELD_TYPE.LONG: str}),
+    "decoders": lambda connection: setattr(connection, "decoders", {}),
+    "an encoder": lambda connection: connection.encoders.__setitem__(int, lambda value, mapping: "7"),
+    "encoders": lambda connection: setattr(connection, "encoders", {str: connection.encoders[str]}),
+    "cursorclass": lambda connection: setattr(connection, "cursorclass", DictCursor),
+    "encoding": lambda connection: setattr(connection, "encoding", "utf_16"),
+    "use_unicode": lambda connection: setattr(connection, "use_unicode", False),
+}
+
+
+def look(alias: str) -> list[Any]:
+    """What depends on all that."""
+    with raw(alias).cursor() as cursor:
+        answers = []
+        for parameter in 1, "\u00fc":
+            try:
+                cursor.execute("SELECT %s, LENGTH(%s), CAST(1 AS UNSIGNED)", [parameter, parameter])
+                answers.append(cursor.fetchall())
+            except pymysql.ProgrammingError as error:
+                answers.append(error.args[0])
+        return answers
+
+
+@pytest.mark.parametrize("kind", DRIVERS_STATE)
+def test_nothing_is_left_in_the_driver(alias: str, kind: str) -> None:
+    before = look(alias)
+    DRIVERS_STATE[kind](raw(alias))
+    assert look(alias) != before
+    give_back(alias)
+    DRIVERS_STATE[kind](raw(alias))
+    give_back(alias)
+    assert look(alias) == before
+
+
+#: In Shift JIS Python writes a yen sign as a backslash.
+YEN = "\u00a5' , @left := 1 #"
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [("SELECT '\u00a5', ' , @left := 1 /*'*/", []), ("SELECT %s", [YEN]), ("SELECT %(yen)s", {"yen": YEN})],
+    ids=["text", "parameter", "by name"],
+)
+def test_a_yen_sign_is_a_backslash_in_some_encodings(
+    make_alias: MakeAlias, sql: str, parameters: Any
+) -> None:
+    """So what looks like a string is code for the server. PyMySQL escapes first, and encodes then."""
+    alias = make_alias(ENGINE, OPTIONS={**QUICK, "charset": "sjis"}, POOL=ONE)
+    with connections[alias].cursor() as cursor:
+        cursor.execute(sql, parameters)
+    assert ask(alias, "SELECT @left") == 1  # or this test would prove nothing
+    give_back(alias)
+    with connections[alias].cursor() as cursor:
+        cursor.execute(sql, parameters)
+    give_back(alias)
+    assert ask(alias, "SELECT @left") is None
+    give_back(alias)
+    session = ask(alias)
+    assert ask(alias, "SELECT %s", "plain") == "plain"
+    give_back(alias)
+    assert ask(alias) == session
+
+
 def test_a_transaction_that_was_left_open(alias: str, mariadb: MariaDB) -> None:
     name = connections[alias].settings_dict["NAME"]
     mariadb.execute(f"CREATE TABLE {name}.t (n INT)")
@@ -341,6 +454,79 @@ def test_a_cursor_of_djangos(alias: str) -> None:
     give_back(alias)
     with pytest.raises(InterfaceError, match="went back to the pool"):
         cursor.fetchall()
+
+
+# --- law 2, under no clock ---------------------------------------------------------------------------------
+
+
+def test_between_two_statements_nothing_is_out(alias: str, pool: LeasePool, mariadb: MariaDB) -> None:
+    """Of a thread that lives on; and nothing is sent but its statements."""
+    with ThreadPoolExecutor(1) as executor:
+        session = executor.submit(ask, alias).result()
+        with Questions(mariadb) as asked:
+            for _ in range(3):
+                assert (executor.submit(ask, alias).result(), pool.out) == (session, 0)
+    assert asked.count == 3
+    assert (pool.opened, pool.checkouts) == (1, 4)
+
+
+def test_threads_take_turns(alias: str, pool: LeasePool) -> None:
+    with ThreadPoolExecutor(8) as executor:
+        assert len(set(executor.map(lambda _: ask(alias), range(200)))) == 1
+        assert pool.out == 0  # and all of them are there still
+
+
+def with_one_open(alias: str) -> tuple[Any, int]:
+    """One of Django's, opened before another was closed, and not used until then."""
+    with connections[alias].cursor() as first:
+        ask(alias)
+        first.execute("SELECT 1")
+        ask(alias)
+        return first.fetchone()[0], pool_of(alias).out
+
+
+@pytest.mark.parametrize("kind", [Cursor, DictCursor, SSCursor])
+def test_one_who_works_by_hand_keeps_it(alias: str, pool: LeasePool, kind: type) -> None:
+    """What comes after a cursor of the driver's own connection can't be known."""
+
+    def by_hand() -> int:
+        with raw(alias).cursor(kind) as cursor:
+            cursor.execute("SELECT 1")
+            assert len(cursor.fetchall()) == 1
+        raw(alias).commit()
+        ask(alias)
+        return pool.out
+
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(by_hand).result() == 1
+
+
+def test_it_stays_with_a_cursor_open(alias: str, pool: LeasePool) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(with_one_open, alias).result() == (1, 1)
+        assert (pool.out, pool.checkouts) == (0, 1)
+
+
+def test_it_stays_with_something_left_in_the_session(alias: str, pool: LeasePool) -> None:
+    def leave() -> tuple[int, int]:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SET @left = 1")
+        return ask(alias), ask(alias)
+
+    with ThreadPoolExecutor(1) as executor:
+        first, second = executor.submit(leave).result()
+        assert (first, pool.out) == (second, 1)
+
+
+def test_it_stays_in_a_transaction(alias: str, pool: LeasePool) -> None:
+    def transact() -> list[int]:
+        with transaction.atomic(using=alias):
+            return [ask(alias), ask(alias), pool.out]
+
+    with ThreadPoolExecutor(1) as executor:
+        first, second, out = executor.submit(transact).result()
+        assert (first, out) == (second, 1)
+        assert (pool.out, pool.checkouts) == (0, 1)
 
 
 # --- law 7 -------------------------------------------------------------------------------------------------

@@ -123,6 +123,7 @@ def unwrap(connection: Any) -> Any:
 
 def idle_limit(connection: GuardedConnection) -> int:
     """Seconds after which the server ends an idle session."""
-    with connection.cursor(Cursor) as cursor:
+    # None of the lease's, which would take it for its holder's.
+    with Cursor(connection) as cursor:
         cursor.execute("SELECT @@wait_timeout")
         return int(cursor.fetchone()[0])

@@ -10,10 +10,11 @@ import gc  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
+import gevent.event  # noqa: E402
 import pymysql  # noqa: E402
 from django.db import connections, transaction  # noqa: E402
 
@@ -21,7 +22,7 @@ from poollife.errors import PoolTimeout  # noqa: E402
 from poollife.pools.pool import LeasePool  # noqa: E402
 from tests.counting import pool_of  # noqa: E402
 from tests.programs import sockets  # noqa: E402
-from tests.programs.databases import ask, session, set_up  # noqa: E402
+from tests.programs.databases import ask, hold, session, set_up  # noqa: E402
 
 CASES: dict[str, Callable[..., Any]] = {}
 #: Seconds after which something has not happened.
@@ -197,7 +198,7 @@ def ends(observer: Observer) -> dict[str, Any]:
 
     def use() -> None:
         kept.append(connections["default"])
-        session()
+        hold()
 
     def fail() -> None:
         use()
@@ -231,17 +232,81 @@ def ends(observer: Observer) -> dict[str, Any]:
 
 
 @case
+def at_rest(observer: Observer, greenlets: int) -> dict[str, Any]:
+    """So many that live on, with three questions each: nobody looks for what was lost."""
+    answers: list[int] = []
+    enough = gevent.event.Event()
+
+    def live_on() -> None:
+        answers.extend(session() for _ in range(3))
+        enough.wait(PATIENCE)
+
+    living = [gevent.spawn(live_on) for _ in range(greenlets)]
+    until(lambda: len(answers) == 3 * greenlets)
+    out = pool().out
+    enough.set()
+    gevent.joinall(living)
+    return {
+        "out": out,
+        "sessions": len(set(answers)),
+        "opened": pool().opened,
+        "checkouts": pool().checkouts,
+    }
+
+
+@case
+def held(observer: Observer) -> dict[str, Any]:
+    """What a greenlet that lives on keeps, and for how long."""
+
+    def with_cursor() -> Iterator[None]:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT 1")
+            ask("SELECT 2")
+            yield
+
+    def in_transaction() -> Iterator[None]:
+        with transaction.atomic():
+            ask("SELECT 1")
+            yield
+
+    def by_hand() -> Iterator[None]:
+        hold()
+        ask("SELECT 1")
+        yield
+
+    return {way.__name__: out_while(way) for way in (with_cursor, in_transaction, by_hand)}
+
+
+def out_while(way: Callable[[], Iterator[None]]) -> list[int]:
+    """How many are out while a greenlet has something open, after that, and after its end."""
+    step = gevent.event.Event()
+    out: list[int] = []
+
+    def live_on() -> None:
+        out.extend(pool().out for _ in way())
+        out.append(pool().out)
+        step.wait(PATIENCE)
+
+    living = gevent.spawn(live_on)
+    until(lambda: len(out) == 2)
+    step.set()
+    living.join()
+    until(all_back)
+    return [*out, pool().out]
+
+
+@case
 def waiters(observer: Observer) -> dict[str, Any]:
     """One of them is killed in the queue."""
     served: list[Any] = []
 
     def use(number: int) -> None:
-        ask("SELECT 1")
+        hold()
         served.append(number)
         gevent.sleep(0.01)
         connections["default"].close()
 
-    ask("SELECT 1")
+    hold()
     greenlets = [gevent.spawn(use, number) for number in range(10)]
     gevent.sleep(0.05)
     greenlets[3].kill()
@@ -253,7 +318,7 @@ def waiters(observer: Observer) -> dict[str, Any]:
 @case
 def in_vain(observer: Observer) -> dict[str, Any]:
     """The error names the greenlets that have something."""
-    ask("SELECT 1")
+    hold()
 
     def wait() -> str:
         try:
@@ -281,7 +346,7 @@ def storm(observer: Observer, greenlets: int, every: int) -> dict[str, Any]:
         nonlocal alive
         try:
             if number % every == 0:
-                kill_in_query(number, 3)
+                kill_in_query(number, 1)
                 failed.append(f"{number} lives")
             elif number % 3:
                 check(number, ask("SELECT %s", number))
@@ -302,7 +367,7 @@ def storm(observer: Observer, greenlets: int, every: int) -> dict[str, Any]:
     def look() -> None:
         while alive:
             # What those left behind who were killed runs on, without anybody's waiting for it.
-            at_once.append(sum("SLEEP(3)" not in statement for statement in observer.running()))
+            at_once.append(sum("SLEEP(1)" not in statement for statement in observer.running()))
             sockets_held.append(len(sockets.to_server(entry)))
             gevent.sleep(0.005)
 
