@@ -37,7 +37,10 @@ TESTS = [
     "tests/test_law_2_thread_ends.py",
     "tests/test_law_2_threads.py",
     "tests/test_law_2_auto_close_db.py",
+    "tests/test_law_2_no_clock.py",
     "tests/test_law_3_cursors.py",
+    "tests/test_law_5_calls.py",
+    "tests/test_wsgi.py",
 ]
 
 
@@ -48,4 +51,4 @@ def tests(session: nox.Session, django: str, sqlalchemy: str) -> None:
     session.install(
         "-e", ".[dev,mysql]", f"Django=={django}.*", f"SQLAlchemy=={sqlalchemy}.*", DRIVERS[sqlalchemy]
     )
-    session.run("python", "-m", "pytest", "-q", *(session.posargs or TESTS))
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *(session.posargs or TESTS))

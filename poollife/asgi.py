@@ -89,6 +89,7 @@ async def run(work: Work, end: Callable[[], None], application: Application, *ch
         # Cancelled, maybe in the middle of a borrowing: queue behind it.
         await work.hop(end)
         raise
+    work.mark_ended()
     if work.leases:
         await work.hop(end)
 

@@ -60,6 +60,8 @@ class PoolMiddleware:
             raise
         if work.leases:
             await work.hop(end_of(response, work))
+        else:
+            work.mark_ended()
         return response
 
 

@@ -6,9 +6,11 @@ That is between two statements: in autocommit, with no cursor open and nothing l
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -233,6 +235,124 @@ def test_where_sessions_are_not_kept(make_alias: MakeAlias, mariadb: MariaDB, th
     alias = make_alias(POOL=POOL)
     assert thread(ask_id, alias) == thread(ask_id, alias)
     assert pool_of(alias).opened == 1
+
+
+# --- what one work has left there is nothing for the next ---------------------------------------------------
+
+
+def leave_a_variable(alias: str) -> None:
+    sql(alias, "SET @left = 1")
+
+
+def leave_a_transaction(alias: str) -> None:
+    transaction.set_autocommit(False, using=alias)
+    sql(alias, "SET @left = 1")
+    sql(alias, "INSERT INTO log VALUES (1)")
+
+
+def variable(alias: str) -> object:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT @left")
+        return cursor.fetchone()[0]
+
+
+@auto_close_db
+async def in_threads(*jobs: Callable[[], T]) -> list[T]:
+    """As a request does it: in the loop's threads, with its context."""
+    return [await asyncio.to_thread(job) for job in jobs]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[Callable[..., Any]]:
+    """A function that runs a coroutine on a loop with one thread for all."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
+        yield runner.run
+
+
+@pytest.mark.parametrize("leave", [leave_a_variable, leave_a_transaction])
+def test_of_a_work_that_is_over(alias: str, mariadb: MariaDB, one_thread: Any, leave: Any) -> None:
+    look = partial(variable, alias)
+    # Its own is kept for it.
+    assert one_thread(in_threads(partial(leave, alias), look)) == [None, 1]
+    assert out(alias) == 1
+    assert one_thread(in_threads(look, look)) == [None, None]
+    # To look counts as leaving something, too.
+    assert (out(alias), rows(mariadb, alias), pool_of(alias).opened) == (1, 0, 1)
+
+
+def test_of_a_work_that_goes_on(alias: str, one_thread: Any) -> None:
+    async def both() -> None:
+        first = auto_close_db()
+        await first.__aenter__()
+        try:
+            await asyncio.to_thread(leave_a_variable, alias)
+            # Another request, with a context of its own.
+            other = asyncio.create_task(in_threads(partial(variable, alias)), context=Context())
+            assert await other == [None]
+        finally:
+            await first.__aexit__(None, None, None)
+
+    one_thread(both())
+    assert pool_of(alias).resets == 1
+
+
+def test_of_a_work_around(alias: str, one_thread: Any) -> None:
+    """A part of a work goes on with what the whole has set."""
+
+    def both() -> object:
+        leave_a_variable(alias)
+        return auto_close_db(variable)(alias)
+
+    assert one_thread(in_threads(both, partial(variable, alias))) == [1, 1]
+
+
+def test_of_a_thread_that_is_its_own_work(alias: str, thread: Any) -> None:
+    """What it has set is there for what it calls."""
+
+    def both() -> object:
+        leave_a_variable(alias)
+        return auto_close_db(variable)(alias)
+
+    assert thread(both) == 1
+
+
+def test_with_a_cursor_that_is_read_still(alias: str, one_thread: Any) -> None:
+    cursors: list[Any] = []
+
+    def leave() -> None:
+        cursors.append(connections[alias].cursor())
+        cursors[0].execute("SELECT 1")
+
+    one_thread(in_threads(leave))
+    assert one_thread(in_threads(partial(ask_id, alias), lambda: cursors[0].fetchone()))[1] == (1,)
+    one_thread(in_threads(lambda: cursors.pop().close()))
+    assert out(alias) == 0
+
+
+def test_an_endless_row_of_works_is_no_chain() -> None:
+    """Each is begun by the one before, in its context."""
+    tasks: list[asyncio.Task[None]] = []
+
+    @auto_close_db
+    async def step(left: int) -> None:
+        if left:
+            tasks.append(asyncio.create_task(step(left - 1)))
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        await asyncio.create_task(step(20), context=Context())
+        while tasks:
+            await tasks.pop()
+        assert count_works() - before < 5
+
+    before = count_works()
+    asyncio.run(main())
+
+
+def count_works() -> int:
+    gc.collect()
+    return sum(type(each) is Work for each in gc.get_objects())
 
 
 # --- elsewhere ----------------------------------------------------------------------------------------------

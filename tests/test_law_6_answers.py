@@ -115,7 +115,8 @@ def test_with_tracing_it_says_who_borrowed(make_alias: MakeAlias) -> None:
         error = wait_in_vain(alias)
     (hold,) = error.holders
     assert hold.borrowed_at
-    helper, caller = hold.borrowed_at.split(", called at ")
+    innermost, helper, caller = hold.borrowed_at.split(", called at ")
+    assert innermost.endswith(" in hold")
     _, first = inspect.getsourcelines(connection_id)
     assert helper.endswith(f"tests/borrowing.py:{first + 2} in connection_id")
     _, first = inspect.getsourcelines(Busy.work)

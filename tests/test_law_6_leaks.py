@@ -84,16 +84,23 @@ def test_one_warning_without_any_traffic_and_one_when_it_is_back(alias: str, war
     assert stack[0].endswith(f'tests/borrowing.py", line {first + 2}, in work')
     assert stack[1] == "    connection_id(self._alias)"
     assert stack[2].endswith(", in connection_id")
-    assert len(stack) == 4
+    assert stack[4].endswith(", in hold")
+    assert len(stack) == 6
     assert back.startswith(f"Pool {alias!r}: what thread worker had is back after 0.")
 
 
 def test_it_is_told_once_however_long_it_takes(alias: str, warnings: Warnings) -> None:
-    """Nor is a thread left to look at it."""
+    """Nor is a thread left to look at it; but the next one is looked at."""
     connection_id(alias)
     warnings.wait_for(1)
     eventually("nobody looks any more", lambda: not housekeepers())
-    run(threading.Thread(target=hold, args=(2 * AFTER, alias), name="another"))
+    busy = Busy(alias)
+    another = threading.Thread(target=busy.work, name="another")
+    another.start()
+    warnings.wait_for(2)
+    busy.go_on.set()
+    another.join()
+    pool_of(alias).reclaim()
     connections[alias].close()
     told = [line.partition("thread ")[2].partition(" ") for line in warnings.all]
     assert [(name, rest[:8]) for name, _, rest in told] == [
@@ -186,22 +193,36 @@ def test_what_a_dead_thread_had_is_told_and_taken_back(alias: str, warnings: War
     assert out(alias) == 0
 
 
-def test_handlers_of_the_log_may_query(alias: str, warnings: Warnings) -> None:
-    """In the thread that looks, too, which keeps nothing."""
+def test_handlers_of_the_log_may_query(
+    alias: str, warnings: Warnings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the thread that looks, too, which keeps nothing while it sleeps."""
+    monkeypatch.setattr(leaks, "SHORTEST_NAP", 3.0)
+    busy, handler = Busy(alias), logging.Handler()
+    thread = threading.Thread(target=busy.work)
 
-    class Querying(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            connection_id(alias)
-            done.set()
+    def emit(record: logging.LogRecord) -> None:
+        connection_id(alias)
+        if not busy.begun.is_set():  # something to look after, so that it stays
+            thread.start()
+            assert busy.begun.wait(PATIENCE)
 
-    done, handler = threading.Event(), Querying()
-    connection_id(alias)
+    handler.emit = emit  # type: ignore[method-assign]
     logging.getLogger("poollife").addHandler(handler)
     try:
-        assert done.wait(PATIENCE)
+        connection_id(alias)
+        (watch,) = {pool_of(alias)._watch}
+        assert watch
+        promised = watch._promised
+        eventually("it has looked", lambda: watch._promised > promised)
+        assert [lease.holder for lease in sorted(pool_of(alias).leases, key=lambda lease: lease.since)] == [
+            "thread MainThread",
+            f"thread {thread.name}",
+        ]
     finally:
         logging.getLogger("poollife").removeHandler(handler)
-    eventually("it is back", lambda: out(alias) == 1)
+        busy.go_on.set()
+        thread.join()
     connections[alias].close()
 
 

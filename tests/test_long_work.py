@@ -100,6 +100,21 @@ def in_a_transaction(alias: str) -> int:
         return session(alias)
 
 
+def test_in_a_pause_a_transaction_goes_on(make_alias: MakeAlias) -> None:
+    """One that was begun by hand, with nothing left open but itself."""
+    alias = make_alias(POOL={**ALONE, "ping_idle": 0})
+    with connections[alias].cursor() as cursor:
+        cursor.execute("CREATE TABLE log (id INT) ENGINE=InnoDB")
+    connections[alias].close()
+    transaction.set_autocommit(False, using=alias)
+    with connections[alias].cursor() as cursor:
+        cursor.execute("INSERT INTO log VALUES (1)")
+    assert ask("SELECT COUNT(*) FROM log", using=alias) == 1
+    transaction.rollback(using=alias)
+    assert ask("SELECT COUNT(*) FROM log", using=alias) == 0
+    transaction.set_autocommit(True, using=alias)
+
+
 def leave_a_variable(alias: str) -> None:
     ask("SELECT @left := 1", using=alias)
 

@@ -113,6 +113,9 @@ class PooledMixin(BaseDatabaseWrapper):
                 self._replace("it failed Django's health check")
             elif self.lease.overslept:
                 self.rest()
+            elif self.lease.left_over and not self.allow_thread_sharing:
+                self._close()
+                self.connection = None
         super().close_if_health_check_failed()
 
     @async_unsafe

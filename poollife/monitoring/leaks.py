@@ -91,20 +91,27 @@ class Watch:
             threading.Thread(target=self._look_after, name="poollife-leaks", daemon=True).start()
 
     def _look_after(self) -> None:
-        # Imported here: the registry imports the pool, which imports this.
-        from poollife.pools.registry import registry
-
         me = self._housekeeper = object()
         while self._housekeeper is me:
-            # Before the look: who borrows after it must not rely on this one.
-            self._promised = -math.inf
-            nap = self.look()
-            # A handler of the user's logs may have queried.
-            registry.end_thread()
+            nap = self._look_as_guest()
+            if nap is None:
+                # Who borrows from here on must not rely on this one; who did so before is seen now.
+                self._promised = -math.inf
+                nap = self._look_as_guest()
             if nap is None:
                 return
             self._promised = time.monotonic() + nap + GRACE
             time.sleep(nap)
+
+    def _look_as_guest(self) -> float | None:
+        """Leave nothing in this thread: a handler of the user's logs may query."""
+        # Imported here: the registry imports the pool, which imports this.
+        from poollife.pools.registry import registry
+
+        try:
+            return self.look()
+        finally:
+            registry.end_thread()
 
 
 class _Tracing:

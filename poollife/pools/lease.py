@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from poollife.drivers.connection import Guarded
 from poollife.drivers.guard import getpid
 from poollife.monitoring.places import Stack
-from poollife.pools.work import Work
+from poollife.pools.work import Work, current_work
 
 if TYPE_CHECKING:
     from poollife.pools.pool import LeasePool
@@ -252,10 +252,24 @@ class Lease:
         return self.paused is not None and time.monotonic() - self.paused > self.pool.options.ping_idle
 
     @property
+    def left_over(self) -> bool:
+        """Whether something else goes on here than the work that borrowed it, or a part of that.
+
+        What one has left in a session, in a thread that it does not end in, is nothing for the next.
+        """
+        if self.work is None or self.timed or self.open_cursors - {RAW}:
+            return False
+        work = current_work.get()
+        while work is not None and work is not self.work:
+            work = work.around
+        return work is None
+
+    @property
     def timed(self) -> bool:
         """Whether it ends with what goes on in its thread: a request, a block; a command, in the main one."""
-        thread = self.work.thread if self.work else threading.main_thread()
-        return thread is self.thread
+        if self.work:
+            return self.work.thread is self.thread and not self.work.ended
+        return self.thread is threading.main_thread()
 
     def hand_over(self, work: Work | None) -> None:
         """Have it end with other work, or with its thread."""

@@ -160,8 +160,7 @@ class LeasePool:
                 self.checkouts += 1
                 if lease.since - began >= INSTANT:
                     self.meters.wait_time.observe(lease.since - began)
-            work = current_work.get()
-            if work and not work.ended:
+            if work := current_work.get():
                 work.add(lease)
             if watch := self._watch:
                 watch.borrowed(lease)

@@ -25,7 +25,7 @@ class Work:
     It travels in a context variable: ``sync_to_async`` and ``asyncio.to_thread`` carry it into their threads.
     """
 
-    __slots__ = ("_describe", "ended", "leases", "thread")
+    __slots__ = ("_describe", "around", "ended", "leases", "thread")
 
     def __init__(self, describe: Callable[[], str]) -> None:
         self._describe = describe
@@ -35,6 +35,10 @@ class Work:
         self.thread = threading.current_thread()
         #: Whether it has ended. Tasks and threads that outlive it keep it in their context.
         self.ended = False
+        #: The one that it is a part of. Not when that has ended: it may be the last of an endless row.
+        self.around = current_work.get()
+        while self.around and self.around.ended:
+            self.around = self.around.around
 
     def __str__(self) -> str:
         return self._describe()
@@ -79,12 +83,16 @@ class Work:
 
         What is in an atomic block still is left to whoever opened that: to the work that goes on around this.
         """
-        self.ended = True
+        self.mark_ended()
         for lease in self._leases_of_this_thread():
             lease.give_back()
             if not lease.returned:
                 around = current_work.get()
                 lease.hand_over(around if around and not around.ended else None)
+
+    def mark_ended(self) -> None:
+        """Nothing that is borrowed from now on is its own."""
+        self.ended, self.around = True, None
 
     def end(self, well: bool) -> None:
         """Give back what this thread has of it.
@@ -102,6 +110,7 @@ class Work:
         """The same for work whose sync code has threads of its own."""
         # A hop, made only where there is something to give back. After an error there may be soon, where a
         # task was cancelled in the middle of a borrowing: queue behind it.
+        self.mark_ended()
         if self.leases or not well:
             await self.hop(partial(self.end, well))
 

@@ -103,8 +103,8 @@ def bad(request: HttpRequest) -> HttpResponse:
 
 
 def borrow_badly() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+    connection.ensure_connection()
+    connection.connection.cursor().close()
 
 
 def why(request: HttpRequest) -> HttpResponse:
