@@ -119,15 +119,15 @@ class MySQLConnection(Guarded):
     encoders: Any
     encoding: str
     get_autocommit: Any
+    #: The same, for the pool, which has connections that are nobody's at the moment.
+    _rollback: Any
+    _autocommit: Any
+    _ping: Any
     #: Its converters that are nobody's own.
     conversions: dict[Any, Any]
     #: The names of what a borrower could set otherwise; those of the converters (encoders, decoders) first.
     SETTINGS: tuple[str, ...]
     settings: attrgetter[tuple[Any, ...]]
-    #: The same, for the pool, which has connections that are nobody's at the moment.
-    _rollback: Any
-    _autocommit: Any
-    _ping: Any
     #: What a lease's cursors of a class are.
     class_for: Callable[[type, bool], type]
 
