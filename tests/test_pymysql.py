@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pymysql
 import pytest
@@ -99,6 +100,12 @@ def test_a_health_check(make_alias: MakeAlias, mariadb: MariaDB) -> None:
     assert connections[alias].is_usable()
     mariadb.execute(f"KILL {session}")
     assert not connections[alias].is_usable()
+
+
+def test_a_password_that_is_asked_for(make_alias: MakeAlias, mariadb: MariaDB) -> None:
+    password = Mock(return_value=mariadb.password)
+    assert ask(make_alias(ENGINE, OPTIONS=QUICK, PASSWORD=password), "SELECT 1") == 1
+    password.assert_called_once_with()
 
 
 PYMYSQL_ALONE = """
