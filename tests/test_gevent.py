@@ -49,17 +49,17 @@ def test_queries_overlap(greenlets: Run, engine: str) -> None:
     assert greenlets("overlap", 4, engine=engine, OPTIONS=options) == {"together": 4, "answers": [0, 1, 2, 3]}
 
 
-@each_engine
-def test_a_thousand_greenlets(greenlets: Run, engine: str) -> None:
+@pytest.mark.parametrize(("engine", "count"), [(MYSQLCLIENT, 1000), (PYMYSQL, 300)])
+def test_a_storm_of_greenlets(greenlets: Run, engine: str, count: int) -> None:
     """A tenth of them is killed in mid-query."""
     report = greenlets(
-        "storm", 1000, 10, engine=engine, POOL={"pool_size": 8, "max_overflow": 2, "timeout": 100}
+        "storm", count, 10, engine=engine, POOL={"pool_size": 8, "max_overflow": 2, "timeout": 100}
     )
     assert report.pop("looks") > 10
-    assert report.pop("opened") >= 100
+    assert report.pop("opened") >= count // 10
     assert report.pop("most at once") <= 10
     assert report == {
-        "killed": 100,
+        "killed": count // 10,
         "wrong": [],
         "failed": [],
         "most sockets": 10,

@@ -145,7 +145,7 @@ def test_without_mysqlclient(program: str) -> None:
 # --- law 1 -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["tcp", "socket", "tls"])
+@pytest.fixture(params=["tcp", "tls"])
 def entry(
     request: pytest.FixtureRequest, mariadb: MariaDB, new_database: Callable[[], str]
 ) -> dict[str, Any]:
