@@ -19,10 +19,9 @@ ROWS = (
 
 def read_half(using: str = "default") -> Any:
     """A cursor with rows still on their way; the first was read."""
-    from MySQLdb.cursors import SSCursor
-
-    connections[using].ensure_connection()
-    cursor = connections[using].connection.cursor(SSCursor)
+    wrapper: Any = connections[using]
+    wrapper.ensure_connection()
+    cursor = wrapper.connection.cursor(wrapper.Database.cursors.SSCursor)
     cursor.execute(ROWS)
     assert cursor.fetchone()[0] == 1
     return cursor

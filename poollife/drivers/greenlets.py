@@ -1,0 +1,80 @@
+"""mysqlclient where gevent has patched the process: other greenlets run while one waits for an answer.
+
+Imported only there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from gevent import get_hub, getcurrent
+from gevent.socket import wait_read
+
+from poollife.drivers.connection import guarded
+from poollife.drivers.mysql import MySQLConnection
+
+#: As the C client says it.
+LOST = (2013, "Lost connection to server during query")
+
+#: Django refuses to share its wrapper with another greenlet, but not a cursor.
+IN_USE = "An answer to somebody else is on its way on this connection: greenlets can't share a cursor."
+
+
+class Cooperative(MySQLConnection):
+    """Waits for the answer to a statement in gevent's hub, and only then has the C client read it.
+
+    The C client's own waiting is left for what is a round trip (``select_db()``, a reset) and for what comes
+    behind the head of an answer: rows, and further results.
+    """
+
+    in_flight: bool
+    params: dict[str, Any]
+    #: mysqlclient's own.
+    OperationalError: Any
+    _send_query: Any
+    _read_query_result: Any
+
+    def _run(self, query: Any) -> None:
+        if self.in_flight:
+            raise self.InterfaceError(IN_USE)
+        # First, and until the answer is here: whoever is killed in between leaves it in the socket.
+        self.in_flight = True
+        self._send_query(bytes(query) if isinstance(query, bytearray) else query)
+        self._wait()
+        self.in_flight = False
+        self._read_query_result()
+
+    def _wait(self) -> None:
+        # The hub can't wait for itself: what it runs waits as the C client does.
+        if getcurrent() is not get_hub():
+            wait_read(self.guard.fd, self.params.get("read_timeout") or None, self.OperationalError(*LOST))
+
+    def _commit(self) -> None:
+        self._run(b"COMMIT")
+
+    def _rollback(self) -> None:
+        self._run(b"ROLLBACK")
+
+    def _autocommit(self, on: Any) -> None:
+        if self.get_autocommit() != bool(on):
+            self._run(b"SET autocommit=%d" % bool(on))
+
+    def _ping(self, *args: Any) -> None:
+        self._run(b"DO 1")
+
+    @guarded
+    def query(self, query: bytes | str) -> None:
+        self._note_sent(query)
+        self._run(query)
+
+    commit = guarded(_commit)
+    rollback = guarded(_rollback)
+    autocommit = guarded(_autocommit)
+    ping = guarded(_ping)
+
+
+@cache
+def cooperative(connection_class: type) -> type:
+    """That class of mysqlclient's guarded connections, with the ways of waiting above."""
+    return type("CooperativeConnection", (Cooperative, connection_class), {})

@@ -1,0 +1,134 @@
+"""PyMySQL: the guarded connection."""
+
+from __future__ import annotations
+
+from functools import cache
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import pymysql
+from pymysql.connections import Connection
+from pymysql.converters import conversions
+from pymysql.cursors import Cursor, SSCursor
+
+from poollife.drivers.connection import guarded, leaving
+from poollife.drivers.connection import unwrap as connection_of
+from poollife.drivers.cursors import LeasedCursor, leased
+from poollife.drivers.guard import Guard
+from poollife.drivers.mysql import MySQLConnection, ReadingCursor, become, means_unreachable, peers, vouches
+
+__all__ = ["adopt", "idle_limit", "peers", "unreachable", "unwrap"]
+
+
+class UnbufferedCursor(LeasedCursor):
+    """One whose every row comes from the socket, by a method that the driver calls itself."""
+
+    def read_next(self) -> Any:
+        self._check()
+        return super().read_next()  # type: ignore[misc]  # the driver's
+
+
+class ReadingUnbufferedCursor(UnbufferedCursor, ReadingCursor):
+    """The same, reading what it runs."""
+
+
+#: By whether they are unbuffered, and whether what they run may be read.
+MIXINS: dict[tuple[bool, bool], type[LeasedCursor]] = {
+    (False, False): LeasedCursor,
+    (False, True): ReadingCursor,
+    (True, False): UnbufferedCursor,
+    (True, True): ReadingUnbufferedCursor,
+}
+
+
+@cache
+def class_for(cursor_class: type, makes_literals: bool) -> type:
+    """What a lease's cursors of that class are: one of somebody's own may send other than it was told to."""
+    mixin = MIXINS[issubclass(cursor_class, SSCursor), vouches(cursor_class, makes_literals)]
+    return leased(cursor_class, mixin)  # type: ignore[arg-type]  # a class is hashable
+
+
+class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # PyMySQL is not typed
+    """A connection that works only in the process that opened it, and knows whether it may be reused.
+
+    Made by ``adopt()``, as mysqlclient's. PyMySQL keeps its socket and the state of its results under private
+    names; they are used in here only.
+    """
+
+    class_for = staticmethod(class_for)
+    conversions = conversions
+    SETTINGS = ("encoders", "decoders", "cursorclass", "use_unicode")
+    settings = attrgetter(*SETTINGS)
+    _rollback, _autocommit, _ping = Connection.rollback, Connection.autocommit, Connection.ping
+
+    begin = guarded(leaving(Connection.begin))
+    commit = guarded(Connection.commit)
+    rollback = guarded(Connection.rollback)
+    autocommit = guarded(Connection.autocommit)
+    ping = guarded(Connection.ping)
+    show_warnings = guarded(Connection.show_warnings)
+    select_db = guarded(leaving(Connection.select_db))
+    set_charset = guarded(leaving(Connection.set_charset))
+    set_character_set = guarded(leaving(Connection.set_character_set))
+
+    @guarded
+    def query(self, sql: bytes | str, unbuffered: bool = False) -> Any:
+        self._note_sent(sql)
+        return super().query(sql, unbuffered)
+
+    @guarded
+    def next_result(self, unbuffered: bool = False) -> Any:
+        # Several statements in one string, or a procedure.
+        self.dirty = True
+        return super().next_result(unbuffered)
+
+    def cursor(self, cursor: type | None = None) -> Any:
+        return super().cursor(cursor)
+
+    def connect(self, sock: Any = None) -> NoReturn:
+        """Refuse: it would be another session, on a socket that nobody guards."""
+        raise pymysql.NotSupportedError("A pooled connection does not reconnect; close it and open another.")
+
+    def close(self) -> None:
+        if not self.guard.foreign and self._result is not None:
+            # Its destructor would read the rest of it.
+            self._result.unbuffered_active = False
+        super().close()
+
+    def at_rest(self) -> None:
+        super().at_rest()
+        # It escapes a text before it encodes it, so a character may still become a quote or a backslash.
+        self.makes_literals = self.makes_literals and self.reads_all_text
+
+    def reset(self) -> None:
+        """PyMySQL can neither change the user nor reset a session; another one is opened in its place."""
+        raise pymysql.NotSupportedError("PyMySQL can't reset a session")
+
+    def _has_unread(self) -> bool:
+        return self._result is not None and bool(self._result.unbuffered_active or self._result.has_next)
+
+
+def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
+    """See ``Driver.adopt``."""
+    driver = unwrap(connection)
+    become(driver, GuardedConnection, Guard(pid, driver._sock.fileno()))
+    return connection
+
+
+def unwrap(connection: Any) -> Any:
+    """See ``Driver.unwrap``."""
+    # The usual case, asked twice in each checkout.
+    return connection if type(connection) is GuardedConnection else connection_of(connection, Connection)
+
+
+def unreachable(error: Exception) -> bool | None:
+    """See ``Driver.unreachable``."""
+    return isinstance(error, pymysql.MySQLError) and means_unreachable(error)
+
+
+def idle_limit(connection: GuardedConnection) -> int:
+    """Seconds after which the server ends an idle session."""
+    # None of the lease's, which would take it for its holder's.
+    with Cursor(connection) as cursor:
+        cursor.execute("SELECT @@wait_timeout")
+        return int(cursor.fetchone()[0])
