@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, connections, transaction
 from MySQLdb.cursors import SSCursor
 
-from poollife import auto_close_db
+from poollife import PooledThreadPoolExecutor, auto_close_db
 from poollife.pools.work import Work, current_work
 from servers import MariaDB
 from tests.borrowing import PATIENCE, ask_id, database, make_log, new_pool, out, rows, sessions
@@ -350,9 +351,49 @@ def test_an_endless_row_of_works_is_no_chain() -> None:
     asyncio.run(main())
 
 
+def test_an_endless_row_of_blocks_is_no_chain() -> None:
+    """Each is begun before the one before ends."""
+    tasks: list[asyncio.Task[None]] = []
+    seen: list[int] = []
+
+    async def step(left: int) -> None:
+        async with auto_close_db():
+            if left:
+                tasks.append(asyncio.create_task(step(left - 1)))
+            else:
+                seen.append(count_works() - before)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await asyncio.create_task(step(20), context=Context())
+        while tasks:
+            await tasks.pop()
+
+    before = count_works()
+    asyncio.run(main())
+    assert seen[0] < 6
+
+
+def test_an_endless_row_of_jobs_is_no_chain() -> None:
+    """Each submits the next."""
+    seen: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def job(left: int) -> None:
+        if left:
+            executor.submit(job, left - 1)
+        else:
+            seen.put(count_works() - before)
+
+    before = count_works()
+    with PooledThreadPoolExecutor(2) as executor:
+        executor.submit(job, 20)
+        assert seen.get(timeout=PATIENCE) < 6
+
+
 def count_works() -> int:
     gc.collect()
-    return sum(type(each) is Work for each in gc.get_objects())
+    return sum(isinstance(each, Work) for each in gc.get_objects())
 
 
 # --- elsewhere ----------------------------------------------------------------------------------------------
