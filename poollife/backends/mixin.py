@@ -209,9 +209,28 @@ class PooledMixin(BaseDatabaseWrapper):
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
         """Django's, which also begins and ends each transaction."""
-        super().set_autocommit(autocommit, *args, **kwargs)
-        if self.lease:
-            self.lease.rest()
+        try:
+            super().set_autocommit(autocommit, *args, **kwargs)
+        finally:
+            # After an error, too: one of a function that on_commit() was given, say.
+            if self.lease:
+                self.lease.rest()
+
+    def get_autocommit(self) -> bool:
+        """Django's, but that it borrows nothing: with no statement to come, nothing would give that back.
+
+        ``on_commit()`` and ``select_for_update()`` ask this outside of transactions, too.
+        """
+        if (
+            self.connection is None
+            and self.settings_dict["AUTOCOMMIT"]
+            and not self.in_atomic_block
+            and self.poolable
+            and self.pool_options.pooled
+        ):
+            return True
+        autocommit: bool = super().get_autocommit()
+        return autocommit
 
     def forget_blocks(self) -> None:
         """Leave all atomic blocks; what is open on the connection is rolled back when it goes back."""
