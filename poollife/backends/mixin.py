@@ -114,8 +114,7 @@ class PooledMixin(BaseDatabaseWrapper):
             elif self.lease.overslept:
                 self.rest()
             elif self.lease.left_over and not self.allow_thread_sharing:
-                self._close()
-                self.connection = None
+                self._end_lease()
         super().close_if_health_check_failed()
 
     @async_unsafe
@@ -193,8 +192,7 @@ class PooledMixin(BaseDatabaseWrapper):
     def rest(self) -> None:
         """End the lease if this would not be noticed: not where a transaction or another thread needs it."""
         if self.autocommit and not (self.in_atomic_block or self.allow_thread_sharing):
-            self._close()
-            self.connection = None
+            self._end_lease()
 
     def create_cursor(self, name: str | None = None) -> Any:
         """Open a cursor of the driver's, as the backend below opens it."""
@@ -256,6 +254,14 @@ class PooledMixin(BaseDatabaseWrapper):
             lease = self.lease
             lease.checkin()
             self._forget_lease(lease)
+
+    def _end_lease(self) -> None:
+        # As Django's close() does it, which cares for blocks and hooks as well.
+        try:
+            self._close()
+        finally:
+            # Whatever strikes: a connection without a lease would be used.
+            self.connection = None
 
     def _drop_lease(self, reason: str) -> None:
         # Forgotten last: should this be interrupted, the next connect() or give_back() goes on with it.
