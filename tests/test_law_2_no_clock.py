@@ -162,10 +162,10 @@ def test_after_a_cursor_that_could_not_be_closed(
     assert (out(alias), pool_of(alias).opened) == (0, 2)
 
 
-@pytest.mark.parametrize("ask", [transaction.get_autocommit, transaction.savepoint])
-def test_what_asks_for_autocommit_borrows_nothing(alias: str, thread: Any, ask: Any) -> None:
+def test_what_asks_for_autocommit_borrows_nothing(alias: str, thread: Any) -> None:
     """``on_commit()``, ``savepoint()`` and ``select_for_update()`` do so outside of transactions."""
-    thread(partial(ask, using=alias))
+    assert thread(partial(transaction.get_autocommit, using=alias)) is True
+    assert thread(lambda: connections[alias].savepoint()) is None
     thread(partial(transaction.on_commit, gc.isenabled, using=alias))
     assert (out(alias), pool_of(alias).checkouts) == (0, 0)
 
