@@ -86,6 +86,8 @@ def end_broken_task(request: dict[str, Any] | None = None, **_: Any) -> None:
 
 def end() -> None:
     """Nothing goes on in this thread any more."""
+    if work := current_work.get():
+        work.mark_ended()
     current_work.set(None)
     registry.end_thread()
 

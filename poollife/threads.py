@@ -138,10 +138,12 @@ class _BlockWork(Work):
 
     def leave(self) -> None:
         """Make the work around it the current one, unless blocks end in another order than they began."""
+        previous = self.previous
+        while isinstance(previous, _BlockWork) and previous.over:
+            previous = previous.previous
+        # Not by way of those: the next of an endless row keeps this one.
+        self.previous = previous
         if current_work.get() is self:
-            previous = self.previous
-            while isinstance(previous, _BlockWork) and previous.over:
-                previous = previous.previous
             current_work.set(previous)
 
 
@@ -165,7 +167,8 @@ class PooledThread(threading.Thread):
 
     def _run_and_give_back(self, run: Callable[[], None]) -> None:
         vars(self).pop("run", None)
-        _run(Work(lambda: type(self).__name__), _end_thread, run)
+        work = Work(lambda: type(self).__name__)
+        _run(work, partial(_end_thread, work), run)
 
 
 class PooledThreadPoolExecutor(ThreadPoolExecutor):
@@ -232,10 +235,12 @@ def _run(work: Work, end: End, function: Callable[..., T], /, *args: Any, **kwar
 
 
 def _run_job(job: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    return _run(Work(partial(_name, job)), _end_thread, job, *args, **kwargs)
+    work = Work(partial(_name, job))
+    return _run(work, partial(_end_thread, work), job, *args, **kwargs)
 
 
-def _end_thread(well: bool) -> None:
+def _end_thread(work: Work, well: bool) -> None:
+    work.mark_ended()
     # Here: `import poollife` needs neither Django nor SQLAlchemy.
     from poollife.pools.registry import registry
 

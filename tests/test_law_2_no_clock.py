@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, IntegrityError, connections, transaction
 from MySQLdb.cursors import SSCursor
 
-from poollife import auto_close_db
+from poollife import PooledThreadPoolExecutor, auto_close_db
 from poollife.pools.work import Work, current_work
 from servers import MariaDB
 from tests.borrowing import PATIENCE, ask_id, database, make_log, new_pool, out, rows, sessions
@@ -125,6 +127,61 @@ def test_after_autocommit_is_on_again(alias: str, mariadb: MariaDB, thread: Any)
     assert (out(alias), rows(mariadb, alias)) == (0, 1)
 
 
+def fail() -> None:
+    raise IntegrityError
+
+
+def test_after_a_hook_that_failed(alias: str, mariadb: MariaDB, thread: Any) -> None:
+    """The transaction was committed by then."""
+
+    def transact() -> None:
+        with transaction.atomic(using=alias):
+            sql(alias, "INSERT INTO log VALUES (1)")
+            transaction.on_commit(fail, using=alias)
+
+    with pytest.raises(IntegrityError):
+        thread(transact)
+    assert (out(alias), rows(mariadb, alias)) == (0, 1)
+
+
+@pytest.mark.parametrize("engine", ["mysql", "sqlite3"])
+def test_after_a_cursor_that_could_not_be_closed(
+    make_alias: MakeAlias, tmp_path: Path, thread: Any, engine: str
+) -> None:
+    entry: dict[str, Any] = {"NAME": str(tmp_path / "db")} if engine == "sqlite3" else {}
+    alias = make_alias(f"poollife.backends.{engine}", **entry)
+
+    def spoil() -> None:
+        with connections[alias].cursor() as cursor:  # swallows the error, as Django does
+            cursor.execute("SELECT 1")
+            connections[alias].connection.close()
+
+    thread(spoil)
+    assert out(alias) == 0
+    thread(sql, alias, "SELECT 1")
+    assert (out(alias), pool_of(alias).opened) == (0, 2)
+
+
+def test_what_asks_for_autocommit_borrows_nothing(alias: str, thread: Any) -> None:
+    """``on_commit()``, ``savepoint()`` and ``select_for_update()`` do so outside of transactions."""
+    assert thread(partial(transaction.get_autocommit, using=alias)) is True
+    assert thread(lambda: connections[alias].savepoint()) is None
+    thread(partial(transaction.on_commit, gc.isenabled, using=alias))
+    assert (out(alias), pool_of(alias).checkouts) == (0, 0)
+
+
+def test_without_autocommit_it_is_asked(make_alias: MakeAlias, thread: Any) -> None:
+    """A block is made of savepoints there."""
+    alias = make_alias(POOL=ONE, AUTOCOMMIT=False)
+
+    def transact() -> tuple[bool, int, int]:
+        with transaction.atomic(using=alias), transaction.atomic(using=alias):
+            return transaction.get_autocommit(using=alias), ask_id(alias), ask_id(alias)
+
+    autocommit, first, second = thread(transact)
+    assert (autocommit, first) == (False, second)
+
+
 def test_a_task_that_outlives_its_work(alias: str) -> None:
     """In a context where that is the current one still."""
     work = Work(lambda: "a request")
@@ -190,6 +247,42 @@ def test_with_something_left_in_the_session(alias: str, thread: Any, statement: 
 
     first, second = thread(leave)
     assert (first, out(alias)) == (second, 1)
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE", "SAVEPOINT it"])
+def test_with_a_transaction_of_sqlite_begun_by_hand(
+    make_alias: MakeAlias, tmp_path: Path, thread: Any, begin: str
+) -> None:
+    alias = make_alias("poollife.backends.sqlite3", NAME=str(tmp_path / "db"), POOL={"pool_size": 1})
+    sql(alias, "CREATE TABLE log (number INT)")
+    connections[alias].close()
+
+    def by_hand() -> None:
+        sql(alias, begin)
+        sql(alias, "INSERT INTO log VALUES (1)")
+        assert out(alias) == 1
+        sql(alias, "COMMIT")
+
+    thread(by_hand)
+    assert out(alias) == 0
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM log")
+        assert cursor.fetchone() == (1,)
+
+
+def test_with_autocommit_set_at_the_driver(alias: str, mariadb: MariaDB, thread: Any) -> None:
+    def by_hand() -> None:
+        connections[alias].ensure_connection()
+        driver = connections[alias].connection
+        driver.autocommit(False)
+        sql(alias, "INSERT INTO log VALUES (1)")
+        sql(alias, "INSERT INTO log VALUES (2)")
+        driver.commit()
+        driver.autocommit(True)
+        sql(alias, "SELECT 1")
+
+    thread(by_hand)
+    assert (out(alias), rows(mariadb, alias)) == (0, 2)
 
 
 def test_of_one_who_works_by_hand(alias: str, thread: Any) -> None:
@@ -317,6 +410,41 @@ def test_of_a_thread_that_is_its_own_work(alias: str, thread: Any) -> None:
     assert thread(both) == 1
 
 
+def test_of_what_a_thread_has_called_asynchronously(alias: str, thread: Any) -> None:
+    """There the work begins in another thread."""
+
+    @auto_close_db
+    async def look() -> object:
+        return await sync_to_async(variable)(alias)
+
+    def both() -> object:
+        leave_a_variable(alias)
+        return async_to_sync(look)()
+
+    assert thread(both) == 1
+
+
+@pytest.mark.parametrize("leave", [leave_a_variable, leave_a_transaction])
+def test_of_no_work_at_all(alias: str, mariadb: MariaDB, one_thread: Any, leave: Any) -> None:
+    """``run_in_executor`` takes no context along."""
+
+    async def both() -> object:
+        await asyncio.get_running_loop().run_in_executor(None, leave, alias)
+        return await in_threads(partial(variable, alias))
+
+    assert one_thread(both()) == [None]
+    assert (rows(mariadb, alias), pool_of(alias).opened) == (0, 1)
+
+
+def test_but_not_by_a_thread_that_may_not_use_it(alias: str, thread: Any) -> None:
+    work = Work(lambda: "a request")
+    wrapper = thread(lambda: connections[alias])
+    thread(work.run, leave_a_variable, alias)
+    with pytest.raises(DatabaseError, match="same thread"):
+        wrapper.cursor()
+    assert thread(work.run, variable, alias) == 1
+
+
 def test_with_a_cursor_that_is_read_still(alias: str, one_thread: Any) -> None:
     cursors: list[Any] = []
 
@@ -350,9 +478,49 @@ def test_an_endless_row_of_works_is_no_chain() -> None:
     asyncio.run(main())
 
 
+def test_an_endless_row_of_blocks_is_no_chain() -> None:
+    """Each is begun before the one before ends."""
+    tasks: list[asyncio.Task[None]] = []
+    seen: list[int] = []
+
+    async def step(left: int) -> None:
+        async with auto_close_db():
+            if left:
+                tasks.append(asyncio.create_task(step(left - 1)))
+            else:
+                seen.append(count_works() - before)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await asyncio.create_task(step(20), context=Context())
+        while tasks:
+            await tasks.pop()
+
+    before = count_works()
+    asyncio.run(main())
+    assert seen[0] < 6
+
+
+def test_an_endless_row_of_jobs_is_no_chain() -> None:
+    """Each submits the next."""
+    seen: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def job(left: int) -> None:
+        if left:
+            executor.submit(job, left - 1)
+        else:
+            seen.put(count_works() - before)
+
+    before = count_works()
+    with PooledThreadPoolExecutor(2) as executor:
+        executor.submit(job, 20)
+        assert seen.get(timeout=PATIENCE) < 6
+
+
 def count_works() -> int:
     gc.collect()
-    return sum(type(each) is Work for each in gc.get_objects())
+    return sum(isinstance(each, Work) for each in gc.get_objects())
 
 
 # --- elsewhere ----------------------------------------------------------------------------------------------

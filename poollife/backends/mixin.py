@@ -114,8 +114,7 @@ class PooledMixin(BaseDatabaseWrapper):
             elif self.lease.overslept:
                 self.rest()
             elif self.lease.left_over and not self.allow_thread_sharing:
-                self._close()
-                self.connection = None
+                self._end_lease()
         super().close_if_health_check_failed()
 
     @async_unsafe
@@ -193,8 +192,7 @@ class PooledMixin(BaseDatabaseWrapper):
     def rest(self) -> None:
         """End the lease if this would not be noticed: not where a transaction or another thread needs it."""
         if self.autocommit and not (self.in_atomic_block or self.allow_thread_sharing):
-            self._close()
-            self.connection = None
+            self._end_lease()
 
     def create_cursor(self, name: str | None = None) -> Any:
         """Open a cursor of the driver's, as the backend below opens it."""
@@ -209,9 +207,28 @@ class PooledMixin(BaseDatabaseWrapper):
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
         """Django's, which also begins and ends each transaction."""
-        super().set_autocommit(autocommit, *args, **kwargs)
-        if self.lease:
-            self.lease.rest()
+        try:
+            super().set_autocommit(autocommit, *args, **kwargs)
+        finally:
+            # After an error, too: one of a function that on_commit() was given, say.
+            if self.lease:
+                self.lease.rest()
+
+    def get_autocommit(self) -> bool:
+        """Django's, but that it borrows nothing: with no statement to come, nothing would give that back.
+
+        ``on_commit()`` and ``select_for_update()`` ask this outside of transactions, too.
+        """
+        if (
+            self.connection is None
+            and self.settings_dict["AUTOCOMMIT"]
+            and not self.in_atomic_block
+            and self.poolable
+            and self.pool_options.pooled
+        ):
+            return True
+        autocommit: bool = super().get_autocommit()
+        return autocommit
 
     def forget_blocks(self) -> None:
         """Leave all atomic blocks; what is open on the connection is rolled back when it goes back."""
@@ -237,6 +254,14 @@ class PooledMixin(BaseDatabaseWrapper):
             lease = self.lease
             lease.checkin()
             self._forget_lease(lease)
+
+    def _end_lease(self) -> None:
+        # As Django's close() does it, which cares for blocks and hooks as well.
+        try:
+            self._close()
+        finally:
+            # Whatever strikes: a connection without a lease would be used.
+            self.connection = None
 
     def _drop_lease(self, reason: str) -> None:
         # Forgotten last: should this be interrupted, the next connect() or give_back() goes on with it.

@@ -108,6 +108,11 @@ class Guarded:
         """The lease of those that are open has ended."""
         self.cursors.clear()
 
+    @property
+    def begun(self) -> bool:
+        """Whether its borrower may have begun a transaction that is no reason to call it dirty."""
+        raise NotImplementedError
+
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so. Sends nothing."""
         raise NotImplementedError

@@ -44,9 +44,12 @@ class LeasedCursor:
             return
         lease = self._lease
         lease.cursors.discard(self)
-        super().close()  # type: ignore[misc]
-        lease.open_cursors.discard(id(self))
-        lease.rest()
+        try:
+            super().close()  # type: ignore[misc]
+        finally:
+            # Also where it found an error in what was left to read.
+            lease.open_cursors.discard(id(self))
+            lease.rest()
 
     def _check(self) -> None:
         # Inline, because it is asked for each row.

@@ -177,6 +177,11 @@ class MySQLConnection(Guarded):
         """Whether the server reads what was read here."""
         return self.reads_all_text or bool(statement.isascii())
 
+    @property
+    def begun(self) -> bool:
+        """Whether autocommit was set by the driver's own method. A BEGIN makes it dirty."""
+        return bool(self.open and self.get_autocommit() != self.autocommit_at_rest)
+
     def at_rest(self) -> None:
         """Take the present state as that of a clean session: it was just initialised."""
         self.dirty = False

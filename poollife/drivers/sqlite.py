@@ -176,6 +176,11 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         """Whether this may hold locks on the file."""
         return self.in_transaction or bool(self.lease and self.lease.cursors)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there was a BEGIN: by hand, that is, where Django knows of none."""
+        return not self.unfit() and self.in_transaction
+
     def in_use(self) -> bool:
         """Whether this holds locks, or its thread is in a position to."""
         return bool(self.calls) or self.holds_locks()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from poollife.drivers.connection import Guarded
 from poollife.drivers.guard import getpid
 from poollife.monitoring.places import Stack
-from poollife.pools.work import Work, current_work
+from poollife.pools.work import Work, caller, current_work
 
 if TYPE_CHECKING:
     from poollife.pools.pool import LeasePool
@@ -234,7 +234,7 @@ class Lease:
             return
         if not self.timed:
             self.give_back_at_rest()
-        elif self.work is None and not self.driver.dirty:
+        elif self.work is None and not self._in_need:
             self.paused = time.monotonic()
 
     def give_back_at_rest(self) -> None:
@@ -243,11 +243,16 @@ class Lease:
         Not with a transaction, an open cursor, or something in the session that its borrower may need: with
         these it stays until the transaction ends, the last cursor is closed, or its thread ends.
         """
-        if self.open_cursors or self.driver.dirty or not (self.settled and self.pool.keeps_sessions):
+        if self.open_cursors or not (self.settled and self.pool.keeps_sessions) or self._in_need:
             return
         borrower = self._borrower()
         if borrower and borrower.lease is self and self.thread is threading.current_thread():
             borrower.rest()
+
+    @property
+    def _in_need(self) -> bool:
+        """Whether its borrower may need this very session."""
+        return self.driver.dirty or self.driver.begun
 
     @property
     def overslept(self) -> bool:
@@ -260,9 +265,14 @@ class Lease:
 
         What one has left in a session, in a thread that it does not end in, is nothing for the next.
         """
-        if self.work is None or self.timed or self.open_cursors - {RAW}:
-            return False
         work = current_work.get()
+        if work is self.work or self.timed or self.open_cursors - {RAW}:
+            return False
+        if self.thread is not threading.current_thread():  # about to be told that it may not use this
+            return False
+        if self.work is None:
+            # The thread's own, and so for what that calls as well; not for what others have it do.
+            return work is not None and self.thread is not work.thread and caller.get() != self.thread.ident
         while work is not None and work is not self.work:
             work = work.around
         return work is None

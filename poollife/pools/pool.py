@@ -31,7 +31,7 @@ from poollife.pools.lease import Borrower, Lease
 from poollife.pools.outage import Outage
 from poollife.pools.queue import QueueFull, Ticket, current, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
-from poollife.pools.work import current_work
+from poollife.pools.work import caller, current_work
 
 logger = logging.getLogger("poollife")
 Fact = TypeVar("Fact")
@@ -189,6 +189,8 @@ class LeasePool:
                 closed_pools.add(self)
             if work := current_work.get():
                 work.add(lease)
+            else:
+                caller.set(lease.thread.ident)
             if watch := self._watch:
                 watch.borrowed(lease)
             self._slots.hold(ticket, lease)

@@ -187,5 +187,8 @@ class GeneratorWork(Work):
 
 current_work: ContextVar[Work | None] = ContextVar("poollife_work", default=None)
 
+#: The thread that has borrowed for no work in this context, or in the one that it is a copy of.
+caller: ContextVar[int | None] = ContextVar("poollife_caller", default=None)
+
 #: Hops under way; asyncio itself holds tasks weakly.
 _hops: set[asyncio.Future[None]] = set()
