@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.exceptions import TaskRevokedError
 from django.db import connections
 
+from poollife.celery import end
+from poollife.pools.work import Work, current_work
 from servers import MariaDB
 from tests.celery_site.worker import VARIANTS, Counts, Worker, measure
 from tests.conftest import MakeAlias
@@ -35,6 +38,19 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 def entry(mariadb: MariaDB, new_database: Callable[[], str]) -> dict[str, Any]:
     """The settings of an empty database."""
     return {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
+
+
+def test_a_task_that_is_over_is_marked_so() -> None:
+    """What it has started may outlive it, and keep it in a context."""
+    work = Work(lambda: "a task")
+
+    def run() -> None:
+        current_work.set(work)
+        end()
+        assert current_work.get() is None
+
+    copy_context().run(run)
+    assert work.ended
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

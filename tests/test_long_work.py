@@ -115,6 +115,22 @@ def test_in_a_pause_a_transaction_goes_on(make_alias: MakeAlias) -> None:
     transaction.set_autocommit(True, using=alias)
 
 
+def test_in_a_pause_a_transaction_of_sqlite_goes_on(make_alias: MakeAlias, tmp_path: Path) -> None:
+    """It tells of one that was begun by hand."""
+    NAME = str(tmp_path / "db")
+    alias = make_alias("poollife.backends.sqlite3", NAME=NAME, POOL={"pool_size": 1, "ping_idle": 0})
+    run_sql(alias, "CREATE TABLE log (id INT)")
+    connections[alias].close()
+    for statement in ("BEGIN", "INSERT INTO log VALUES (1)", "ROLLBACK"):
+        run_sql(alias, statement)
+    assert ask("SELECT COUNT(*) FROM log", using=alias) == 0
+
+
+def run_sql(alias: str, statement: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement)
+
+
 def leave_a_variable(alias: str) -> None:
     ask("SELECT @left := 1", using=alias)
 
