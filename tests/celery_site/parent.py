@@ -11,7 +11,7 @@ from django.db import DatabaseError, connections
 
 from tests.celery_site.notes import held_here, note
 from tests.programs import sockets
-from tests.programs.databases import session
+from tests.programs.databases import hold, session
 
 #: The process that imported this, and its database sockets; children that are forked get copies of both.
 pid = os.getpid()
@@ -26,6 +26,7 @@ class Resident(threading.Thread):
         self.settled, self.leave = threading.Event(), threading.Event()
 
     def run(self) -> None:
+        hold()
         note("resident", session=session())
         self.settled.set()
         self.leave.wait()
