@@ -11,6 +11,7 @@ from typing import Any
 from gevent import get_hub, getcurrent
 from gevent.socket import wait_read
 
+from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import guarded
 from poollife.drivers.mysql import MySQLConnection
 
@@ -28,6 +29,8 @@ class Cooperative(MySQLConnection):
     behind the head of an answer: rows, and further results.
     """
 
+    #: Whether nobody else may run meanwhile.
+    alone = False
     in_flight: bool
     params: dict[str, Any]
     #: mysqlclient's own.
@@ -47,7 +50,7 @@ class Cooperative(MySQLConnection):
 
     def _wait(self) -> None:
         # The hub can't wait for itself: what it runs waits as the C client does.
-        if getcurrent() is not get_hub():
+        if not self.alone and getcurrent() is not get_hub():
             wait_read(self.guard.fd, self.params.get("read_timeout") or None, self.OperationalError(*LOST))
 
     def _commit(self) -> None:
@@ -72,6 +75,24 @@ class Cooperative(MySQLConnection):
     rollback = guarded(_rollback)
     autocommit = guarded(_autocommit)
     ping = guarded(_ping)
+
+
+class _Copies:
+    """A child that a greenlet forks has copies of all the others: if it waits, these go on as well."""
+
+    def settle(self) -> None:
+        """Nothing to wait for."""
+
+    def hold(self) -> None:
+        """Nothing to keep."""
+
+    def abandon(self, held: None) -> None:
+        # The main one, which forks the workers of a server, has no parent.
+        if getcurrent().parent is not None:
+            Cooperative.alone = True
+
+
+at_fork.join(_Copies())
 
 
 @cache
