@@ -25,7 +25,7 @@ from django.db import DatabaseError, connections, transaction
 
 from poollife.drivers.atfork import at_fork
 from tests.programs import children
-from tests.programs.databases import ask, change, session, set_up
+from tests.programs.databases import ask, change, held_session, hold, set_up
 from tests.programs.removal import take_out
 from tests.programs.states import half_read, rest_is_right
 
@@ -115,6 +115,7 @@ class Walk:
         connections["anew"].close()
 
     def query(self) -> None:
+        hold()  # until a step gives it back
         self.check(echo(self._fuzz.next_number()))
 
     def commit(self) -> None:
@@ -277,7 +278,7 @@ def open_idle() -> list[int]:
     together, found = threading.Barrier(IDLE), []
 
     def open_one() -> None:
-        found.append(session("idle"))
+        found.append(held_session("idle"))
         together.wait()
         connections["idle"].close()
 
