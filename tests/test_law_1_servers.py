@@ -18,8 +18,6 @@ from tools.processes import CELERY, Place, Row, all_rows, chosen, show
 REQUESTS = 24
 #: See tests/test_law_1_gunicorn.py.
 ELSEWHERE = ("gunicorn sync", "gunicorn gthread")
-#: Known shortfall, see docs/servers.md: now and then some of its workers' sessions count as aborted.
-HASTY = {"hypercorn"}
 UVICORN = SERVERS["uvicorn"]
 
 
@@ -44,7 +42,7 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str) -> None:
         inherited_sockets=0,
         wrong_answers=0,
         over_limit=0,
-        aborted=counts.aborted if name in HASTY else 0,
+        aborted=0,
         tracebacks=0,
     )
     assert counts.requests > REQUESTS

@@ -59,6 +59,8 @@ class WebServer:
     replaced_by: str = "requests"
     #: What is asked for, in turn.
     kinds: tuple[str, ...] = ASYNC_KINDS
+    #: Whether its own end kills workers, whose sessions then end as everybody's would.
+    kills: bool = False
 
 
 def gunicorn(worker: str, *arguments: str, preload: bool) -> WebServer:
@@ -105,6 +107,8 @@ SERVERS = {
         ),
         # Its workers are daemons, in the words of multiprocessing, which forbids them to have children.
         kinds=("echo", "fork/leave", "async", "fork/fork"),
+        # When the first of them has ended it sends the others SIGTERM, which they don't handle.
+        kills=True,
     ),
     "daphne": WebServer("daphne", ("--port", "{port}", ASGI), workers=1, replaced_by=""),
     "granian": WebServer(
@@ -271,6 +275,7 @@ def count(
         allowed = len(parents) + server.workers * LIMIT
         over_limit = left_over(mariadb, allowed) + opened_over(answers)
         present = {session.id for session in mariadb.sessions()}
+        aborted_so_far = mariadb.status("Aborted_clients")
         serving.end(answers[-1]["pid"])
         eventually("all sessions end", lambda: not mariadb.sessions())
     in_the_end = serving.sessions("end")
@@ -288,7 +293,7 @@ def count(
         + shared(answers, dict.fromkeys(parents.values(), serving.parent))
         + abs(forks - rows),
         over_limit=over_limit,
-        aborted=mariadb.status("Aborted_clients") - aborted - hasty,
+        aborted=(aborted_so_far if server.kills else mariadb.status("Aborted_clients")) - aborted - hasty,
         tracebacks=serving.log.count("Traceback"),
     )
 
