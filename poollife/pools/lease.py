@@ -230,11 +230,9 @@ class Lease:
 
     def rest(self) -> None:
         """A statement or a transaction is over: go back, where no clock of this thread will see to it."""
-        if self.open_cursors or not self.settled:
-            return
         if not self.timed:
             self.give_back_at_rest()
-        elif self.work is None and not self._in_need:
+        elif self.work is None and self._at_rest:
             self.paused = time.monotonic()
 
     def give_back_at_rest(self) -> None:
@@ -243,16 +241,21 @@ class Lease:
         Not with a transaction, an open cursor, or something in the session that its borrower may need: with
         these it stays until the transaction ends, the last cursor is closed, or its thread ends.
         """
-        if self.open_cursors or not (self.settled and self.pool.keeps_sessions) or self._in_need:
-            return
         borrower = self._borrower()
-        if borrower and borrower.lease is self and self.thread is threading.current_thread():
+        if (
+            borrower
+            and borrower.lease is self
+            and self.thread is threading.current_thread()
+            and self._at_rest
+        ):
             borrower.rest()
 
     @property
-    def _in_need(self) -> bool:
-        """Whether its borrower may need this very session."""
-        return self.driver.dirty or self.driver.begun
+    def _at_rest(self) -> bool:
+        """Whether another session would do for its borrower as well."""
+        if self.open_cursors or not (self.settled and self.pool.keeps_sessions):
+            return False
+        return not (self.driver.dirty or self.driver.begun)
 
     @property
     def overslept(self) -> bool:

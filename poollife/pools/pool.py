@@ -323,8 +323,6 @@ class LeasePool:
         return sessions
 
     def _get(self, ticket: Ticket) -> Any:
-        # Where he has waited in a pool that was closed, too.
-        began = ticket.deadline - self.options.timeout
         if (full := self._slots.exhausted) or not self.lost.empty():
             self._look(thoroughly=full)
         last = False
@@ -335,7 +333,8 @@ class LeasePool:
                 raise overload_of(self, str(error)) from None
             except exc.TimeoutError:
                 if last and self._slots.withdraw(ticket):
-                    raise self._timeout(began) from self.connect_error
+                    # Also if he began to wait in a pool that was closed.
+                    raise self._timeout(ticket.deadline - self.options.timeout) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
                     raise PoolClosed(ticket.deadline) from None

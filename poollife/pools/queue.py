@@ -158,7 +158,7 @@ class FairQueuePool(QueuePool):
     def take(self, ticket: Ticket) -> Any:
         """A session that is fit, for the thread's current ticket: SQLAlchemy's record of it, for ``put()``.
 
-        SQLAlchemy's handle is left out, and with it a third of the cost: its finalizer must never act here
+        SQLAlchemy's handle is left out, and with it many calls: its finalizer must never act here
         anyway. It is made only where somebody listens to checkouts.
         """
         if self.dispatch.checkout:
