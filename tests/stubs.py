@@ -12,6 +12,7 @@ import weakref
 from types import SimpleNamespace
 from typing import Any
 
+from django import db
 from django.db import InterfaceError, OperationalError
 
 from poollife.conf import PoolOptions
@@ -119,6 +120,8 @@ class StubBorrower:
     """Django's side of a lease."""
 
     allow_thread_sharing = False
+    #: Its errors are Django's own.
+    Database: Any = db
 
     def __init__(self, server: StubServer) -> None:
         self.server = server
@@ -127,10 +130,13 @@ class StubBorrower:
         self.connection: Any = None
         self.atomic_blocks: list[Any] = []
 
-    def open_connection(self) -> Any:
+    def get_connection_params(self) -> None:
+        """It needs none."""
+
+    def open_connection(self, params: None) -> Any:
         return self.server.connect()
 
-    def opener(self) -> StubBorrower:
+    def opener(self, key: PoolKey) -> StubBorrower:
         return StubBorrower(self.server)
 
     def borrow(self, pool: LeasePool) -> Any:

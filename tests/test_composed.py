@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.engines.composed import base as composed
 from tests.engines.general import base as general
 from tests.engines.tenants import base as tenants
 from tests.engines.vendor import VendorCreation, VendorFeatures, VendorWrapper
+from tests.web_server import eventually
 
 both = pytest.mark.parametrize("engine", ["tests.engines.composed", "tests.engines.general"])
 
@@ -158,6 +160,28 @@ def test_tenants(
         sessions.append(ask(wrapper, "SELECT CONNECTION_ID()"))
         wrapper.close()
     assert sessions[:2] == sessions[2:] == wrapper.opened
+
+
+def test_a_tenant_of_who_borrows(
+    make_wrapper: Callable[..., Any], new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held ready is opened in another thread, which has another tenant, or none."""
+
+    class Tenant(threading.local):
+        name = ""
+
+        def __get__(self, wrapper: object, owner: object) -> str:
+            return self.name
+
+    wrapper = make_wrapper("tests.engines.tenants", POOL={"min_idle": 1})
+    monkeypatch.setattr(tenants.DatabaseWrapper, "tenant", tenant := Tenant())
+    tenant.name = new_database()
+    assert ask(wrapper, "SELECT DATABASE()") == tenant.name
+    pool = wrapper.pool
+    eventually("it was tried", lambda: bool(pool.connect_error))
+    assert "another connection would be opened here" in str(pool.connect_error)
+    assert (pool.opened, pool.idle, pool.meters.connect_errors) == (1, 0, 1)
+    wrapper.close()
 
 
 # --- vendors' errors --------------------------------------------------------------------------------------

@@ -195,6 +195,14 @@ CAUSES: dict[str, tuple[Situation, str]] = {
     ),
     "all hold, and it failed once": (situation(hold("GET /a", LONG), error=REFUSED), "GET /a keeps"),
     "all opening": (situation(hold("GET /a", BRIEF), opening=3), "the database is slow to open"),
+    "some opening, and room for more": (
+        situation(hold("GET /a", LONG, own=True), hold("GET /a", LONG), opening=1),
+        "the database is slow to open",
+    ),
+    "all hold but one that is being opened": (
+        situation(hold("GET /a", LONG), hold("GET /b", LONG), opening=1, options=PoolOptions(1, 2)),
+        "none came back",
+    ),
     "own": (
         situation(hold("GET /a", LONG, own=True), hold("GET /b", LONG)),
         "who waits has 1 of 2 himself (GET /a in thread T1)",

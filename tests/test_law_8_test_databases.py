@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -768,6 +769,35 @@ def test_aliases_do_not_share(make_alias: MakeAlias, mariadb: MariaDB) -> None:
     two = wrapper(make_alias(NAME=one.settings_dict["NAME"]))
     assert one.pool_key()[1:] == two.pool_key()[1:]
     assert one.pool_key() != two.pool_key()
+
+
+def test_what_is_held_ready_leads_where_its_pool_does(
+    make_alias: MakeAlias, new_database: Callable[[], str], mariadb: MariaDB
+) -> None:
+    """Another thread opens it, in which the settings may be other ones by then."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def password() -> str:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert go_on.wait(10)
+        return mariadb.password
+
+    alias = make_alias(PASSWORD=password, POOL={"min_idle": 1})
+    one = wrapper(alias)
+    here, pool = one.settings_dict["NAME"], one.pool
+    assert where(alias) == here
+    assert begun.wait(10)
+    one.settings_dict["NAME"] = new_database()
+    go_on.set()
+    wait_until(lambda: pool.opened == 2)
+    one.settings_dict["NAME"] = here
+    other = one.copy()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT DATABASE()")
+        assert cursor.fetchone() == (here,)
+        assert (one.pool, pool.out) == (pool, 2)
+    other.close()
 
 
 def test_the_next_checkout_follows_the_settings(

@@ -6,7 +6,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from poollife.errors import Hold, PoolOverloaded, PoolTimeout
@@ -44,6 +44,8 @@ class Situation:
     #: The last error in opening a session, if none was opened since.
     connect_error: BaseException | None
     suspended: bool = False
+    #: Whether it waited for one of those that are out: with a place of its own it may still not open one.
+    admitted: bool = True
     #: What the pool has counted so far.
     counted: str = ""
 
@@ -58,9 +60,12 @@ class Situation:
         return [hold for hold in self.holds if hold.held > self.patience]
 
 
-def timeout_of(pool: LeasePool, waited: float) -> PoolTimeout:
-    """What to raise when a wait has ended in vain. It takes no locks and sends nothing."""
-    situation = look(pool, waited)
+def timeout_of(pool: LeasePool, waited: float, admitted: bool = True) -> PoolTimeout:
+    """What to raise when a wait has ended in vain. It takes no locks and sends nothing.
+
+    :param admitted: False: it had a place, but others first had to find out whether the server is there.
+    """
+    situation = replace(look(pool, waited), admitted=admitted)
     return _told(PoolTimeout, situation, headline(situation))
 
 
@@ -197,7 +202,8 @@ def connecting_fails(situation: Situation) -> str | None:
 
 
 def opening_is_slow(situation: Situation) -> str | None:
-    if situation.opening > len(situation.holds):
+    out, limit = len(situation.holds), situation.options.limit or 0
+    if situation.opening > out or 0 < situation.opening < limit - out or not situation.admitted:
         return (
             "the database is slow to open sessions, or out of reach; look there, and set connect_timeout in "
             "OPTIONS below POOL's timeout."

@@ -54,7 +54,7 @@ class Housekeeper:
 
     def hurry(self) -> None:
         """Look now: something has changed."""
-        if self._awake:
+        if self._awake and self._calls.empty():
             self._calls.put(None)
 
     def _run(self) -> None:
@@ -92,12 +92,17 @@ class Housekeeping:
         #: Opens what nobody has asked for yet.
         self.opener: Borrower | None = None
         self._next_retirement = math.inf
+        #: Until when nothing is opened, because that went wrong.
+        self._next_opening = -math.inf
 
     def call(self) -> None:
-        """There is a surplus, or too little is idle."""
-        if (ticket := current.ticket) and self._slots.shortage:
-            self.opener = self.opener or ticket.borrower.opener()
+        """There may be a surplus, or too little idle."""
+        ticket = current.ticket
+        if ticket and self._slots.shortage and time.monotonic() >= self._next_opening:
+            self.opener = self.opener or ticket.borrower.opener(self._pool.key)
             self._housekeeper.hurry()
+        elif not self._slots.surplus:
+            return
         self._housekeeper.call()
 
     def hurry(self) -> None:
@@ -124,18 +129,24 @@ class Housekeeping:
     def _warm(self) -> bool:
         """Have ``min_idle`` ready; whether there is more to do."""
         while self.opener and self._slots.shortage and not self._pool.closed_because:
-            ticket = current.ticket = Ticket(self.opener)
             try:
-                if not self._slots.prepare(ticket):
+                if not self._open(self.opener):
                     return True  # others are opening some
             except Exception as error:
+                # Not with each checkout from now on; and then with the settings of that time.
+                self._next_opening = time.monotonic() + self._pool.options.retire_interval
+                self.opener = None
                 logger.info("Pool %r can't have min_idle ready: %s", self._pool.key.alias, error)
-                return False
-            finally:
-                current.ticket = None
-                ticket.active = False
-                self._slots.free()
         return False
+
+    def _open(self, opener: Borrower) -> bool:
+        ticket = current.ticket = Ticket(opener)
+        try:
+            return self._slots.prepare(ticket)
+        finally:
+            current.ticket = None
+            ticket.active = False
+            self._slots.free()
 
     def _is_old(self, connection: Any, age: float) -> bool:
         return connection is None or bool(

@@ -14,7 +14,7 @@ from poollife.monitoring.places import Stack
 from poollife.pools.work import Work, caller, current_work
 
 if TYPE_CHECKING:
-    from poollife.pools.pool import LeasePool
+    from poollife.pools.pool import LeasePool, PoolKey
 
 
 class Borrower(Protocol):
@@ -32,12 +32,17 @@ class Borrower(Protocol):
     connection: Any
     #: The transaction.atomic() that it is in.
     atomic_blocks: list[Any]
+    #: The driver's module.
+    Database: Any
 
-    def open_connection(self) -> Any:
+    def get_connection_params(self) -> Any:
+        """What a connection is opened with. Who is to be asked for a password is asked here."""
+
+    def open_connection(self, params: Any) -> Any:
         """Open and guard a physical connection."""
 
-    def opener(self) -> Borrower:
-        """Another one of its kind, to open connections in another thread."""
+    def opener(self, key: PoolKey) -> Borrower:
+        """Another one of its kind, to open this pool's connections, and no others, in another thread."""
 
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open."""

@@ -21,8 +21,8 @@ JITTER = 0.8
 #: Sessions that have to be cut off in a row, as they are opened, to make an outage: a server may be told to
 #: end one of them.
 CONFIRMATIONS = 3
-#: Seconds between two looks whether the one who tries has come through.
-INTERVAL = 0.005
+#: Seconds between two looks whether the one who tries has come through: they grow, as many may look.
+INTERVAL, LONGEST_INTERVAL = 0.005, 0.1
 
 
 class Outage:
@@ -34,8 +34,9 @@ class Outage:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        #: Who tries, unless he has come to an end without telling.
+        #: Who tries, unless he has come to an end without telling; and in which thread.
         self._prober: Ticket | None = None
+        self._thread = 0
         self._doubtful = False
         #: Failures in a row that may have hit one session only.
         self._uncertain = 0
@@ -45,27 +46,41 @@ class Outage:
         self.error: Exception | None = None
 
     def abandon(self) -> None:
-        """In a child: a thread that no longer exists may have the lock."""
+        """In a child: a thread that no longer exists may have the lock, or be the one who tries."""
         self._lock = threading.RLock()
+        self._prober = None
+
+    @property
+    def _closed(self) -> bool:
+        """Whether nobody else may try now. Who tries may need another session in the middle of it."""
+        return time.monotonic() < self._until or bool(
+            self._prober and self._prober.active and self._thread != threading.get_ident()
+        )
+
+    def tell(self) -> None:
+        """:raises Exception: what the last attempt came to, as long as another makes no sense."""
+        if (error := self.error) and self._closed:
+            raise remembered(error)
 
     def admit(self, ticket: Ticket) -> bool:
         """Wait for leave to open a session; False: not within the ticket's time.
 
-        :raises Exception: what the last attempt came to, as long as another makes no sense.
+        :raises Exception: as ``tell()``.
         """
+        interval = INTERVAL
         while self._doubtful and not self._is_prober(ticket):
-            if error := self.error:
-                raise remembered(error)
-            if time.monotonic() >= ticket.deadline:
+            self.tell()
+            if (left := ticket.deadline - time.monotonic()) <= 0:
                 return False
-            time.sleep(INTERVAL)
+            time.sleep(min(interval, left))
+            interval = min(2 * interval, LONGEST_INTERVAL)
         return True
 
     def _is_prober(self, ticket: Ticket) -> bool:
         with self._lock:
-            if time.monotonic() < self._until or (self._prober and self._prober.active):
+            if self._closed:
                 return False
-            self._prober = ticket
+            self._prober, self._thread = ticket, threading.get_ident()
             return True
 
     def doubt(self) -> None:

@@ -102,7 +102,9 @@ class LeasePool:
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
         self._next_look = self._next_collection = -math.inf
-        self._outage = outage_of(key.way)
+        #: Drivers don't know each other's errors, and a file is no server.
+        self._server = (id(driver), *key.way)
+        self._outage = outage_of(self._server)
         self.liveness = Liveness(key.alias, options, driver, self._outage, self._count_replaced)
         self._resets = options.resets
         self._facts: dict[str, Any] = {}
@@ -289,7 +291,7 @@ class LeasePool:
 
         :param with_what: who took part in that. A checkout where they have changed initialises it anew.
         """
-        self.liveness.learn(lease.driver, self.key.way)
+        self.liveness.learn(lease.driver, self._server)
         lease.initialised(with_what)
 
     def _make_sessions(self) -> Pool:
@@ -316,11 +318,12 @@ class LeasePool:
             try:
                 return self._slots.take(ticket)
             except QueueFull as error:
+                self._count_timeout()
                 raise overload_of(self, str(error)) from None
             except exc.TimeoutError:
                 if last and self._slots.withdraw(ticket):
                     # Also if he began to wait in a pool that was closed.
-                    raise self._timeout(ticket.deadline - self.options.timeout) from self.connect_error
+                    raise self._timeout(ticket) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
                     raise PoolClosed(ticket.deadline) from None
@@ -361,23 +364,19 @@ class LeasePool:
     def _open(self) -> Any:
         ticket = current.ticket
         assert ticket, "a session is opened for a borrower"
-        began = time.monotonic()
+        self._outage.tell()
+        # First: asking for a password may take its time, or need a session at the same server.
+        params = self._parameters(ticket.borrower)
         if not self._outage.admit(ticket):
-            raise self._timeout(began) from self.connect_error
+            raise self._timeout(ticket, admitted=False) from self.connect_error
         began = time.monotonic()
         try:
-            connection = ticket.borrower.open_connection()
+            connection = ticket.borrower.open_connection(params)
         except Exception as error:
-            with self._lock:
-                self.meters.connect_errors += 1
-            self.connect_error = remembered(error)
-            if isinstance(error, exc.TimeoutError):
-                # Somebody else's pool has run dry (a password that is kept in a database): no wait of ours.
-                raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-            if (unreachable := self.driver.unreachable(error)) is False:
-                self._outage.over()
-            else:
-                self._outage.failed(error, certain=bool(unreachable))
+            self._note_failure(error)
+            # Anything else, such as a time limit's exception, says nothing of the server.
+            if isinstance(error, ticket.borrower.Database.Error):
+                self._note_answer(error)
             raise
         self.connect_error = None
         self._outage.over()
@@ -389,6 +388,27 @@ class LeasePool:
             self.opened += 1
             self.meters.create_time.observe(driver.born - began)
         return connection
+
+    def _parameters(self, borrower: Borrower) -> Any:
+        try:
+            return borrower.get_connection_params()
+        except Exception as error:
+            self._note_failure(error)
+            raise
+
+    def _note_failure(self, error: Exception) -> None:
+        with self._lock:
+            self.meters.connect_errors += 1
+        self.connect_error = remembered(error)
+        if isinstance(error, exc.TimeoutError):
+            # Somebody else's pool has run dry (a password that is kept in a database): no wait of ours.
+            raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
+
+    def _note_answer(self, error: Exception) -> None:
+        if (unreachable := self.driver.unreachable(error)) is False:
+            self._outage.over()
+        else:
+            self._outage.failed(error, certain=bool(unreachable))
 
     def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
         with self._lock:
@@ -485,7 +505,11 @@ class LeasePool:
         # After an interrupted return its connection may be somebody else's already.
         self._slots.free(lease.handle if lease.driver.lease is None else None)
 
-    def _timeout(self, began: float) -> PoolTimeout:
+    def _timeout(self, ticket: Ticket, admitted: bool = True) -> PoolTimeout:
+        self._count_timeout()
+        waited = time.monotonic() - (ticket.deadline - self.options.timeout)
+        return timeout_of(self, waited, admitted)
+
+    def _count_timeout(self) -> None:
         with self._lock:
             self.meters.timeouts += 1
-        return timeout_of(self, time.monotonic() - began)

@@ -32,9 +32,9 @@ class PooledSQLiteMixin(PooledMixin, SQLiteWrapper):
             params["factory"] = sqlite.guarded_factory(params.get("factory", sqlite3.Connection))
         return params
 
-    def open_connection(self) -> Any:
+    def open_connection(self, params: dict[str, Any]) -> Any:
         sqlite.check_untainted(self.settings_dict["NAME"])
-        return super().open_connection()
+        return super().open_connection(params)
 
 
 class DatabaseWrapper(PooledSQLiteMixin, base.DatabaseWrapper):
