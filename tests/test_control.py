@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -14,6 +15,7 @@ from django.utils.connection import ConnectionDoesNotExist
 
 import poollife
 from poollife.errors import PoolTimeout
+from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry
 from servers import MariaDB
 from tests.borrowing import PATIENCE, Busy, connection_id, out, run, sessions
@@ -89,6 +91,31 @@ def test_a_pool_that_is_made_later_is_suspended_too(alias: str, mariadb: MariaDB
     assert client.done()
 
 
+@pytest.mark.parametrize("control", ["suspend", "resize"])
+def test_a_pool_that_is_made_at_that_moment(
+    alias: str, monkeypatch: pytest.MonkeyPatch, control: str
+) -> None:
+    """It was made with what was said by then, and is not to be found yet."""
+    say = {
+        "suspend": lambda: poollife.suspend_pool(alias),
+        "resize": lambda: poollife.resize_pool(alias, pool_size=7),
+    }
+    operator = threading.Thread(target=say[control])
+    make = registry._make
+
+    def make_meanwhile(*args: Any) -> LeasePool:
+        made = make(*args)
+        operator.start()
+        operator.join(0.2)
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_make", make_meanwhile)
+        pool = pool_of(alias)
+    operator.join(PATIENCE)
+    assert (pool.suspended, pool.options.limit) == ((True, 2) if control == "suspend" else (False, 7))
+
+
 def test_twice_is_once(alias: str) -> None:
     for change in (poollife.suspend_pool, poollife.resume_pool):
         change(alias)
@@ -105,6 +132,27 @@ def test_first_come_first_served_when_it_is_resumed(alias: str) -> None:
         waits(alias, number + 1)
     poollife.resume_pool(alias)
     assert len({client.done() for client in clients}) <= 2
+
+
+def test_who_waited_in_a_pool_that_was_closed_keeps_his_place(alias: str) -> None:
+    """Whoever came after it was closed waits behind him."""
+    poollife.suspend_pool(alias)
+    client = Client(alias)
+    eventually("its pool is there", lambda: bool(registry._of(alias)))
+    waits(alias)
+    old = pool_of(alias)
+    with old._lock:  # which he needs on his way
+        registry._remove(alias)
+        old.closed_because = "the test closes it"
+        clients = [Client(alias) for _ in range(2)]
+        eventually("its pool is there", lambda: bool(registry._of(alias)))
+        waits(alias, 2)
+        (first,) = old._slots._waiting  # type: ignore[union-attr]
+    waits(alias, 3)
+    assert pool_of(alias)._slots._waiting[0].deadline == first.deadline  # type: ignore[union-attr]
+    poollife.resume_pool(alias)
+    for each in (client, *clients):
+        assert each.done()
 
 
 def test_a_child_is_not_suspended(alias: str) -> None:
@@ -138,6 +186,28 @@ def test_what_is_out_is_waited_for(alias: str, mariadb: MariaDB) -> None:
     assert not drained
     busy.go_on.set()
     thread.join(PATIENCE)
+    waiter.join(PATIENCE)
+    assert drained == [True]
+    eventually("the server has none", lambda: not sessions(mariadb, alias))
+
+
+def test_who_is_about_to_have_one_is_waited_for(make_alias: MakeAlias, mariadb: MariaDB) -> None:
+    """His session is being opened, or just then asked whether it is alive."""
+    begun, go_on, drained = threading.Event(), threading.Event(), []
+
+    def password() -> str:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return mariadb.password
+
+    alias = make_alias(PASSWORD=password)
+    client = Client(alias)
+    assert begun.wait(PATIENCE)
+    assert poollife.drain_pool(alias, timeout=0) is False
+    waiter = threading.Thread(target=lambda: drained.append(poollife.drain_pool(alias, PATIENCE)))
+    waiter.start()
+    go_on.set()
+    assert client.done()
     waiter.join(PATIENCE)
     assert drained == [True]
     eventually("the server has none", lambda: not sessions(mariadb, alias))
@@ -234,6 +304,21 @@ def test_what_is_too_much_goes(alias: str, mariadb: MariaDB) -> None:
     held[0].close()
     assert (pool_of(alias).out, pool_of(alias).idle, pool_of(alias).opened) == (0, 2, 4)
     eventually("the server has two", lambda: len(sessions(mariadb, alias)) == 2)
+
+
+def test_what_is_no_part_of_the_core_any_more_is_retired(make_alias: MakeAlias) -> None:
+    """Even if nobody borrows from then on."""
+    alias = make_alias(POOL={"pool_size": 3, "max_overflow": 0, "retire_interval": 0.05})
+    held = [connections.create_connection(alias) for _ in range(3)]
+    for wrapper in held:
+        wrapper.ensure_connection()
+    for wrapper in held:
+        wrapper.close()
+    pool = pool_of(alias)
+    assert (pool.idle, pool.closed) == (3, 0)
+    poollife.resize_pool(alias, core_size=1)
+    eventually("one is left", lambda: (pool.idle, pool.closed) == (1, 2))
+    registry._sizes.pop(alias)
 
 
 def test_it_outlives_the_pool(alias: str) -> None:

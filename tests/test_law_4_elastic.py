@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import queue
 import threading
 import time
@@ -9,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import OperationalError, connections
 from MySQLdb.converters import conversions
+from sqlalchemy import event
 from sqlalchemy.pool import QueuePool
 
 from poollife.conf import PRESETS
@@ -223,6 +226,31 @@ def test_but_not_for_ever(make_pool: MakePool) -> None:
     give_back([first, second])
 
 
+@pytest.mark.parametrize("timeout", [0, 0.05])
+def test_better_late_than_never(make_pool: MakePool, timeout: float) -> None:
+    """Who would give up sooner than ``unload_timeout`` has one opened before he does."""
+    pool = make_pool(pool_size=2, max_overflow=0, core_size=1, unload_timeout=PATIENCE, timeout=timeout)
+    give_back(fill(pool, StubServer(), 2))
+
+
+def test_where_nothing_is_out_nothing_is_waited_for(make_pool: MakePool) -> None:
+    pool, server = (
+        make_pool(pool_size=2, core_size=0, unload_timeout=PATIENCE, timeout=PATIENCE),
+        StubServer(),
+    )
+    began = time.monotonic()
+    give_back(fill(pool, server, 1))
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_who_can_not_wait_gets_what_there_is_room_for(make_pool: MakePool) -> None:
+    """However many are being opened for others."""
+    pool, server = make_pool(pool_size=8, max_overflow=0, timeout=0), StubServer(SLOW)
+    crowd = Crowd(pool, server)
+    crowd.come(8, until_out=8)
+    assert (crowd.errors, server.most) == ([], 8)
+
+
 def test_a_session_below_the_core_is_opened_at_once(make_pool: MakePool) -> None:
     pool, server = make_pool(pool_size=2, max_overflow=0, core_size=2, unload_timeout=PATIENCE), StubServer()
     began = time.monotonic()
@@ -259,6 +287,132 @@ def test_what_can_not_be_had_ready_is_left_to_those_who_ask(make_pool: MakePool)
     second, third = fill(pool, server, 2)
     give_back([first, second, third])
     assert server.most <= 3
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the threads that were started."""
+    names: list[str] = []
+    start = threading.Thread.start
+
+    def counted(thread: threading.Thread) -> None:
+        names.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", counted)
+    return names
+
+
+def test_what_can_not_be_had_ready_is_not_tried_at_each_checkout(
+    make_pool: MakePool, starts: list[str]
+) -> None:
+    """The server has had enough, say. Who asks is not held up, nor is the server."""
+    pool, server = make_pool(pool_size=3, max_overflow=0, min_idle=2, retire_interval=PATIENCE), StubServer()
+    pool.housekeeping._next_opening = time.monotonic() + PATIENCE
+    give_back(fill(pool, server, 1))
+    server.down = OperationalError(1040, "Too many connections")
+    pool.housekeeping._next_opening = -math.inf
+    for _ in range(20):
+        give_back(fill(pool, server, 1))
+        eventually("it has tried", lambda: server.attempts == 2 and not pool.housekeeping._housekeeper._awake)
+    assert (server.attempts, len(starts)) == (2, 1)
+    # After a while it is.
+    server.down, pool.housekeeping._next_opening = None, time.monotonic()
+    give_back(fill(pool, server, 1))
+    eventually("they are there", lambda: pool.idle >= 2)
+
+
+def test_where_there_is_no_room_nothing_is_tried(make_pool: MakePool, starts: list[str]) -> None:
+    """All are out that may be, and some should be idle: that is no work for a thread."""
+    pool, server = make_pool(pool_size=1, max_overflow=0, min_idle=1), StubServer()
+    for _ in range(20):
+        give_back(fill(pool, server, 1))
+    assert (starts, pool.opened) == ([], 1)
+
+
+def test_they_are_ready_where_somebody_listens_to_checkouts(make_pool: MakePool) -> None:
+    pool, server = make_pool(pool_size=3, max_overflow=0, min_idle=1), StubServer()
+    event.listen(pool._sessions, "checkout", lambda *_: None)
+    borrowers = fill(pool, server, 1)
+    eventually("one is ready", lambda: pool.idle == 1)
+    give_back(borrowers)
+
+
+def test_what_is_ready_too_late_is_closed(make_pool: MakePool) -> None:
+    """There is less room than there was when it began to be opened."""
+    pool, server = make_pool(pool_size=3, max_overflow=0, min_idle=1), StubServer()
+    entered, go_on = threading.Event(), threading.Event()
+    connect = server.connect
+
+    def slow() -> Any:
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        return connect()
+
+    borrowers = fill(pool, server, 1)
+    eventually("one is ready", lambda: pool.idle == 1)
+    server.connect = slow  # type: ignore[method-assign]
+    borrowers += fill(pool, server, 1)
+    assert entered.wait(PATIENCE)
+    pool.resize(pool.options.resized("stub", {"pool_size": 2}))
+    go_on.set()
+    eventually("it is closed", lambda: pool.closed == 1)
+    assert (pool.idle, pool.out, len(server.alive)) == (0, 2, 2)
+    give_back(borrowers)
+
+
+class Querying(logging.Handler):
+    """Keeps the log in the database."""
+
+    def __init__(self, server: StubServer, pool: LeasePool) -> None:
+        super().__init__()
+        self.server, self.pool = server, pool
+        self.asked = self.written = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.asked += 1
+        give_back(fill(self.pool, self.server, 1))
+        self.written += 1
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("poollife")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    yield logger
+    logger.setLevel(level)
+    for handler in logger.handlers.copy():
+        if isinstance(handler, Querying):
+            logger.removeHandler(handler)
+
+
+def test_who_writes_into_the_log_that_none_is_ready_has_room(
+    make_pool: MakePool, log: logging.Logger
+) -> None:
+    pool, server, down = (
+        make_pool(pool_size=1, max_overflow=0, min_idle=1, timeout=0.1),
+        StubServer(),
+        StubServer(),
+    )
+    down.down = ValueError("not today")
+    handler = Querying(server, pool)
+    log.addHandler(handler)
+    pool.housekeeping.opener = StubBorrower(down)
+    pool.housekeeping.do()
+    assert (handler.asked, handler.written, down.attempts, server.attempts) == (1, 1, 1, 1)
+
+
+def test_who_writes_into_the_log_that_a_session_is_closed_has_room(
+    make_pool: MakePool, log: logging.Logger
+) -> None:
+    pool, server = make_pool(pool_size=1, max_overflow=0, timeout=0.1), StubServer()
+    handler = Querying(server, pool)
+    log.addHandler(handler)
+    borrower = StubBorrower(server)
+    borrower.borrow(pool).killed = True
+    borrower.give_back()
+    assert (handler.written, server.attempts, server.most) == (1, 2, 1)
 
 
 def test_nothing_is_opened_for_a_closed_pool(make_pool: MakePool) -> None:
@@ -300,6 +454,7 @@ def test_a_crowd_is_refused_at_once(make_pool: MakePool) -> None:
         StubBorrower(server).borrow(pool)
     assert time.monotonic() - began < PATIENCE
     assert isinstance(caught.value, PoolTimeout)
+    assert pool.meters.timeouts == 1
     assert pool._slots.waiting == 3
     holder.give_back()
     for _ in waiters:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import MySQLdb
 import pytest
 from django.db import OperationalError, connections
 
 from poollife.drivers import mysqlclient
+from poollife.drivers.connection import Driver
 from poollife.errors import PoolTimeout
 from poollife.pools import outage as module
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage
@@ -23,7 +27,7 @@ from servers import MariaDB, Proxy
 from tests.borrowing import PATIENCE, connection_id
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
-from tests.stubs import StubBorrower, StubServer, refused, stub_pool
+from tests.stubs import STUB_DRIVER, StubBorrower, StubConnection, StubServer, refused, stub_pool
 from tests.web_server import eventually
 
 
@@ -142,16 +146,46 @@ def test_after_a_session_was_lost_one_goes_ahead(pool: LeasePool, server: StubSe
 
 
 def test_who_waits_for_the_one_that_tries_does_so_for_his_timeout_only(server: StubServer) -> None:
-    pool = stub_pool("stub", pool_size=2, timeout=0.05)
+    pool = stub_pool("stub", pool_size=5, max_overflow=0, timeout=0.05)
+    holders = [StubBorrower(server) for _ in range(3)]
+    for holder in holders:
+        holder.borrow(pool)
     pool._outage.doubt()
     server.connect_time = 0.5
     first = threading.Thread(target=StubBorrower(server).borrow, args=(pool,))
     first.start()
     eventually("it tries", lambda: server.connecting == 1)
-    with pytest.raises(PoolTimeout):
+    with pytest.raises(PoolTimeout) as caught:
         StubBorrower(server).borrow(pool)
+    assert "the database is slow to open sessions, or out of reach" in caught.value.likeliest_cause
     first.join(PATIENCE)
-    assert (server.attempts, pool.opened) == (1, 1)
+    assert (server.attempts, pool.opened) == (4, 4)
+    pool.drain("the test is over")
+
+
+def test_sessions_that_are_asked_whether_they_live_are_named(
+    server: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has them, and yet none can be had."""
+    go_on = threading.Event()
+    pool = stub_pool("stub", pool_size=2, max_overflow=0, timeout=0.1, pre_ping=True)
+    holders = [StubBorrower(server), StubBorrower(server)]
+    for holder in holders:
+        holder.borrow(pool)
+    for holder in holders:
+        holder.give_back()
+    monkeypatch.setattr(StubConnection, "answers", lambda session: go_on.wait(PATIENCE))
+    threads = [threading.Thread(target=holder.borrow, args=(pool,)) for holder in holders]
+    for thread in threads:
+        thread.start()
+    eventually("they are asked", lambda: pool.opening == 2)
+    with pytest.raises(PoolTimeout) as caught:
+        StubBorrower(server).borrow(pool)
+    go_on.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert (caught.value.out, caught.value.opening, pool.opening, pool.out) == (0, 2, 0, 2)
+    assert "the database is slow to open sessions, or out of reach" in caught.value.likeliest_cause
     pool.drain("the test is over")
 
 
@@ -218,6 +252,119 @@ def test_what_one_pool_finds_out_all_know_that_lead_there(server: StubServer) ->
         pool.drain("the test is over")
 
 
+@pytest.mark.usefixtures("endless")
+def test_another_driver_is_another_way(server: StubServer) -> None:
+    """Without HOST and PORT a file of SQLite's and a MySQL at its default socket have the same key."""
+    here = stub_pool("here", server, timeout=PATIENCE)
+    driver = cast(Driver, SimpleNamespace(**vars(STUB_DRIVER)))
+    there = LeasePool(here.key._replace(alias="there"), here.options, driver)
+    server.down = refused()
+    assert all(crowd(here, server))
+    assert not any(crowd(there, StubServer()))
+    assert here._outage.error
+    for pool in (here, there):
+        pool.drain("the test is over")
+
+
+class Asking(StubBorrower):
+    """Is asked for a password, which takes its time or fails."""
+
+    def __init__(self, server: StubServer, ask: Callable[[], object]) -> None:
+        super().__init__(server)
+        self.ask = ask
+
+    def get_connection_params(self) -> None:
+        self.ask()
+
+
+def test_who_asks_for_a_password_holds_up_nobody(server: StubServer) -> None:
+    """The server has nothing to do with it."""
+    go_on, pool = threading.Event(), stub_pool("stub", server, timeout=1)
+    pool._outage.doubt()
+    slow = threading.Thread(target=Asking(server, partial(go_on.wait, PATIENCE)).borrow, args=(pool,))
+    slow.start()
+    eventually("it is asked", lambda: pool._slots.opening == 1)
+    assert not any(crowd(pool, server, 5))
+    go_on.set()
+    slow.join(PATIENCE)
+    assert pool.opened == 6
+    pool.drain("the test is over")
+
+
+def test_a_password_from_a_database_at_the_same_server(server: StubServer) -> None:
+    pool, vault = stub_pool("pool", server, timeout=1), stub_pool("vault", server, timeout=1)
+    pool._outage.doubt()
+    Asking(server, lambda: StubBorrower(server).borrow(vault)).borrow(pool)
+    assert (pool.opened, vault.opened) == (1, 1)
+    for each in (pool, vault):
+        each.drain("the test is over")
+
+
+@pytest.mark.usefixtures("endless")
+def test_a_password_that_is_not_to_be_had_says_nothing_of_the_server(
+    pool: LeasePool, server: StubServer
+) -> None:
+    def fail() -> None:
+        asked.append(1)
+        raise ValueError("no password")
+
+    asked: list[int] = []
+    server.down = refused()
+    assert all(crowd(pool, server))
+    pool._outage._until = 0.0
+    with pytest.raises(ValueError, match="no password"):
+        Asking(server, fail).borrow(pool)
+    assert pool._outage.error
+    assert (str(pool.connect_error), len(asked)) == ("no password", 1)
+    # Nor is it asked for while nobody may try.
+    pool._outage._until = math.inf
+    with pytest.raises(OperationalError, match="2002"):
+        Asking(server, fail).borrow(pool)
+    assert len(asked) == 1
+
+
+@pytest.mark.usefixtures("endless")
+def test_a_time_limit_says_nothing_of_the_server(pool: LeasePool, server: StubServer) -> None:
+    """Nor does anything else that is no error of the driver's."""
+    server.down = refused()
+    assert all(crowd(pool, server))
+    server.down, pool._outage._until = TimeoutError("too slow"), 0.0
+    with pytest.raises(TimeoutError, match="too slow"):
+        StubBorrower(server).borrow(pool)
+    assert pool._outage.error
+    # And the next one may try.
+    server.down = None
+    StubBorrower(server).borrow(pool)
+    assert not pool._outage.error
+
+
+def test_who_tries_may_need_another_session_in_the_middle_of_it(server: StubServer) -> None:
+    """A handler of a signal may query, or whoever has wrapped the driver's ``connect()``."""
+
+    class Nested(StubBorrower):
+        def open_connection(self, params: None) -> Any:
+            StubBorrower(server).borrow(other)
+            return super().open_connection(params)
+
+    pool, other = stub_pool("pool", server, timeout=1), stub_pool("other", server, timeout=1)
+    pool._outage.doubt()
+    Nested(server).borrow(pool)
+    assert (pool.opened, other.opened) == (1, 1)
+    for each in (pool, other):
+        each.drain("the test is over")
+
+
+def test_in_a_child_nobody_tries_yet() -> None:
+    outage = Outage()
+    outage.doubt()
+    thread = threading.Thread(target=outage.admit, args=(Ticket(),))
+    thread.start()
+    thread.join(PATIENCE)
+    assert not outage.admit(Ticket(deadline=-math.inf))
+    outage.abandon()
+    assert outage.admit(Ticket(deadline=-math.inf))
+
+
 # --- when -------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +392,25 @@ def test_pauses_grow_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     outage.over()
     outage.failed(refused())
     assert outage._until - now <= FIRST_PAUSE
+
+
+def test_many_who_wait_for_one_look_up_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not after their time."""
+    now, looks = 1000.0, 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now, looks
+        now += seconds
+        looks += 1
+
+    outage = Outage()
+    outage.doubt()
+    outage._prober = Ticket()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert not outage.admit(Ticket(deadline=1010.0))
+    assert now == 1010.0
+    assert looks < 110
 
 
 def test_one_who_tried_and_went_away_holds_up_nobody() -> None:

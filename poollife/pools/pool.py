@@ -134,8 +134,8 @@ class LeasePool:
 
     @property
     def opening(self) -> int:
-        """Sessions that are being opened."""
-        return self._slots.opening
+        """Sessions that are being opened, or asked whether they are alive."""
+        return self._slots.preparing
 
     @property
     def waiting(self) -> int:
@@ -230,15 +230,16 @@ class LeasePool:
 
         :raises NotSupportedError: with a ``poolclass`` that can't do that.
         """
-        self._slots.change(options.bounds, suspended=self._slots.suspended)
+        self._slots.change(options.bounds)
         self.options = options
+        self.housekeeping.call()
 
     def suspend(self, suspended: bool = True) -> None:
         """Have who comes wait, or, unless ``suspended``, go on with them.
 
         :raises NotSupportedError: as for ``resize()``.
         """
-        self._slots.change(self._slots.bounds, suspended=suspended)
+        self._slots.change(suspended=suspended)
 
     def reclaim(self, *, thoroughly: bool = True) -> None:
         """Take back what borrowers that are gone still had.
@@ -445,7 +446,6 @@ class LeasePool:
             self.liveness.note_end(lease.driver)
         reason = reason or self.closed_because or self._clean(lease.driver)
         if reason:
-            logger.info("Pool %r closes a session: %s", self.key.alias, reason)
             self._count_replaced(reason)
             self._close(lease)
         else:
@@ -458,6 +458,9 @@ class LeasePool:
                 uses.observe(lease.age)
         if watch := self._watch:
             watch.returned(lease)
+        if reason:
+            # Last: a handler of the user's may query, and has the place for it now.
+            logger.info("Pool %r closes a session: %s", self.key.alias, reason)
 
     def _count_replaced(self, reason: str) -> None:
         with self._lock:

@@ -47,12 +47,12 @@ class Counted:
         return self._sessions.checkedout() >= self._limit
 
     #: Nobody counts them, and there is nothing that could be changed.
-    opening = waiting = surplus = shortage = 0
+    opening = preparing = waiting = surplus = shortage = 0
     suspended = False
     bounds: Bounds | None = None
     unbalanced: Callable[[], object] = int
 
-    def change(self, bounds: Bounds | None, *, suspended: bool) -> None:
+    def change(self, bounds: Bounds | None = None, *, suspended: bool | None = None) -> None:
         raise NotSupportedError(f"{type(self._pool).__name__} has a size once and for all")
 
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:

@@ -135,6 +135,15 @@ class FairQueuePool(QueuePool):
         return sum(isinstance(slot, Ticket) and slot.active for slot in self._slots.copy())
 
     @property
+    def preparing(self) -> int:
+        """The same, and those that are asked whether they are alive."""
+        slots = self._slots.copy().items()
+        return sum(
+            isinstance(holder, Ticket) and holder.active and slot in (holder, holder.entry)
+            for slot, holder in slots
+        )
+
+    @property
     def surplus(self) -> int:
         """Sessions beyond what is kept."""
         return max(0, len(self._slots) - self.bounds.core)
@@ -160,13 +169,15 @@ class FairQueuePool(QueuePool):
         SQLAlchemy's handle is left out, and with it many calls: its finalizer must never act here
         anyway. It is made only where somebody listens to checkouts.
         """
+        handle: Any
         if self.dispatch.checkout:
-            return self.connect()
-        entry = self._fit_entry(ticket)
-        entry.get_connection()
+            handle = self.connect()
+        else:
+            handle = self._fit_entry(ticket)
+            handle.get_connection()
         if len(self._free) < self.bounds.min_idle:
             self.unbalanced()
-        return entry
+        return handle
 
     def put(self, handle: Any) -> None:
         """Take back what ``take()`` gave."""
@@ -242,19 +253,22 @@ class FairQueuePool(QueuePool):
             self._slots[ticket] = ticket
         entry = self._create_connection()
         with self._lock:
-            self._slots[entry] = None
-            self._free.append(entry)
+            self._slots[entry] = ticket
+            ticket.entry = entry
             del self._slots[ticket]
-            self._serve()
+        # There may be less room than there was.
+        self._do_return_conn(entry)
         return True
 
-    def change(self, bounds: Bounds | None, *, suspended: bool) -> None:
+    def change(self, bounds: Bounds | None = None, *, suspended: bool | None = None) -> None:
         """Have other bounds from now on, or begin or end to serve nobody. What is out stays out."""
-        assert bounds, "this class has a limit"
         with self._lock:
-            self.bounds, self.suspended = bounds, suspended
+            if bounds:
+                self.bounds = bounds
+            if suspended is not None:
+                self.suspended = suspended
             self._serve()
-        self._close(lambda: self._free[: max(0, len(self._slots) - bounds.limit)])
+        self._close(lambda: self._free[: max(0, len(self._slots) - self.bounds.limit)])
 
     def checkedin(self) -> int:
         return len(self._free)
@@ -313,7 +327,11 @@ class FairQueuePool(QueuePool):
 
     def _join(self, ticket: Ticket) -> None:
         ticket.joined = time.monotonic()
-        self._waiting.append(ticket)
+        # Who comes from a pool that was closed has waited for longer than those who came here.
+        place = len(self._waiting)
+        while place and self._waiting[place - 1].deadline > ticket.deadline:
+            place -= 1
+        self._waiting.insert(place, ticket)
 
     def _refuse_crowds(self, ticket: Ticket) -> None:
         # Who waits only until others have opened theirs does not count.
@@ -333,13 +351,16 @@ class FairQueuePool(QueuePool):
 
     def _unloading(self, ticket: Ticket) -> float:
         """Seconds for which it still waits for what others give back, rather than have a session opened."""
-        if len(self._slots) < self.bounds.core:
+        # Where there is none, nothing can come back. In the end better one is opened than none had.
+        if len(self._slots) < max(1, self.bounds.core):
             return 0.0
-        return ticket.joined + self.bounds.unload_timeout - time.monotonic()
+        return min(ticket.joined + self.bounds.unload_timeout, ticket.deadline) - time.monotonic()
 
     def _may_open(self, ticket: Ticket) -> bool:
-        room = len(self._slots) < self.bounds.limit and self.opening < OPENINGS
-        return room and self._unloading(ticket) <= 0
+        if len(self._slots) >= self.bounds.limit or self._unloading(ticket) > 0:
+            return False
+        # Who can't wait at all does not wait for other people's sessions to be opened either.
+        return self.opening < OPENINGS or ticket.deadline <= ticket.joined
 
     def _serve(self) -> None:
         """Give what is free to those who wait. Under the lock."""

@@ -83,25 +83,25 @@ class Registry:
 
     def suspend(self, alias: str, suspended: bool = True) -> None:
         """Have who asks this alias's pools wait, those that are still to be made included; or end that."""
-        for pool in self._of(alias):
+        at_fork.ensure_process()
+        with self._lock:  # or one that is being made just now would not be told
+            (self._suspended.add if suspended else self._suspended.discard)(alias)
+            pools = self._of(alias)
+        for pool in pools:
             pool.suspend(suspended)
-        if suspended:
-            self._suspended.add(alias)
-        else:
-            self._suspended.discard(alias)
-            # One may have been made between the two.
-            for pool in self._of(alias):
-                pool.suspend(False)
 
     def resize(self, options: PoolOptions, alias: str, sizes: dict[str, int]) -> None:
         """Have this alias's pools have these sizes, those that are still to be made included.
 
         :param options: what its settings say.
         """
-        sizes = {**self._sizes.get(alias, {}), **sizes}
-        options = options.resized(alias, sizes)
-        self._sizes[alias] = sizes
-        for pool in self._of(alias):
+        at_fork.ensure_process()
+        with self._lock:
+            sizes = {**self._sizes.get(alias, {}), **sizes}
+            options = options.resized(alias, sizes)
+            self._sizes[alias] = sizes
+            pools = self._of(alias)
+        for pool in pools:
             pool.resize(options)
 
     def wait_until_back(self, alias: str | None, timeout: float) -> bool:
@@ -113,7 +113,8 @@ class Registry:
             ]
             for pool in pools:
                 pool.reclaim()
-            if not any(pool.out for pool in pools):
+            # A checkout that was under way is about to have something.
+            if not any(pool.out or pool.opening for pool in pools):
                 return True
             if time.monotonic() >= deadline:
                 return False
