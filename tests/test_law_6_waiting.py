@@ -14,12 +14,14 @@ import pytest
 from django.db import OperationalError, connections
 
 from poollife import close_pool, pool_stats
+from poollife.drivers.atfork import Gate
 from poollife.errors import PoolTimeout
 from poollife.pools import pool as module
-from poollife.pools.queue import FairQueuePool
+from poollife.pools.queue import FairQueuePool, Ticket
 from tests.borrowing import PATIENCE, Busy, connection_id, out, run
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
+from tests.stubs import StubBorrower, StubServer, stub_pool
 from tests.web_server import eventually
 
 WAITERS = 40
@@ -63,6 +65,44 @@ def test_first_come_first_served(make_alias: MakeAlias, monkeypatch: pytest.Monk
     for thread in threads:
         thread.join(PATIENCE)
     assert served == list(range(WAITERS))
+
+
+def test_a_handler_of_a_signal_comes_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It borrows in the middle of another borrowing, in the same thread, and serves that as well."""
+    pool, server = stub_pool("stub", pool_size=3, max_overflow=0, timeout=1), StubServer()
+    slots = cast(FairQueuePool, pool._slots)
+    may_open = slots._may_open
+    entered: list[int] = []
+
+    def interrupted(ticket: Ticket) -> bool:
+        if not entered:
+            entered.append(1)
+            handler = StubBorrower(server)
+            handler.borrow(pool)
+            handler.give_back()
+        return may_open(ticket)
+
+    monkeypatch.setattr(slots, "_may_open", interrupted)
+    borrower = StubBorrower(server)
+    borrower.borrow(pool)
+    assert (pool.out, pool.idle, pool.opened, len(slots._slots), pool.waiting) == (1, 1, 2, 2, 0)
+    borrower.give_back()
+    pool.drain("the test is over")
+
+
+def test_a_handler_of_a_signal_comes_in_between_forks_and_handshakes() -> None:
+    """It opens a session of its own where its thread is about to open one, or to fork."""
+
+    def query() -> None:
+        with gate._lock, gate.handshake(set()):
+            done.append(1)
+
+    gate = Gate()
+    done: list[int] = []
+    thread = threading.Thread(target=query, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert done
 
 
 def test_nothing_of_who_gave_up_is_kept(make_alias: MakeAlias) -> None:

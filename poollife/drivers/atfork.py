@@ -56,7 +56,8 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal's handler may query in there.
+        self._lock = threading.RLock()
         #: Where they may lead, by thread; see ``leads_to``.
         self._handshakes: dict[int, Set[Any]] = {}
         #: When it must be over, by thread.

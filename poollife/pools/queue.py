@@ -310,10 +310,17 @@ class FairQueuePool(QueuePool):
                 self._serve()
                 if new and not ticket.served:
                     self._refuse_crowds(ticket)
-            signal = ticket.signal = None if ticket.served else threading.Lock()
-            if signal:
+            signal = None
+            if not ticket.served:
+                signal = threading.Lock()
                 signal.acquire()
-        if signal and not (signal.acquire(timeout=self._patience_of(ticket)) and ticket.served):
+            # Only now: whoever serves it releases this.
+            ticket.signal = signal
+        if (
+            signal
+            and not ticket.served
+            and not (signal.acquire(timeout=self._patience_of(ticket)) and ticket.served)
+        ):
             raise exc.TimeoutError(f"None of {len(self._slots)} became free.")
         if ticket.entry is None:
             entry = self._create_connection()
@@ -328,8 +335,9 @@ class FairQueuePool(QueuePool):
     def _join(self, ticket: Ticket) -> None:
         ticket.joined = time.monotonic()
         # Who comes from a pool that was closed has waited for longer than those who came here.
-        place = len(self._waiting)
-        while place and self._waiting[place - 1].deadline > ticket.deadline:
+        waiting = self._waiting.copy()
+        place = len(waiting)
+        while place and waiting[place - 1].deadline > ticket.deadline:
             place -= 1
         self._waiting.insert(place, ticket)
 
@@ -337,7 +345,7 @@ class FairQueuePool(QueuePool):
         # Who waits only until others have opened theirs does not count.
         room = 0 if self.suspended else max(0, self.bounds.limit - len(self._slots))
         others = len(self._waiting) - 1 - room
-        if others >= self.bounds.max_waiting:
+        if others >= self.bounds.max_waiting and not ticket.served:
             self._waiting.remove(ticket)
             raise QueueFull(f"{others} wait already.")
 
@@ -363,7 +371,10 @@ class FairQueuePool(QueuePool):
         return self.opening < OPENINGS or ticket.deadline <= ticket.joined
 
     def _serve(self) -> None:
-        """Give what is free to those who wait. Under the lock."""
+        """Give what is free to those who wait. Under the lock.
+
+        At each call a signal's handler may come in, in this very thread, and do the same.
+        """
         while self._waiting and not self.suspended:
             ticket = self._waiting[0]
             if not ticket.active or ticket.served:
@@ -371,6 +382,9 @@ class FairQueuePool(QueuePool):
                 continue
             if not (self._free or self._may_open(ticket)):
                 break
+            gone = ticket.served or not ticket.active or self._waiting[0] is not ticket
+            if gone or not (self._free or len(self._slots) < self.bounds.limit):
+                continue
             # No call from here to the signal.
             if self._free:
                 ticket.entry = self._free[-1]
