@@ -19,7 +19,7 @@ class PoolStats(TypedDict):
     limit: int | None
     out: int
     idle: int
-    #: Sessions that are being opened.
+    #: Sessions that are being opened, or asked whether they are alive.
     opening: int
     #: Checkouts that have to wait.
     waiting: int
