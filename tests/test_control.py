@@ -134,8 +134,9 @@ def test_first_come_first_served_when_it_is_resumed(alias: str) -> None:
     assert len({client.done() for client in clients}) <= 2
 
 
-def test_who_waited_in_a_pool_that_was_closed_keeps_his_place(alias: str) -> None:
-    """Whoever came after it was closed waits behind him."""
+def test_who_waited_in_a_pool_that_was_closed_keeps_his_place(make_alias: MakeAlias) -> None:
+    """Whoever came after it was closed waits behind him, and he is not one too many."""
+    alias = make_alias(POOL={"pool_size": 2, "max_overflow": 0, "timeout": PATIENCE, "max_waiting": 2})
     poollife.suspend_pool(alias)
     client = Client(alias)
     eventually("its pool is there", lambda: bool(registry._of(alias)))

@@ -345,7 +345,8 @@ class FairQueuePool(QueuePool):
         # Who waits only until others have opened theirs does not count.
         room = 0 if self.suspended else max(0, self.bounds.limit - len(self._slots))
         others = len(self._waiting) - 1 - room
-        if others >= self.bounds.max_waiting and not ticket.served:
+        # Nor is he refused who has waited elsewhere, and has his place ahead of others.
+        if others >= self.bounds.max_waiting and not ticket.served and self._waiting[-1] is ticket:
             self._waiting.remove(ticket)
             raise QueueFull(f"{others} wait already.")
 
