@@ -9,18 +9,9 @@ from django.db import connections
 
 from poollife.pools.pool import live_pools
 from servers import MariaDB
-from tests.conftest import MakeAlias
-from tests.counting import pool_of
 from tests.programs.databases import hold
 
 PATIENCE = 30.0
-
-
-def new_pool(make_alias: MakeAlias, size: int = 2) -> str:
-    """Another alias, and its pool."""
-    alias = make_alias(POOL={"pool_size": size, "max_overflow": 0, "timeout": 10})
-    assert pool_of(alias).out == 0
-    return alias
 
 
 class Failure(Exception):

@@ -115,3 +115,22 @@ def make_alias(
         del connections[alias]
         del connections.settings[alias]
         registry.dispose(alias, "the test is over")
+
+
+@pytest.fixture
+def make_pool(make_alias: MakeAlias) -> Callable[..., str]:
+    """A function that makes another alias, and its pool: of two connections, unless told otherwise."""
+    from tests.counting import pool_of
+
+    def make(size: int = 2) -> str:
+        alias = make_alias(POOL={"pool_size": size, "max_overflow": 0, "timeout": 10})
+        assert pool_of(alias).out == 0
+        return alias
+
+    return make
+
+
+@pytest.fixture
+def alias(make_pool: Callable[[], str]) -> str:
+    """What most tests of borrowing borrow from; modules that need another have one of their own."""
+    return make_pool()

@@ -9,7 +9,6 @@ import unittest
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
 from contextvars import ContextVar, copy_context
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from tests.borrowing import (
     connection_id,
     insert,
     make_log,
-    new_pool,
     out,
     rows,
     run,
@@ -40,17 +38,6 @@ from tests.conftest import MakeAlias
 from tests.forms import FORMS, KINDS, Body, Job, by_name, every_form, every_kind
 from tests.handlers import Exchange, site, wsgi
 from tests.programs.databases import hold
-
-
-@pytest.fixture
-def make_pool(make_alias: MakeAlias) -> Callable[[], str]:
-    """A function that makes an alias with a pool of two connections."""
-    return partial(new_pool, make_alias)
-
-
-@pytest.fixture
-def alias(make_pool: Callable[[], str]) -> str:
-    return make_pool()
 
 
 @pytest.fixture(autouse=True)

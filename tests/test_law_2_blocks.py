@@ -13,20 +13,9 @@ from asgiref.sync import sync_to_async
 
 from poollife import auto_close_db
 from poollife.pools.work import current_work
-from tests.borrowing import PATIENCE, Failure, connection_id, new_pool, out
+from tests.borrowing import PATIENCE, Failure, connection_id, out
 from tests.conftest import MakeAlias
 from tests.forms import Body, block, every_kind
-
-
-@pytest.fixture
-def make_pool(make_alias: MakeAlias) -> Callable[[], str]:
-    """A function that makes an alias with a pool of two connections."""
-    return partial(new_pool, make_alias)
-
-
-@pytest.fixture
-def alias(make_pool: Callable[[], str]) -> str:
-    return make_pool()
 
 
 @pytest.fixture(autouse=True)

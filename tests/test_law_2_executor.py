@@ -31,27 +31,14 @@ from tests.borrowing import (
     connection_id,
     insert,
     make_log,
-    new_pool,
     out,
     rows,
     sessions,
 )
-from tests.conftest import MakeAlias
 from tests.forms import FORMS, Body, by_name, every_kind
 from tests.handlers import Exchange, site
 
 Make = Callable[..., ThreadPoolExecutor]
-
-
-@pytest.fixture
-def make_pool(make_alias: MakeAlias) -> Callable[[], str]:
-    """A function that makes an alias with a pool of two connections."""
-    return partial(new_pool, make_alias)
-
-
-@pytest.fixture
-def alias(make_pool: Callable[[], str]) -> str:
-    return make_pool()
 
 
 @pytest.fixture
@@ -177,8 +164,8 @@ def test_all_that_a_job_borrowed_goes_back(
     assert (taken.result(PATIENCE), [out(alias) for alias in aliases]) == ([1, 1, 1], [0, 0, 0])
 
 
-def test_so_does_what_map_borrows(make_alias: MakeAlias) -> None:
-    alias = new_pool(make_alias, 4)
+def test_so_does_what_map_borrows(make_pool: Callable[[int], str]) -> None:
+    alias = make_pool(4)
     with PooledThreadPoolExecutor(4) as executor:
         found = set(executor.map(connection_id, [alias] * 100))
         assert (out(alias), len(found) <= 4) == (0, True)
@@ -269,8 +256,8 @@ def test_all_forms_in_a_job(make_pool: Callable[[], str], executor: ThreadPoolEx
         assert out(of_job) == 0
 
 
-def test_jobs_that_submit_jobs(make_alias: MakeAlias) -> None:
-    alias = new_pool(make_alias, 5)
+def test_jobs_that_submit_jobs(make_pool: Callable[[int], str]) -> None:
+    alias = make_pool(5)
     with PooledThreadPoolExecutor(5) as executor:
 
         def job(depth: int) -> list[int]:

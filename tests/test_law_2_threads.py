@@ -7,7 +7,6 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -24,25 +23,12 @@ from tests.borrowing import (
     connection_id,
     insert,
     make_log,
-    new_pool,
     out,
     rows,
     run,
     sessions,
 )
-from tests.conftest import MakeAlias
 from tests.forms import FORMS, Body, by_name, every_kind
-
-
-@pytest.fixture
-def make_pool(make_alias: MakeAlias) -> Callable[[], str]:
-    """A function that makes an alias with a pool of two connections."""
-    return partial(new_pool, make_alias)
-
-
-@pytest.fixture
-def alias(make_pool: Callable[[], str]) -> str:
-    return make_pool()
 
 
 class WithRun(PooledThread):
@@ -229,8 +215,8 @@ def test_what_a_thread_has_is_not_its_starters(alias: str, form: Callable[[Body]
     assert (seen, out(alias)) == ([True], 0)
 
 
-def test_threads_in_threads(make_alias: MakeAlias) -> None:
-    alias = new_pool(make_alias, 5)
+def test_threads_in_threads(make_pool: Callable[[int], str]) -> None:
+    alias = make_pool(5)
     seen = []
 
     def nest(depth: int) -> None:
