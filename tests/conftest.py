@@ -134,3 +134,12 @@ def make_pool(make_alias: MakeAlias) -> Callable[..., str]:
 def alias(make_pool: Callable[[], str]) -> str:
     """What most tests of borrowing borrow from; modules that need another have one of their own."""
     return make_pool()
+
+
+@pytest.fixture
+def _nothing_stays_current() -> Iterator[None]:
+    """What is borrowed after a work has ended must not be taken for its own."""
+    from poollife.pools.work import current_work
+
+    yield
+    assert current_work.get() is None

@@ -19,7 +19,6 @@ from django.test import TestCase
 
 from poollife import PooledThread, auto_close_db, pool_stats
 from poollife.errors import PoolTimeout
-from poollife.pools.work import current_work
 from servers import MariaDB
 from tests.borrowing import (
     PATIENCE,
@@ -39,12 +38,7 @@ from tests.forms import FORMS, KINDS, Body, Job, by_name, every_form, every_kind
 from tests.handlers import Exchange, site, wsgi
 from tests.programs.databases import hold
 
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_current() -> Iterator[None]:
-    """What is borrowed after a work has ended must not be taken for its own."""
-    yield
-    assert current_work.get() is None
+pytestmark = pytest.mark.usefixtures("_nothing_stays_current")
 
 
 @every_form

@@ -31,12 +31,7 @@ from tests.borrowing import (
 from tests.forms import Body, by_name, every_kind
 from tests.handlers import Exchange, site, wsgi
 
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_current() -> Iterator[None]:
-    """What is borrowed after a work has ended must not be taken for its own."""
-    yield
-    assert current_work.get() is None
+pytestmark = pytest.mark.usefixtures("_nothing_stays_current")
 
 
 # --- generators ---------------------------------------------------------------------------------------------
