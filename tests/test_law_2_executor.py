@@ -19,7 +19,6 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
-from MySQLdb.cursors import SSCursor
 
 from poollife import PooledThreadPoolExecutor, auto_close_db, pool_stats
 from servers import MariaDB
@@ -30,6 +29,9 @@ from tests.borrowing import (
     TornDown,
     connection_id,
     insert,
+    leave_a_transaction,
+    leave_autocommit_off,
+    leave_unread_rows,
     make_log,
     out,
     rows,
@@ -96,26 +98,9 @@ def fail_in_a_query(alias: str) -> None:
         cursor.execute("SELECT no_such_column")
 
 
-def leave_a_transaction(alias: str) -> None:
-    transaction.atomic(using=alias).__enter__()
-    insert(alias)
-
-
 def fail_in_a_transaction(alias: str) -> None:
     leave_a_transaction(alias)
     raise Failure
-
-
-def leave_autocommit_off(alias: str) -> None:
-    connections[alias].set_autocommit(False)
-    insert(alias)
-
-
-def leave_unread_rows(alias: str) -> None:
-    connections[alias].ensure_connection()
-    cursor = connections[alias].connection.cursor(SSCursor)
-    cursor.execute("SELECT seq FROM seq_1_to_1000")
-    kept.append(cursor)  # dropped, it would read them
 
 
 def borrow_with_a_copy(alias: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from django.db import connections, transaction
-from MySQLdb.cursors import SSCursor
 
 from poollife import PooledThread, pool_stats
 from servers import MariaDB
@@ -22,6 +21,9 @@ from tests.borrowing import (
     TornDown,
     connection_id,
     insert,
+    leave_a_transaction,
+    leave_autocommit_off,
+    leave_unread_rows,
     make_log,
     out,
     rows,
@@ -94,19 +96,9 @@ def test_or_when_it_fails(alias: str, monkeypatch: pytest.MonkeyPatch, kind: typ
     assert (errors, out(alias)) == ([error], 0)
 
 
-def leave_a_transaction(alias: str) -> None:
-    transaction.atomic(using=alias).__enter__()
-    insert(alias)
-
-
 def leave_two(alias: str) -> None:
     leave_a_transaction(alias)
     leave_a_transaction(alias)
-
-
-def leave_autocommit_off(alias: str) -> None:
-    connections[alias].set_autocommit(False)
-    insert(alias)
 
 
 def leave_a_failed_transaction(alias: str) -> None:
@@ -117,16 +109,6 @@ def leave_a_failed_transaction(alias: str) -> None:
 def leave_a_closed_one(alias: str) -> None:
     leave_a_transaction(alias)
     connections[alias].close()
-
-
-def leave_unread_rows(alias: str) -> None:
-    connections[alias].ensure_connection()
-    cursor = connections[alias].connection.cursor(SSCursor)
-    cursor.execute("SELECT seq FROM seq_1_to_1000")
-    kept.append(cursor)  # dropped, it would read them
-
-
-kept: list[Any] = []
 
 
 LEFT: dict[Callable[[str], None], int] = {
