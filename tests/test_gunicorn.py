@@ -24,6 +24,7 @@ import poollife.gunicorn
 from servers import MariaDB
 from servers.ports import free_port
 from tests.conftest import MakeAlias
+from tests.processes import start_program
 from tests.programs.databases import session
 from tests.web_server import PATIENCE, eventually
 
@@ -110,16 +111,7 @@ class Gunicorn:
         self._aborted = server.status("Aborted_clients")
 
     def start(self) -> None:
-        with self._log.open("wb") as log:
-            self.master = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.master = start_program(self._command, self._log, self._environment)
         eventually("it answers", self._answers)
 
     def _answers(self) -> bool:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import pytest
 
 from servers import MariaDB
 from tests.fork_site import gunicorn_conf
+from tests.processes import start_program
 
 ROOT = Path(__file__).parent.parent
 #: Seconds; only what hangs needs them.
@@ -45,18 +45,10 @@ def gunicorn(
         "PYTHONPATH": str(ROOT),
     }
     # It listens before gunicorn runs: the first request waits until there is somebody to answer it.
-    with socket.create_server(("127.0.0.1", 0)) as listener, (folder / "log").open("wb") as log:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, "-m", "gunicorn", "--config", "python:tests.fork_site.gunicorn_conf"]
-        master = subprocess.Popen(
-            [*command, "--bind", f"fd://{listener.fileno()}", *arguments],
-            cwd=ROOT,
-            env=environment,
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        command += ["--bind", f"fd://{listener.fileno()}", *arguments]
+        master = start_program(command, folder / "log", environment, pass_fds=[listener.fileno()])
         address = listener.getsockname()
     try:
         yield address

@@ -18,6 +18,7 @@ import rq
 
 from servers import MariaDB
 from tests.celery_site import notes
+from tests.processes import start_program
 from tests.programs import django_tasks
 from tests.programs.running import run
 from tests.redis_server import Redis
@@ -58,16 +59,7 @@ class Site:
     @contextmanager
     def program(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """The block waits for its end."""
-        with self._log.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        process = start_program([sys.executable, "-m", *arguments], self._log, self._environment)
         try:
             yield process
             assert process.wait(PATIENCE) == 0, self.log

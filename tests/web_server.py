@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from servers.ports import free_port
+from tests.processes import start_program
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30.0
@@ -97,15 +98,7 @@ class WebServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        self._process = start_program(self._command, self._log, self._environment)
         try:
             eventually("the web server answers", self._answers)
         except BaseException:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any, Self
 
 from servers import MariaDB
 from servers.ports import free_port
-from tests.processes import Counts, is_right
+from tests.processes import Counts, is_right, start_program
 from tests.web_server import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -156,16 +155,9 @@ class Serving:
     def __enter__(self) -> Self:
         module = "tests.servers_site.launch" if self._server.parent == "launch" else self._server.program
         arguments = [argument.format(**self._values) for argument in self._server.arguments]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._process = start_program(
+            [sys.executable, "-m", module, *arguments], self._log, self._environment
+        )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import Any, Self
 
 from servers import MariaDB
 from servers.ports import free_port
-from tests.processes import Counts, is_right
+from tests.processes import Counts, is_right, start_program
 from tests.web_server import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -116,16 +115,7 @@ class Uwsgi:
         return "--hook-accepting", f"appendn:{self.folder}/accepting yes"
 
     def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self.command(),
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.process = start_program(self.command(), self._log, self._environment)
         try:
             eventually("all workers are ready", lambda: self.accepting == self._variant.workers)
         except BaseException:
