@@ -37,6 +37,17 @@ class Answer(NamedTuple):
     body: bytes
 
 
+def fetch(port: int, path: str, patience: float = PATIENCE) -> Answer:
+    """Ask a server on this machine, in a connection of its own."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=patience)
+    try:
+        connection.request("GET", path, headers={"Connection": "close"})
+        with connection.getresponse() as response:
+            return Answer(response.status, response.read())
+    finally:
+        connection.close()
+
+
 class Download:
     """A request whose response the client reads as slowly as it likes, or not at all."""
 
@@ -115,13 +126,7 @@ class WebServer:
         return self._log.read_text(errors="replace")
 
     def get(self, path: str) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path, headers={"Connection": "close"})
-            with connection.getresponse() as response:
-                return Answer(response.status, response.read())
-        finally:
-            connection.close()
+        return fetch(self.port, path)
 
     def open(self, path: str) -> Download:
         """Send a request, and leave the reading to the caller."""

@@ -12,14 +12,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
 from servers import MariaDB
 from servers.ports import free_port
 from tests.processes import Counts, is_right, start_program
-from tests.web_server import PATIENCE, eventually
+from tests.web_server import PATIENCE, eventually, fetch
 
 ROOT = Path(__file__).parent.parent.parent
 WORKERS = 2
@@ -181,15 +180,9 @@ class Serving:
                 time.sleep(0.02)
 
     def _get(self, path: str) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path, headers={"Connection": "close"})
-            response = connection.getresponse()
-            body = response.read()
-        finally:
-            connection.close()
-        if response.status != 200:
-            return {"path": path, "status": response.status, "pid": None, "right": False}
+        status, body = fetch(self._port, path)
+        if status != 200:
+            return {"path": path, "status": status, "pid": None, "right": False}
         answer: Answer = json.loads(body)
         return answer
 

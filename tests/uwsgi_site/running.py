@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
 from servers import MariaDB
 from servers.ports import free_port
 from tests.processes import Counts, is_right, start_program
-from tests.web_server import PATIENCE, eventually
+from tests.web_server import PATIENCE, eventually, fetch
 
 ROOT = Path(__file__).parent.parent.parent
 #: The wheel pyuwsgi puts it beside Python.
@@ -134,16 +133,10 @@ class Uwsgi:
 
     def get(self, path: str) -> dict[str, Any]:
         """What the site answers."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path, headers={"Connection": "close"})
-            response = connection.getresponse()
-            body = response.read()
-            assert response.status == 200, f"{path}: {response.status}\n{self.log}"
-            answer: dict[str, Any] = json.loads(body)
-            return answer
-        finally:
-            connection.close()
+        status, body = fetch(self.port, path)
+        assert status == 200, f"{path}: {status}\n{self.log}"
+        answer: dict[str, Any] = json.loads(body)
+        return answer
 
     def get_all(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(THREADS) as crowd:
