@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,20 +25,13 @@ from tests.conftest import MakeAlias
 from tests.counting import Questions, pool_of
 from tests.pages import page
 from tests.programs.databases import ask
+from tests.web_server import eventually
 
 ROOT = Path(__file__).parent.parent
 STOCK, POOLED = "django.db.backends.mysql", "poollife.backends.mysql"
 USER = "ecosystem"
 #: Seconds for a whole program.
 LIMIT = 120
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """For what a server does a moment after its client has gone."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 # --- a site, and its database -----------------------------------------------------------------------------
@@ -132,7 +124,7 @@ def untouched(site: Site) -> Iterator[None]:
     assert len(before["desk_ticket"][0]) == 2
     yield
     assert site.content() == before
-    wait_until(lambda: site.server.sessions(USER) == [])
+    eventually("the site's sessions end", lambda: site.server.sessions(USER) == [])
 
 
 # --- test frameworks --------------------------------------------------------------------------------------
