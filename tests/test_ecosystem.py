@@ -22,7 +22,7 @@ from django.db import OperationalError, ProgrammingError, connections
 
 from servers import MariaDB
 from tests.conftest import MakeAlias
-from tests.counting import Questions, pool_of
+from tests.counting import Content, Questions, content, pool_of
 from tests.pages import page
 from tests.programs.databases import ask
 from tests.web_server import eventually
@@ -86,15 +86,8 @@ class Site:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def content(self) -> dict[str, Any]:
-        """Each table's rows and definition, whose AUTO_INCREMENT tells of rolled back inserts too."""
-        return {
-            table: (
-                sorted(self.server.execute(f"SELECT * FROM `{self.name}`.`{table}`")),
-                self.server.execute(f"SHOW CREATE TABLE `{self.name}`.`{table}`")[0][1],
-            )
-            for (table,) in self.server.execute(f"SHOW TABLES FROM `{self.name}`")
-        }
+    def content(self) -> Content:
+        return content(self.server, self.name)
 
     def test_databases(self) -> list[str]:
         found = self.server.execute("SHOW DATABASES LIKE %s", f"test\\_{self.name}%")

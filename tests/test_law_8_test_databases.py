@@ -25,6 +25,7 @@ from poollife.backends.mixin import freeze
 from poollife.pools.registry import registry
 from servers import MariaDB
 from tests.conftest import MakeAlias
+from tests.counting import Content, content
 from tests.general_log import Statement, clear_log, logging_everything, statements
 from tests.web_server import eventually
 
@@ -52,15 +53,8 @@ class RealDatabase:
         entry = {"ENGINE": "poollife.backends.mysql", **self.server.database(self.name), "USER": USER}
         return {**entry, **more}
 
-    def content(self) -> dict[str, tuple[list[tuple[Any, ...]], str]]:
-        """Each table's rows and definition, whose AUTO_INCREMENT tells of rolled back inserts too."""
-        return {
-            table: (
-                sorted(self.server.execute(f"SELECT * FROM `{self.name}`.`{table}`")),
-                self.server.execute(f"SHOW CREATE TABLE `{self.name}`.`{table}`")[0][1],
-            )
-            for (table,) in self.server.execute(f"SHOW TABLES FROM `{self.name}`")
-        }
+    def content(self) -> Content:
+        return content(self.server, self.name)
 
     def rows(self) -> list[str]:
         return [
