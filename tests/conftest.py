@@ -67,6 +67,12 @@ def new_database(mariadb: MariaDB, _numbers: Iterator[int]) -> Iterator[Callable
         mariadb.execute(f"DROP DATABASE `{name}`")
 
 
+@pytest.fixture
+def entry(mariadb: MariaDB, new_database: Callable[[], str]) -> dict[str, Any]:
+    """The settings of an empty database, for a program."""
+    return {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
+
+
 class MakeAlias(Protocol):
     """What the fixture ``make_alias`` is."""
 

@@ -30,11 +30,6 @@ from tests.programs.running import run as run_program
 from tests.web_server import eventually
 
 
-@pytest.fixture
-def entry(mariadb: MariaDB, new_database: Callable[[], str]) -> dict[str, Any]:
-    return {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
-
-
 def alive(kind: type) -> int:
     """How many the collector has left."""
     gc.collect()

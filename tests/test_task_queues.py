@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,6 @@ JOBS = 12
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     with Redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
-
-
-@pytest.fixture
-def entry(mariadb: MariaDB, new_database: Callable[[], str]) -> dict[str, Any]:
-    """The settings of an empty database."""
-    return {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
 
 
 class Site:
