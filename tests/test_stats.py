@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from django.db import OperationalError, connections
 
-from poollife import close_pool, pool_stats
+from poollife import close_pool, pool_stats, resize_pool
 from poollife.backends.mixin import PooledMixin
 from poollife.errors import PoolTimeout
 from poollife.monitoring.meters import BOUNDS, Histogram, Meters, added, kind_of
@@ -148,9 +148,10 @@ def test_several_pools_of_an_alias_are_added_up(make_alias: MakeAlias) -> None:
     thread.start()
     assert busy.begun.wait(PATIENCE)
     close_pool(alias)
+    resize_pool(alias, pool_size=1, max_overflow=1)
     use(alias, 2)
     found = stats(alias)
-    assert (found["out"], found["opened"], found["checkouts"]) == (1, 2, 3)
+    assert (found["limit"], found["out"], found["opened"], found["checkouts"]) == (2, 1, 2, 3)
     for key, count in (("wait_time", 3), ("create_time", 2), ("use_time", 2)):
         assert (found[key]["count"], sum(found[key]["counts"])) == (count, count)
     busy.go_on.set()

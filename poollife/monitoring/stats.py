@@ -90,11 +90,11 @@ def stats_of(pool: LeasePool) -> PoolStats:
 
 
 def _sum(one: PoolStats, other: PoolStats) -> PoolStats:
-    """Two pools of one alias."""
+    """Two pools of one alias, the older one first: new sessions are the younger one's."""
     reasons = sorted({*one["replaced"], *other["replaced"]})
     return PoolStats(
         pid=one["pid"],
-        limit=one["limit"],
+        limit=other["limit"],
         out=one["out"] + other["out"],
         idle=one["idle"] + other["idle"],
         opening=one["opening"] + other["opening"],
