@@ -136,8 +136,11 @@ class StubBorrower:
     def open_connection(self, params: None) -> Any:
         return self.server.connect()
 
-    def opener(self, key: PoolKey) -> StubBorrower:
+    def opener(self) -> StubBorrower:
         return StubBorrower(self.server)
+
+    def leads_to(self, key: PoolKey) -> bool:
+        return True
 
     def borrow(self, pool: LeasePool) -> Any:
         lease = pool.checkout(self)

@@ -7,7 +7,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base import base as wrapper
 from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
@@ -42,8 +41,6 @@ class PooledMixin(BaseDatabaseWrapper):
     Database: Any
     lease: Lease | None = None
     _configured_for: PoolKey | None = None
-    #: The only pool that it may open connections for, if so.
-    _opens_for: PoolKey | None = None
     #: Whether the parameters of a connection are to be used, and not just looked at.
     _asks = True
     #: What NAME was at checkout: Django's test runner changes it in place.
@@ -158,10 +155,6 @@ class PooledMixin(BaseDatabaseWrapper):
 
     def get_connection_params(self) -> dict[str, Any]:
         """What the driver's ``connect()`` is called with. Who is to be asked for a password is asked here."""
-        if self._opens_for and self._opens_for != self.pool_key():
-            # What an override of pool_key() looks at is another here, in another thread: a tenant of whoever
-            # borrows, say.
-            raise ImproperlyConfigured("another connection would be opened here than its borrower asked for")
         given = self.settings_dict
         try:
             # Not for a connection that is there already: backends set attributes of the wrapper here, too.
@@ -185,14 +178,16 @@ class PooledMixin(BaseDatabaseWrapper):
         self.driver.unwrap(connection).check_process()
         return connection
 
-    def opener(self, key: PoolKey) -> PooledMixin:
-        """Another wrapper, to open connections of that pool, and no others, in another thread."""
+    def opener(self) -> PooledMixin:
+        """Another wrapper with the settings of now, to open connections in another thread."""
         # Settings of its own: these may be changed in place while it opens one. Not copy(): OPTIONS may have
         # what can't be copied, such as an SSLContext.
         settings = {**self.settings_dict, "OPTIONS": {**(self.settings_dict["OPTIONS"] or {})}}
-        opener = type(self)(settings, self.alias)
-        opener._opens_for = key
-        return opener
+        return type(self)(settings, self.alias)
+
+    def leads_to(self, key: PoolKey) -> bool:
+        """Whether this is the key of its pool, in this thread as well: an override may look at a tenant."""
+        return self.pool_key() == key
 
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open, whose owner (a TestCase, say) ends it."""

@@ -99,7 +99,7 @@ class Housekeeping:
         """There may be a surplus, or too little idle."""
         ticket = current.ticket
         if ticket and self._slots.shortage and time.monotonic() >= self._next_opening:
-            self.opener = self.opener or ticket.borrower.opener(self._pool.key)
+            self.opener = self.opener or ticket.borrower.opener()
             self._housekeeper.hurry()
         elif not self._slots.surplus:
             return
@@ -140,6 +140,8 @@ class Housekeeping:
         return False
 
     def _open(self, opener: Borrower) -> bool:
+        if not opener.leads_to(self._pool.key):
+            raise LookupError("more than settings decides on its sessions")
         ticket = current.ticket = Ticket(opener)
         try:
             return self._slots.prepare(ticket)

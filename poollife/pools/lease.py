@@ -41,8 +41,11 @@ class Borrower(Protocol):
     def open_connection(self, params: Any) -> Any:
         """Open and guard a physical connection."""
 
-    def opener(self, key: PoolKey) -> Borrower:
-        """Another one of its kind, to open this pool's connections, and no others, in another thread."""
+    def opener(self) -> Borrower:
+        """Another one of its kind, to open connections in another thread."""
+
+    def leads_to(self, key: PoolKey) -> bool:
+        """Whether what it would open here and now belongs into that pool."""
 
     def give_back(self) -> None:
         """End the lease, unless an atomic block is open."""
