@@ -369,7 +369,9 @@ class FairQueuePool(QueuePool):
         if len(self._slots) >= self.bounds.limit or self._unloading(ticket) > 0:
             return False
         # Who can't wait at all does not wait for other people's sessions to be opened either.
-        return self.opening < OPENINGS or ticket.deadline <= ticket.joined
+        few = self.opening < OPENINGS or ticket.deadline <= ticket.joined
+        # Once more, and last: see _serve().
+        return few and len(self._slots) < self.bounds.limit
 
     def _serve(self) -> None:
         """Give what is free to those who wait. Under the lock.
@@ -383,8 +385,7 @@ class FairQueuePool(QueuePool):
                 continue
             if not (self._free or self._may_open(ticket)):
                 break
-            gone = ticket.served or not ticket.active or self._waiting[0] is not ticket
-            if gone or not (self._free or len(self._slots) < self.bounds.limit):
+            if ticket.served or not ticket.active or self._waiting[0] is not ticket:
                 continue
             # No call from here to the signal.
             if self._free:
