@@ -13,6 +13,7 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse
 
 from poollife.monitoring import leaks
+from poollife.pools.registry import registry
 from servers import MariaDB
 from tests.borrowing import PATIENCE, Busy, connection_id, out, run
 from tests.conftest import MakeAlias
@@ -142,6 +143,26 @@ def test_nothing_is_done_when_it_is_off(make_alias: MakeAlias) -> None:
     connection_id(alias)
     (lease,) = pool_of(alias).leases
     assert (lease.stack, pool_of(alias)._watch, housekeepers()) == ((), None, [])
+
+
+@pytest.mark.parametrize("first", ["close", "give back"])
+def test_nobody_looks_after_a_closed_pool_where_nothing_is_out(make_alias: MakeAlias, first: str) -> None:
+    """Or each that is closed would leave a thread, for as long as leak_after is."""
+    alias = make_alias(POOL={"leak_after": 1000})
+    connection_id(alias)
+    if first == "give back":
+        connections[alias].close()
+    assert len(housekeepers()) == 1
+    registry.drain(alias, "the test closes it")
+    connections[alias].close()
+    eventually("nobody looks any more", lambda: not housekeepers())
+
+
+def test_a_closed_pool_is_looked_after_while_something_is_out(alias: str, warnings: Warnings) -> None:
+    connection_id(alias)
+    registry.drain(alias, "the test closes it")
+    warnings.wait_for(1)
+    connections[alias].close()
 
 
 def test_tracing_alone_warns_of_nothing(make_alias: MakeAlias, warnings: Warnings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import queue
 import sys
 import threading
 import time
@@ -38,6 +39,7 @@ class Watch:
         #: Until when somebody will look again; on the monotonic clock.
         self._promised = -math.inf
         self._housekeeper: object = None
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def borrowed(self, lease: Lease) -> None:
         """A checkout has this lease, and nobody has it yet."""
@@ -55,6 +57,10 @@ class Watch:
             logger.warning(
                 "Pool %r: what %s had is back after %.1f s", self._pool.key.alias, lease.holder, held
             )
+
+    def hurry(self) -> None:
+        """Look now: the pool was closed, and there may be nothing left to look after."""
+        self._calls.put(None)
 
     def look(self) -> float | None:
         """Warn of what is overdue, and take back what nobody can give back any more.
@@ -101,7 +107,8 @@ class Watch:
             if nap is None:
                 return
             self._promised = time.monotonic() + nap + GRACE
-            time.sleep(nap)
+            with suppress(queue.Empty):
+                self._calls.get(timeout=nap)
 
     def _look_as_guest(self) -> float | None:
         """Leave nothing in this thread: a handler of the user's logs may query."""

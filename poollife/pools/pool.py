@@ -218,8 +218,14 @@ class LeasePool:
         self.reclaim(thoroughly=True)
         logger.info("Pool %r is closed: %s", self.key.alias, reason)
         self.housekeeping.hurry()
-        self.close_idle()
+        self._wind_up()
         self._slots.wake()
+
+    def _wind_up(self) -> None:
+        """Leave nothing of a closed pool that nobody has."""
+        self.close_idle()
+        if watch := self._watch:
+            watch.hurry()
 
     def close_idle(self) -> None:
         """End the sessions that nobody has."""
@@ -438,7 +444,7 @@ class LeasePool:
                 lease.returning = False
         # Asked after each return, which may have been under way while drain() looked.
         if self.closed_because:
-            self.close_idle()
+            self._wind_up()
 
     def _end(self, lease: Lease, reason: str | None) -> None:
         lease.end()
