@@ -199,6 +199,10 @@ CAUSES: dict[str, tuple[Situation, str]] = {
         situation(hold("GET /a", LONG, own=True), hold("GET /a", LONG), opening=1),
         "the database is slow to open",
     ),
+    "some opening, and refused at once": (
+        situation(hold("GET /a", BRIEF), hold("GET /a", BRIEF), opening=1, waited=0.0),
+        "more work at once than connections",
+    ),
     "all hold but one that is being opened": (
         situation(hold("GET /a", LONG), hold("GET /b", LONG), opening=1, options=PoolOptions(1, 2)),
         "none came back",

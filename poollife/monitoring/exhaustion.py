@@ -203,7 +203,9 @@ def connecting_fails(situation: Situation) -> str | None:
 
 def opening_is_slow(situation: Situation) -> str | None:
     out, limit = len(situation.holds), situation.options.limit or 0
-    if situation.opening > out or 0 < situation.opening < limit - out or not situation.admitted:
+    # Who was refused at once can't say that it took long.
+    held_up = 0 < situation.opening < limit - out and situation.waited > 0
+    if situation.opening > out or held_up or not situation.admitted:
         return (
             "the database is slow to open sessions, or out of reach; look there, and set connect_timeout in "
             "OPTIONS below POOL's timeout."
