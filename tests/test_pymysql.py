@@ -585,3 +585,7 @@ def test_the_private_names(alias: str) -> None:
     cursor.close()
     connection.query("SELECT 1")
     assert not connection._result.has_next
+    assert connection._read_timeout == connection._sock.gettimeout() is None
+    connection._read_timeout = 5
+    connection.query("SELECT 1")
+    assert connection._sock.gettimeout() == 5

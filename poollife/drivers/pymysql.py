@@ -55,11 +55,13 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
     names; they are used in here only.
     """
 
+    _read_timeout: float | None
+
     class_for = staticmethod(class_for)
     conversions = conversions
     SETTINGS = ("encoders", "decoders", "cursorclass", "use_unicode")
     settings = attrgetter(*SETTINGS)
-    _rollback, _autocommit, _ping = Connection.rollback, Connection.autocommit, Connection.ping
+    _rollback, _autocommit = Connection.rollback, Connection.autocommit
 
     begin = guarded(leaving(Connection.begin))
     commit = guarded(Connection.commit)
@@ -103,6 +105,14 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
     def reset(self) -> None:
         """PyMySQL can neither change the user nor reset a session; another one is opened in its place."""
         raise pymysql.NotSupportedError("PyMySQL can't reset a session")
+
+    def _ask(self, seconds: float) -> None:
+        own = self._read_timeout
+        self._read_timeout = min(seconds, own or seconds)
+        try:
+            Connection.ping(self, reconnect=False)
+        finally:
+            self._read_timeout = own
 
     def _has_unread(self) -> bool:
         return self._result is not None and bool(self._result.unbuffered_active or self._result.has_next)

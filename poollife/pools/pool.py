@@ -42,6 +42,9 @@ LONGEST_LIFE = 3600.0
 SHORTEST_LIFETIME = 0.9
 #: Why a session is replaced, for people.
 OUTDATED = "opened before the server became read-only"
+#: Seconds after which a session that was pinged is taken for dead, at most (HikariCP's validationTimeout) and
+#: at least.
+LONGEST_PING, SHORTEST_PING = 5.0, 0.5
 #: Seconds after which a waiter looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
 #: Seconds between two runs of the cycle collector by a pool that has run dry.
@@ -72,6 +75,13 @@ class PoolClosed(Exception):
         super().__init__(deadline)
         #: Until when he was to wait, on the monotonic clock.
         self.deadline = deadline
+
+
+def ping_limit(now: float) -> float:
+    """Seconds that a session has to answer: no more than its borrower has left, as far as that goes."""
+    ticket = current.ticket
+    left = ticket.deadline - now if ticket else LONGEST_PING
+    return max(SHORTEST_PING, min(LONGEST_PING, left))
 
 
 class LeasePool:
@@ -421,7 +431,7 @@ class LeasePool:
             or now - driver.idle_since > self.options.ping_idle
             or driver.idle_since <= self._suspected
             or driver.closed_by_server()
-        ) and not driver.answers():
+        ) and not driver.answers(ping_limit(now)):
             # Whatever ended this one may have ended others, without a goodbye in their sockets.
             self._suspect()
             reason = "closed by the server, or out of reach"
