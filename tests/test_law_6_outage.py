@@ -291,6 +291,28 @@ def test_a_deaf_network(alias: str, proxy: Proxy) -> None:
     assert (pool_of(alias).out, pool_of(alias)._slots.waiting) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [("poollife.backends.mysql", {}), ("poollife.backends.mysql_pymysql", {"ssl_disabled": True})],
+)
+def test_a_deaf_network_without_a_read_timeout(
+    make_alias: MakeAlias, proxy: Proxy, engine: str, options: dict[str, Any]
+) -> None:
+    """Its kernels are alive, so they end nothing; the pool's pings come before any statement."""
+    options, own = {"connect_timeout": 1, **options}, {"pool_size": 4, "timeout": 1, "ping_idle": 0}
+    alias = make_alias(engine, PORT=str(proxy.port), OPTIONS=options, POOL=own)
+    pool = pool_of(alias)
+    assert not any(requests(alias, 20))
+    with proxy.deaf():
+        assert all(requests(alias, 16))
+        assert (pool.out, pool._slots.waiting) == (0, 0)
+    # One tries at a time, after a pause.
+    eventually("somebody may try", lambda: time.monotonic() >= pool._outage._until)
+    assert ask(alias) is None
+    assert not any(requests(alias, 20))
+    assert (pool.out, pool._slots.waiting) == (0, 0)
+
+
 def test_a_stall_that_ends_costs_nothing(alias: str, proxy: Proxy) -> None:
     assert not any(requests(alias, 20))
     before = pool_of(alias).opened
