@@ -98,11 +98,11 @@ class Asker(threading.Thread):
 
 
 def asked(sql: str, using: str) -> Any:
-    """The answer, or the name of its error."""
+    """The answer, or the number of its error."""
     try:
         return ask(sql, using=using)
     except OperationalError as error:
-        return type(error).__name__
+        return error.args[0]
     finally:
         connections[using].close()
 
