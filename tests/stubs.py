@@ -161,9 +161,13 @@ def pool_options(name: str, **options: Any) -> PoolOptions:
     return PoolOptions.from_settings(name, {"POOL": options})
 
 
-def stub_pool(name: str, **options: Any) -> LeasePool:
-    """A pool of a stub's sessions, which no other has a part in."""
-    return LeasePool(PoolKey(name, (), None, None, None), pool_options(name, **options), STUB_DRIVER)
+def stub_pool(name: str, server: object = None, **options: Any) -> LeasePool:
+    """A pool of a stub's sessions, which no other has a part in.
+
+    :param server: what other pools lead to as well, if any.
+    """
+    key = PoolKey(name, (server or object(),), None, None, None)
+    return LeasePool(key, pool_options(name, **options), STUB_DRIVER)
 
 
 def refused() -> OperationalError:

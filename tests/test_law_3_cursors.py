@@ -944,7 +944,7 @@ def test_sessions_are_replaced_before_the_server_ends_them(
             with Questions(server) as asked:
                 ask(alias)
             costs.append(asked.count)
-            assert pool_of(alias).recycle == recycle
+            assert pool_of(alias).liveness.recycle == recycle
         # The second pool did not ask the same server again how long it waits.
         assert costs[0] - costs[1] == 1
 

@@ -190,14 +190,14 @@ def test_what_was_needed_of_late_is_no_surplus(make_pool: MakePool) -> None:
     """However often the housekeeper looks."""
     pool, server = make_pool(pool_size=1, max_overflow=3, retire_interval=60), StubServer()
     give_back(fill(pool, server, 3))
-    pool._next_retirement = 0
-    assert pool._keep_house() == 60
+    pool.housekeeping._next_retirement = 0
+    assert pool.housekeeping.do() == 60
     assert (pool.idle, pool.closed) == (3, 0)
     for connection in server.alive:
         connection.idle_since -= 61
     give_back(fill(pool, server, 2))
-    pool._next_retirement = 0
-    pool._keep_house()
+    pool.housekeeping._next_retirement = 0
+    pool.housekeeping.do()
     assert (pool.idle, pool.closed) == (2, 1)
 
 

@@ -20,7 +20,7 @@ from django.db import connections
 
 from poollife.drivers import network
 from poollife.drivers.atfork import at_fork
-from poollife.pools.pool import LONGEST_PING, SHORTEST_PING, ping_limit
+from poollife.pools.liveness import LONGEST_PING, SHORTEST_PING, ping_limit
 from poollife.pools.queue import Ticket, current
 from servers import MariaDB, Proxy
 from tests.conftest import MakeAlias

@@ -193,11 +193,29 @@ def test_a_session_that_is_cut_off_as_it_is_opened_is_not_yet_one(
                 StubBorrower(server).borrow(pool)
         server.down = None
         assert not any(crowd(pool, server))
-        pool._renewed = time.monotonic()
+        pool.liveness.renewed = time.monotonic()
     server.down, before = OperationalError(2013, "Lost connection during query"), server.attempts
     assert all(crowd(pool, server))
     assert server.attempts - before >= 3
     assert pool._outage.error
+
+
+@pytest.mark.usefixtures("endless")
+def test_what_one_pool_finds_out_all_know_that_lead_there(server: StubServer) -> None:
+    """Databases and tenants have pools of their own: a hundred of them are not a hundred who try."""
+    here = [stub_pool(f"tenant {number}", server, timeout=PATIENCE) for number in range(5)]
+    elsewhere = stub_pool("elsewhere", timeout=PATIENCE)
+    server.down = refused()
+    assert all(crowd(here[0], server))
+    attempts = server.attempts
+    assert all(error for pool in here for error in crowd(pool, server))
+    assert server.attempts == attempts
+    assert not any(crowd(elsewhere, StubServer()))
+    server.down, here[0]._outage._until = None, 0.0
+    assert not any(crowd(here[0], server, 1))
+    assert not any(crowd(here[1], server))
+    for pool in [*here, elsewhere]:
+        pool.drain("the test is over")
 
 
 # --- when -------------------------------------------------------------------------------------------------

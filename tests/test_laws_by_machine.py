@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from poollife.errors import PoolTimeout
+from poollife.pools.liveness import Liveness
 from poollife.pools.pool import LeasePool, PoolKey
 from poollife.pools.registry import registry
 from tests.stubs import STUB_DRIVER, StubBorrower, StubConnection, StubServer, pool_options, refused
@@ -35,7 +36,6 @@ STEPS = int(os.environ.get("POOLLIFE_MACHINE_STEPS", "10000"))
 PARTS = 5
 RECYCLE = 1000
 RETIRE_INTERVAL = 10.0
-KEY = PoolKey("machine", (), None, None, None)
 
 
 class Struck(BaseException):
@@ -59,6 +59,7 @@ class PoolMachine(RuleBasedStateMachine):
     @initialize(size=st.integers(1, 3), overflow=st.integers(0, 3), core=st.integers(0, 3))
     def start(self, size: int, overflow: int, core: int) -> None:
         self.server = StubServer()
+        self.key = PoolKey("machine", (self.server,), None, None, None)
         self.options = pool_options(
             "machine",
             pool_size=size,
@@ -92,7 +93,7 @@ class PoolMachine(RuleBasedStateMachine):
     @property
     def pool(self) -> LeasePool:
         """The one that a checkout finds now. Its housekeeper is a rule, and no thread."""
-        pool = registry.pool(KEY, self.options, STUB_DRIVER)
+        pool = registry.pool(self.key, self.options, STUB_DRIVER)
         pool._slots.unbalanced = int
         # Whatever is dropped here goes at once.
         pool._next_collection = math.inf
@@ -206,14 +207,14 @@ class PoolMachine(RuleBasedStateMachine):
             connection.born -= seconds
             connection.idle_since -= seconds
         for pool in self._pools():
-            pool._next_retirement -= seconds
+            pool.housekeeping._next_retirement -= seconds
             pool._outage._until -= seconds
 
     @rule()
     def keep_house(self) -> None:
         pool = self.pool
         before, surplus = pool.closed, pool._slots.surplus
-        pool._keep_house()
+        pool.housekeeping.do()
         assert pool.closed - before <= min(self.options.retire_quantity, surplus)
         pool.reclaim()
         self.dropped = [each for each in self.dropped if each is not pool]
@@ -342,6 +343,6 @@ def test_it_notices(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif law == "exceeds the limit":
         monkeypatch.setattr(FairQueuePool, "_may_open", lambda self, ticket: True)
     else:
-        monkeypatch.setattr(LeasePool, "_unfit", lambda self, connection: None)
+        monkeypatch.setattr(Liveness, "unfit", lambda self, connection: None)
     with pytest.raises(BaseException):  # noqa: B017, PT011 - whichever law it is that finds out
         run(200, (Phase.generate,))

@@ -183,7 +183,7 @@ def wait_timeout(site: Site) -> Outcome:
 
     outcome = strike(alias, idle)
     # In the pool that does no harm. (The default is 90 % of it.)
-    assert pool_of(alias).recycle == 0.9
+    assert pool_of(alias).liveness.recycle == 0.9
     number = session(alias)
     connections[alias].close()
     eventually("the server ends it", lambda: number not in [each.id for each in site.server.sessions()])

@@ -6,9 +6,19 @@ No law needs it. Where no other thread ever runs (uWSGI without threads) there a
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from poollife.pools.queue import FairQueuePool, Ticket, current
+
+if TYPE_CHECKING:
+    from poollife.pools.lease import Borrower
+    from poollife.pools.pool import LeasePool
+    from poollife.pools.poolclass import Counted
 
 logger = logging.getLogger("poollife")
 
@@ -70,3 +80,64 @@ class Housekeeper:
             self._calls.get(timeout=seconds)
         except queue.Empty:
             pass
+
+
+class Housekeeping:
+    """What there is to do in one pool: the surplus is retired, and ``min_idle`` is ready."""
+
+    def __init__(self, pool: LeasePool, slots: FairQueuePool | Counted) -> None:
+        self._pool = pool
+        self._slots = slots
+        self._housekeeper = Housekeeper(f"poollife's housekeeper of {pool.key.alias!r}", self.do)
+        #: Opens what nobody has asked for yet.
+        self.opener: Borrower | None = None
+        self._next_retirement = math.inf
+
+    def call(self) -> None:
+        """There is a surplus, or too little is idle."""
+        if (ticket := current.ticket) and self._slots.shortage:
+            self.opener = self.opener or ticket.borrower.opener()
+            self._housekeeper.hurry()
+        self._housekeeper.call()
+
+    def hurry(self) -> None:
+        """The pool was closed."""
+        self._housekeeper.hurry()
+
+    def do(self) -> float | None:
+        """What is due; returns the seconds until more is, None: nothing will be."""
+        busy = self._warm() or self._slots.surplus
+        if self._pool.closed_because:
+            self._pool.close_idle()
+            return None
+        if not busy:
+            return None
+        options = self._pool.options
+        now, interval = time.monotonic(), options.retire_interval
+        # Those that came back just now are not the surplus of a while ago.
+        self._next_retirement = min(self._next_retirement, now + interval)
+        if now >= self._next_retirement:
+            self._next_retirement = now + interval
+            self._slots.retire(options.retire_quantity, lambda connection: self._is_old(connection, interval))
+        return max(0.0, self._next_retirement - now)
+
+    def _warm(self) -> bool:
+        """Have ``min_idle`` ready; whether there is more to do."""
+        while self.opener and self._slots.shortage and not self._pool.closed_because:
+            ticket = current.ticket = Ticket(self.opener)
+            try:
+                if not self._slots.prepare(ticket):
+                    return True  # others are opening some
+            except Exception as error:
+                logger.info("Pool %r can't have min_idle ready: %s", self._pool.key.alias, error)
+                return False
+            finally:
+                current.ticket = None
+                ticket.active = False
+                self._slots.free()
+        return False
+
+    def _is_old(self, connection: Any, age: float) -> bool:
+        return connection is None or bool(
+            time.monotonic() - self._pool.driver.unwrap(connection).idle_since >= age
+        )

@@ -1,10 +1,15 @@
-"""A server that is out of reach: who comes is told at once, and one at a time tries again."""
+"""A server that is out of reach: who comes is told at once, and one at a time tries again.
+
+All pools of a process that lead to one server share what is known of it: where each database or tenant has a
+pool of its own, they would be many to try.
+"""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
+from typing import Any
 
 from poollife.errors import remembered
 from poollife.pools.queue import Ticket
@@ -21,7 +26,7 @@ INTERVAL = 0.005
 
 
 class Outage:
-    """Whether a pool's server can be reached, as far as that is known.
+    """Whether a server can be reached, as far as that is known.
 
     While there is doubt (a session was lost, or could not be opened) new sessions are opened one at a time.
     The lock guards who that is; no I/O happens under it.
@@ -88,3 +93,19 @@ class Outage:
                 self.error = self._prober = None
                 self._doubtful, self._until, self._pause = False, 0.0, FIRST_PAUSE
                 self._uncertain = 0
+
+
+_outages: dict[tuple[Any, ...], Outage] = {}
+
+
+def outage_of(server: tuple[Any, ...]) -> Outage:
+    """What this process knows of that server.
+
+    :param server: what leads there, all of it.
+    """
+    return _outages.setdefault(server, Outage())
+
+
+def forget_outages() -> None:
+    """In a child: its parent's, in which threads may be trying that no longer exist."""
+    _outages.clear()

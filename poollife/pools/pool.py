@@ -26,31 +26,22 @@ from poollife.errors import PoolTimeout, remembered
 from poollife.monitoring.exhaustion import overload_of, timeout_of
 from poollife.monitoring.leaks import watch_for
 from poollife.monitoring.meters import INSTANT, Meters
-from poollife.pools.housekeeper import Housekeeper
+from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.lease import Borrower, Lease
-from poollife.pools.outage import Outage
-from poollife.pools.queue import QueueFull, Ticket, current, slots_of
+from poollife.pools.liveness import OUTDATED, SHORTEST_LIFETIME, Liveness
+from poollife.pools.outage import outage_of
+from poollife.pools.poolclass import slots_of
+from poollife.pools.queue import QueueFull, Ticket, current
 from poollife.pools.sqlalchemy import detach_finalizer
 from poollife.pools.work import caller, current_work
 
 logger = logging.getLogger("poollife")
 Fact = TypeVar("Fact")
 
-#: Seconds; a session older than this is replaced even where the server would keep an idle one for longer.
-LONGEST_LIFE = 3600.0
-#: The least part of ``recycle`` after which a session is replaced.
-SHORTEST_LIFETIME = 0.9
-#: Why a session is replaced, for people.
-OUTDATED = "opened before the server became read-only"
-#: Seconds after which a session that was pinged is taken for dead, at most (HikariCP's validationTimeout) and
-#: at least.
-LONGEST_PING, SHORTEST_PING = 5.0, 0.5
 #: Seconds after which a waiter looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
 #: Seconds between two runs of the cycle collector by a pool that has run dry.
 COLLECT_INTERVAL = 1.0
-#: What each server answered when it was asked how long it keeps idle sessions.
-_idle_limits: dict[tuple[Any, ...], float | None] = {}
 #: Every pool that may still have leases out, the drained ones too.
 live_pools: WeakRegistry[LeasePool] = WeakRegistry()
 #: Those that no checkout finds any more, until nothing is out. Only by way of its pool is a lease found again
@@ -67,6 +58,11 @@ class PoolKey(NamedTuple):
     user: Any
     options: Any
 
+    @property
+    def way(self) -> tuple[Any, ...]:
+        """How the server is reached, whatever database is wanted there."""
+        return (*self.server, self.options)
+
 
 class PoolClosed(Exception):
     """A pool was closed while somebody waited for its sessions."""
@@ -75,13 +71,6 @@ class PoolClosed(Exception):
         super().__init__(deadline)
         #: Until when he was to wait, on the monotonic clock.
         self.deadline = deadline
-
-
-def ping_limit(now: float) -> float:
-    """Seconds that a session has to answer: no more than its borrower has left, as far as that goes."""
-    ticket = current.ticket
-    left = ticket.deadline - now if ticket else LONGEST_PING
-    return max(SHORTEST_PING, min(LONGEST_PING, left))
 
 
 class LeasePool:
@@ -110,28 +99,20 @@ class LeasePool:
         self.meters = Meters(options.stats)
         #: Why the last session could not be opened, unless one was opened since.
         self.connect_error: Exception | None = None
-        #: Seconds after which a session is replaced; None until the server was asked.
-        self.recycle: float | None = options.recycle
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
         self._next_look = self._next_collection = -math.inf
-        self._next_retirement = math.inf
-        #: Opens what nobody has asked for yet.
-        self._opener: Borrower | None = None
-        self._outage = Outage()
-        self._housekeeper = Housekeeper(f"poollife's housekeeper of {key.alias!r}", self._keep_house)
+        self._outage = outage_of(key.way)
+        self.liveness = Liveness(key.alias, options, driver, self._outage, self._count_replaced)
         self._resets = options.resets
-        #: On the monotonic clock. Sessions born by then are replaced ...
-        self._renewed = -math.inf
-        #: ... and those that nobody has used since then are pinged before somebody does.
-        self._suspected = -math.inf
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
         #: Whether those that are given back are kept for the next.
         self.keeps_sessions = isinstance(self._sessions, QueuePool)
         self._slots = slots_of(self._sessions, options.bounds)
-        self._slots.unfit = self._unfit
-        self._slots.unbalanced = self._rebalance
+        self._slots.unfit = self.liveness.unfit
+        self.housekeeping = Housekeeping(self, self._slots)
+        self._slots.unbalanced = self.housekeeping.call
         #: Who borrowed from where; None where nobody has asked.
         self._watch = watch_for(self)
         live_pools.add(self)
@@ -234,9 +215,13 @@ class LeasePool:
         closed_pools.add(self)
         self.reclaim(thoroughly=True)
         logger.info("Pool %r is closed: %s", self.key.alias, reason)
-        self._housekeeper.hurry()
-        self._sessions.dispose()
+        self.housekeeping.hurry()
+        self.close_idle()
         self._slots.wake()
+
+    def close_idle(self) -> None:
+        """End the sessions that nobody has."""
+        self._sessions.dispose()
 
     def resize(self, options: PoolOptions) -> None:
         """Have other sizes from now on. What is out, and too much then, is closed when it comes back.
@@ -304,17 +289,8 @@ class LeasePool:
 
         :param with_what: who took part in that. A checkout where they have changed initialises it anew.
         """
-        if self.recycle is None and self.options.pooled:
-            self.recycle = self._default_recycle(lease)
+        self.liveness.learn(lease.driver, self.key.way)
         lease.initialised(with_what)
-
-    def _default_recycle(self, lease: Lease) -> float:
-        # With the options, because init_command may set the session's own limit.
-        server = (*self.key.server, self.key.options)
-        if server not in _idle_limits:
-            _idle_limits[server] = self.driver.idle_limit(lease.driver)
-        limit = _idle_limits[server]
-        return LONGEST_LIFE if limit is None else min(LONGEST_LIFE, 0.9 * limit)
 
     def _make_sessions(self) -> Pool:
         options: dict[str, Any] = {}
@@ -327,7 +303,7 @@ class LeasePool:
                 # The session used last is the least likely to be dead, and the others may age in peace.
                 "use_lifo": True,
             }
-        # Returned sessions are cleaned in checkin(), by what is known of them; recycled by _unfit().
+        # Returned sessions are cleaned in checkin(), by what is known of them; see Liveness for the rest.
         sessions = self.options.poolclass(self._open, reset_on_return=None, **options)
         event.listen(sessions, "close", self._note_close)
         return sessions
@@ -408,7 +384,7 @@ class LeasePool:
         # Drawn from the system: children of one parent must not all draw the same.
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
-        driver.idle = ticket.borrower is self._opener
+        driver.idle = ticket.borrower is self.housekeeping.opener
         with self._lock:
             self.opened += 1
             self.meters.create_time.observe(driver.born - began)
@@ -417,28 +393,6 @@ class LeasePool:
     def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
         with self._lock:
             self.closed += 1
-
-    def _unfit(self, connection: Any) -> str | None:
-        """Why a session can't be handed out, if so."""
-        driver: Guarded = self.driver.unwrap(connection)
-        now, reason = time.monotonic(), None
-        if driver.born <= self._renewed:
-            reason = OUTDATED
-        elif self.recycle is not None and 0 <= self.recycle * driver.lifetime < now - driver.born:
-            reason = f"older than recycle ({self.recycle:.0f} s)"
-        elif (
-            self.options.pre_ping
-            or now - driver.idle_since > self.options.ping_idle
-            or driver.idle_since <= self._suspected
-            or driver.closed_by_server()
-        ) and not driver.answers(ping_limit(now)):
-            # Whatever ended this one may have ended others, without a goodbye in their sockets.
-            self._suspect()
-            reason = "closed by the server, or out of reach"
-        if reason:
-            logger.info("Pool %r replaces a session: %s", self.key.alias, reason)
-            self._count_replaced(reason)
-        return reason
 
     def checkin(self, lease: Lease, reason: str | None = None) -> None:
         """Take a lease back: clean, or not at all. Does nothing if that was done.
@@ -463,12 +417,12 @@ class LeasePool:
                 lease.returning = False
         # Asked after each return, which may have been under way while drain() looked.
         if self.closed_because:
-            self._sessions.dispose()
+            self.close_idle()
 
     def _end(self, lease: Lease, reason: str | None) -> None:
         lease.end()
         if lease.driver.lost or lease.driver.failed_over:
-            self._renew(lease.driver)
+            self.liveness.note_end(lease.driver)
         reason = reason or self.closed_because or self._clean(lease.driver)
         if reason:
             logger.info("Pool %r closes a session: %s", self.key.alias, reason)
@@ -505,21 +459,9 @@ class LeasePool:
         if lease.work:
             lease.work.drop(lease)
 
-    def _renew(self, driver: Guarded) -> None:
-        """Do with the others what happened to this one: replace all, or ping them first."""
-        if driver.failed_over:
-            logger.warning("Pool %r replaces all its sessions: their server is read-only", self.key.alias)
-            self._renewed = time.monotonic()
-        else:
-            self._suspect()
-
-    def _suspect(self) -> None:
-        self._suspected = time.monotonic()
-        self._outage.doubt()
-
     def _clean(self, driver: Guarded) -> str | None:
         """Make it clean; why not, if it could not be done."""
-        if driver.born <= self._renewed:
+        if driver.born <= self.liveness.renewed:
             return OUTDATED
         if reason := driver.unfit():
             return reason
@@ -542,50 +484,6 @@ class LeasePool:
         lease.returned = True
         # After an interrupted return its connection may be somebody else's already.
         self._slots.free(lease.handle if lease.driver.lease is None else None)
-
-    def _rebalance(self) -> None:
-        """There is a surplus, or too little is idle."""
-        if (ticket := current.ticket) and self._slots.shortage:
-            self._opener = self._opener or ticket.borrower.opener()
-            self._housekeeper.hurry()
-        self._housekeeper.call()
-
-    def _keep_house(self) -> float | None:
-        """What the housekeeper does; see there."""
-        busy = self._warm() or self._slots.surplus
-        if self.closed_because:
-            self._sessions.dispose()
-            return None
-        if not busy:
-            return None
-        now, interval = time.monotonic(), self.options.retire_interval
-        # Those that came back just now are not the surplus of a while ago.
-        self._next_retirement = min(self._next_retirement, now + interval)
-        if now >= self._next_retirement:
-            self._next_retirement = now + interval
-            self._slots.retire(
-                self.options.retire_quantity, lambda connection: self._is_old(connection, interval)
-            )
-        return max(0.0, self._next_retirement - now)
-
-    def _warm(self) -> bool:
-        """Have ``min_idle`` ready; whether there is more to do."""
-        while self._opener and self._slots.shortage and not self.closed_because:
-            ticket = current.ticket = Ticket(self._opener)
-            try:
-                if not self._slots.prepare(ticket):
-                    return True  # others are opening some
-            except Exception as error:
-                logger.info("Pool %r can't have min_idle ready: %s", self.key.alias, error)
-                return False
-            finally:
-                current.ticket = None
-                ticket.active = False
-                self._slots.free()
-        return False
-
-    def _is_old(self, connection: Any, age: float) -> bool:
-        return connection is None or time.monotonic() - self.driver.unwrap(connection).idle_since >= age
 
     def _timeout(self, began: float) -> PoolTimeout:
         with self._lock:

@@ -18,9 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from django.db import NotSupportedError
-from sqlalchemy import event, exc
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
+from sqlalchemy import exc
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
 from poollife.pools.sqlalchemy import forget_handle
 
@@ -403,79 +402,3 @@ class FairQueuePool(QueuePool):
                     self._serve()
         finally:
             closing.active = False
-
-
-class Counted:
-    """The slots of another pool class: they have no names, so those who went away can't be found out."""
-
-    def __init__(self, sessions: Pool, limit: int | None) -> None:
-        # NullPool has neither slots nor a limit.
-        self._sessions = sessions if isinstance(sessions, QueuePool) else None
-        self._limit = limit
-        self._pool = sessions
-        event.listen(sessions, "checkout", self._refuse_unfit)
-        self.unfit: Callable[[Any], str | None] = fit
-
-    def _refuse_unfit(
-        self, connection: Any, record: ConnectionPoolEntry, handle: PoolProxiedConnection
-    ) -> None:
-        """Have SQLAlchemy replace a session rather than deliver it."""
-        if reason := self.unfit(connection):
-            raise exc.DisconnectionError(reason)
-
-    def take(self, ticket: Ticket) -> PoolProxiedConnection:
-        return self._pool.connect()
-
-    def put(self, handle: Any) -> None:
-        handle.close()
-
-    @property
-    def idle(self) -> int:
-        return self._sessions.checkedin() if self._sessions else 0
-
-    @property
-    def exhausted(self) -> bool:
-        if self._sessions is None or self._limit is None:
-            return False
-        return self._sessions.checkedout() >= self._limit
-
-    #: Nobody counts them, and there is nothing that could be changed.
-    opening = waiting = surplus = shortage = 0
-    suspended = False
-    bounds: Bounds | None = None
-    unbalanced: Callable[[], object] = int
-
-    def change(self, bounds: Bounds | None, *, suspended: bool) -> None:
-        raise NotSupportedError(f"{type(self._pool).__name__} has a size once and for all")
-
-    def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
-        pass
-
-    def prepare(self, ticket: Ticket) -> bool:
-        return False
-
-    def wake(self) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
-
-    def withdraw(self, ticket: Ticket) -> bool:
-        return True
-
-    def hold(self, ticket: Ticket, lease: Holder) -> None:
-        pass
-
-    def free(self, handle: PoolProxiedConnection | None = None) -> None:
-        # After an interrupted return it may be empty.
-        if handle is not None and handle.is_valid:
-            handle.invalidate()
-
-
-def slots_of(sessions: Pool, bounds: Bounds | None) -> FairQueuePool | Counted:
-    """Where a ``LeasePool`` keeps the books of its sessions."""
-    if not isinstance(sessions, FairQueuePool):
-        return Counted(sessions, bounds.limit if bounds else None)
-    if bounds:
-        sessions.bounds = bounds
-    return sessions

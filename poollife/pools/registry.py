@@ -13,6 +13,7 @@ from poollife.drivers import uwsgi
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
 from poollife.pools.lease import Lease
+from poollife.pools.outage import forget_outages
 from poollife.pools.pool import LeasePool, PoolKey, closed_pools, live_pools
 
 logger = logging.getLogger("poollife")
@@ -197,6 +198,7 @@ class Registry:
         for pool in held:
             pool.abandon()
         live_pools.forget()
+        forget_outages()
 
     def _tell(self) -> None:
         news, self._news = self._news, None

@@ -1,0 +1,111 @@
+"""Which sessions are handed out, and which are replaced: law 7."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from poollife.conf import PoolOptions
+from poollife.drivers.connection import Driver, Guarded
+from poollife.pools.outage import Outage
+from poollife.pools.queue import current
+
+logger = logging.getLogger("poollife")
+
+#: Seconds; a session older than this is replaced even where the server would keep an idle one for longer.
+LONGEST_LIFE = 3600.0
+#: The least part of ``recycle`` after which a session is replaced.
+SHORTEST_LIFETIME = 0.9
+#: Why a session is replaced, for people.
+OUTDATED = "opened before the server became read-only"
+#: Seconds after which a session that was pinged is taken for dead, at most (HikariCP's validationTimeout) and
+#: at least.
+LONGEST_PING, SHORTEST_PING = 5.0, 0.5
+#: What each server answered when it was asked how long it keeps idle sessions.
+_idle_limits: dict[tuple[Any, ...], float | None] = {}
+
+
+class Liveness:
+    """What one pool knows of its server that tells which of its sessions are alive.
+
+    What happens to one session may have happened to all that were there by then.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        options: PoolOptions,
+        driver: Driver,
+        outage: Outage,
+        replaced: Callable[[str], object],
+    ) -> None:
+        """
+        :param alias: for the log.
+        :param replaced: called with the reason, for people.
+        """
+        self._alias = alias
+        self._options = options
+        self._driver = driver
+        self._outage = outage
+        self._replaced = replaced
+        #: Seconds after which a session is replaced; None until the server was asked.
+        self.recycle: float | None = options.recycle
+        #: On the monotonic clock. Sessions born by then are replaced ...
+        self.renewed = -math.inf
+        #: ... and those that nobody has used since then are pinged before somebody does.
+        self._suspected = -math.inf
+
+    def learn(self, session: Guarded, server: tuple[Any, ...]) -> None:
+        """Ask how long idle sessions are kept, if nobody has yet."""
+        if self.recycle is None and self._options.pooled:
+            if server not in _idle_limits:
+                _idle_limits[server] = self._driver.idle_limit(session)
+            limit = _idle_limits[server]
+            self.recycle = LONGEST_LIFE if limit is None else min(LONGEST_LIFE, 0.9 * limit)
+
+    def unfit(self, connection: Any) -> str | None:
+        """Why a session can't be handed out, if so."""
+        session: Guarded = self._driver.unwrap(connection)
+        now, reason = time.monotonic(), None
+        if session.born <= self.renewed:
+            reason = OUTDATED
+        elif self.recycle is not None and 0 <= self.recycle * session.lifetime < now - session.born:
+            reason = f"older than recycle ({self.recycle:.0f} s)"
+        elif (
+            self._options.pre_ping
+            or now - session.idle_since > self._options.ping_idle
+            or session.idle_since <= self._suspected
+            or session.closed_by_server()
+        ) and not session.answers(ping_limit(now)):
+            # Whatever ended this one may have ended others, without a goodbye in their sockets.
+            self._suspect()
+            reason = "closed by the server, or out of reach"
+        if reason:
+            logger.info("Pool %r replaces a session: %s", self._alias, reason)
+            self._replaced(reason)
+        return reason
+
+    def note_end(self, session: Guarded) -> None:
+        """Do with the others what happened to this one while it was out: replace all, or ping them first.
+
+        :param session: is lost, or found its server read-only.
+        """
+        if session.failed_over:
+            logger.warning("Pool %r replaces all its sessions: their server is read-only", self._alias)
+            self.renewed = time.monotonic()
+        else:
+            self._suspect()
+
+    def _suspect(self) -> None:
+        self._suspected = time.monotonic()
+        self._outage.doubt()
+
+
+def ping_limit(now: float) -> float:
+    """Seconds that a session has to answer: no more than its borrower has left, as far as that goes."""
+    ticket = current.ticket
+    left = ticket.deadline - now if ticket else LONGEST_PING
+    return max(SHORTEST_PING, min(LONGEST_PING, left))
