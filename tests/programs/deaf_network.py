@@ -33,7 +33,7 @@ from tests.counting import pool_of
 from tests.programs.databases import ask, session, set_up
 
 #: Seconds after which something has not happened.
-PATIENCE = 60.0
+PATIENCE = 30.0
 #: One whose sessions the kernel ends, one whose sessions it leaves alone, and one that pings them itself.
 POOLS: dict[str, dict[str, Any]] = {
     "limited": {"network_timeout": 1},
