@@ -146,6 +146,10 @@ def in_hub(observer: Observer) -> dict[str, Any]:
     gevent.get_hub().loop.run_callback(lambda: answers.append(ask("SELECT 1")))
     gevent.get_hub().loop.run_callback(lambda: answers.append(driver.answers(5)))
     until(lambda: len(answers) == 2)
+    # To a question that never arrives.
+    driver._send_query = lambda query: None
+    gevent.get_hub().loop.run_callback(lambda: answers.append(driver.answers(0.5)))
+    until(lambda: len(answers) == 3)
     return {"answers": answers}
 
 
