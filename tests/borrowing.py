@@ -5,22 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from django.db import connections
+from django.db import connections, transaction
+from MySQLdb.cursors import SSCursor
 
 from poollife.pools.pool import live_pools
 from servers import MariaDB
-from tests.conftest import MakeAlias
-from tests.counting import pool_of
 from tests.programs.databases import hold
 
 PATIENCE = 30.0
-
-
-def new_pool(make_alias: MakeAlias, size: int = 2) -> str:
-    """Another alias, and its pool."""
-    alias = make_alias(POOL={"pool_size": size, "max_overflow": 0, "timeout": 10})
-    assert pool_of(alias).out == 0
-    return alias
 
 
 class Failure(Exception):
@@ -50,6 +42,26 @@ def insert(alias: str) -> None:
     hold(alias)
     with connections[alias].cursor() as cursor:
         cursor.execute("INSERT INTO log VALUES (1)")
+
+
+def leave_a_transaction(alias: str) -> None:
+    transaction.atomic(using=alias).__enter__()
+    insert(alias)
+
+
+def leave_autocommit_off(alias: str) -> None:
+    connections[alias].set_autocommit(False)
+    insert(alias)
+
+
+kept: list[Any] = []
+
+
+def leave_unread_rows(alias: str) -> None:
+    connections[alias].ensure_connection()
+    cursor = connections[alias].connection.cursor(SSCursor)
+    cursor.execute("SELECT seq FROM seq_1_to_1000")
+    kept.append(cursor)  # dropped, it would read them
 
 
 def make_log(mariadb: MariaDB, alias: str) -> None:

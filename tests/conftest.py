@@ -67,6 +67,12 @@ def new_database(mariadb: MariaDB, _numbers: Iterator[int]) -> Iterator[Callable
         mariadb.execute(f"DROP DATABASE `{name}`")
 
 
+@pytest.fixture
+def entry(mariadb: MariaDB, new_database: Callable[[], str]) -> dict[str, Any]:
+    """The settings of an empty database, for a program."""
+    return {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
+
+
 class MakeAlias(Protocol):
     """What the fixture ``make_alias`` is."""
 
@@ -115,3 +121,31 @@ def make_alias(
         del connections[alias]
         del connections.settings[alias]
         registry.dispose(alias, "the test is over")
+
+
+@pytest.fixture
+def make_pool(make_alias: MakeAlias) -> Callable[..., str]:
+    """A function that makes another alias, and its pool: of two connections, unless told otherwise."""
+    from tests.counting import pool_of
+
+    def make(size: int = 2) -> str:
+        alias = make_alias(POOL={"pool_size": size, "max_overflow": 0, "timeout": 10})
+        assert pool_of(alias).out == 0
+        return alias
+
+    return make
+
+
+@pytest.fixture
+def alias(make_pool: Callable[[], str]) -> str:
+    """What most tests of borrowing borrow from; modules that need another have one of their own."""
+    return make_pool()
+
+
+@pytest.fixture
+def _nothing_stays_current() -> Iterator[None]:
+    """What is borrowed after a work has ended must not be taken for its own."""
+    from poollife.pools.work import current_work
+
+    yield
+    assert current_work.get() is None

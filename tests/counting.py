@@ -1,8 +1,8 @@
-"""What a server was asked, and what a pool has out."""
+"""What a server was asked, what a database has in it, and what a pool has out."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from django.db import connections
 
@@ -14,6 +14,21 @@ from servers import MariaDB
 def pool_of(alias: str) -> LeasePool:
     """This process's pool of an alias."""
     return cast(PooledMixin, connections[alias]).pool
+
+
+#: For each table its rows, and its definition.
+Content = dict[str, tuple[list[tuple[Any, ...]], str]]
+
+
+def content(server: MariaDB, name: str) -> Content:
+    """All that a database has in it; a definition's AUTO_INCREMENT tells of rolled back inserts too."""
+    return {
+        table: (
+            sorted(server.execute(f"SELECT * FROM `{name}`.`{table}`")),
+            server.execute(f"SHOW CREATE TABLE `{name}`.`{table}`")[0][1],
+        )
+        for (table,) in server.execute(f"SHOW TABLES FROM `{name}`")
+    }
 
 
 class Questions:

@@ -1,9 +1,38 @@
-"""What is counted of servers whose processes come and go."""
+"""Programs whose processes come and go: how one starts, and what is counted of it."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+def start_program(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start one in the project's folder. It has a session of its own, by which all of it can be killed.
+
+    :param log: gets all that it prints.
+    :param environment: None: this process's.
+    """
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            pass_fds=pass_fds,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
 
 
 @dataclass(frozen=True)

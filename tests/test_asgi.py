@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
@@ -20,7 +21,7 @@ from poollife.asgi import Application, Message, PoolASGIMiddleware, warm_up
 from poollife.errors import PoolTimeout
 from servers import MariaDB
 from servers.ports import free_port
-from tests.borrowing import Busy, Failure, TornDown, connection_id, new_pool, out
+from tests.borrowing import Busy, Failure, TornDown, connection_id, out
 from tests.conftest import MakeAlias
 from tests.counting import Questions, pool_of
 from tests.handlers import Exchange, site
@@ -234,8 +235,10 @@ KINDS = ("http", "websocket")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", [None, Failure, TornDown], ids=["well", "error", "torn down"])
-def test_whoever_answers_gives_back(make_alias: MakeAlias, kind: str, error: type[BaseException]) -> None:
-    alias = new_pool(make_alias, 1)
+def test_whoever_answers_gives_back(
+    make_pool: Callable[[int], str], kind: str, error: type[BaseException]
+) -> None:
+    alias = make_pool(1)
 
     async def application(*_: Any) -> None:
         await sync_to_async(state)(alias)
@@ -253,8 +256,8 @@ def state(alias: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cancelled_in_the_middle_of_a_borrowing(make_alias: MakeAlias, kind: str) -> None:
-    alias = new_pool(make_alias, 1)
+def test_cancelled_in_the_middle_of_a_borrowing(make_pool: Callable[[int], str], kind: str) -> None:
+    alias = make_pool(1)
     busy = Busy(alias, borrows_late=True)
 
     async def application(*_: Any) -> None:
@@ -277,9 +280,9 @@ async def never(*_: Any) -> Any:
     raise AssertionError("not in this test")
 
 
-def test_each_request_has_a_thread_of_its_own(make_alias: MakeAlias) -> None:
+def test_each_request_has_a_thread_of_its_own(make_pool: Callable[[int], str]) -> None:
     """So it has a session of its own: what it sets, nobody else sees; what it ends, nobody else reads."""
-    alias = new_pool(make_alias, 2)
+    alias = make_pool(2)
 
     async def application(*_: Any) -> None:
         await sync_to_async(state)(alias)
@@ -304,9 +307,9 @@ class Barrier:
             await asyncio.sleep(0.001)
 
 
-def test_websockets_share_a_thread(make_alias: MakeAlias) -> None:
+def test_websockets_share_a_thread(make_pool: Callable[[int], str]) -> None:
     """One that ends leaves to another what that is reading from, whoever borrowed it."""
-    alias = new_pool(make_alias, 1)
+    alias = make_pool(1)
     borrowed, reading = asyncio.Event(), asyncio.Event()
     before: set[asyncio.Task[Any]] = set()
 
@@ -340,9 +343,9 @@ def opened(alias: str) -> Any:
     return cursor
 
 
-def test_what_django_tells_when_a_response_is_closed(make_alias: MakeAlias) -> None:
+def test_what_django_tells_when_a_response_is_closed(make_pool: Callable[[int], str]) -> None:
     """Receivers of ``request_finished`` come after the one that closes connections."""
-    alias = new_pool(make_alias, 1)
+    alias = make_pool(1)
     outs: list[int] = []
 
     def query(**_: Any) -> None:
@@ -374,9 +377,9 @@ def test_who_has_it_is_told(make_alias: MakeAlias) -> None:
     assert serve(has, method="GET", path="/page") == [None]
 
 
-def test_cancelled_by_anyio(make_alias: MakeAlias) -> None:
+def test_cancelled_by_anyio(make_pool: Callable[[int], str]) -> None:
     """Whose scopes cancel again whatever waits in them: Starlette's middleware, around ours."""
-    alias = new_pool(make_alias, 1)
+    alias = make_pool(1)
     busy = Busy(alias, borrows_late=True)
 
     async def application(*_: Any) -> None:

@@ -34,12 +34,6 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
         yield server
 
 
-@pytest.fixture
-def entry(mariadb: MariaDB, new_database: Callable[[], str]) -> dict[str, Any]:
-    """The settings of an empty database."""
-    return {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
-
-
 def test_a_task_that_is_over_is_marked_so() -> None:
     """What it has started may outlive it, and keep it in a context."""
     work = Work(lambda: "a task")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,23 +22,16 @@ from django.db import OperationalError, ProgrammingError, connections
 
 from servers import MariaDB
 from tests.conftest import MakeAlias
-from tests.counting import Questions, pool_of
+from tests.counting import Content, Questions, content, pool_of
 from tests.pages import page
 from tests.programs.databases import ask
+from tests.web_server import eventually
 
 ROOT = Path(__file__).parent.parent
 STOCK, POOLED = "django.db.backends.mysql", "poollife.backends.mysql"
 USER = "ecosystem"
 #: Seconds for a whole program.
 LIMIT = 120
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """For what a server does a moment after its client has gone."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 # --- a site, and its database -----------------------------------------------------------------------------
@@ -94,15 +86,8 @@ class Site:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def content(self) -> dict[str, Any]:
-        """Each table's rows and definition, whose AUTO_INCREMENT tells of rolled back inserts too."""
-        return {
-            table: (
-                sorted(self.server.execute(f"SELECT * FROM `{self.name}`.`{table}`")),
-                self.server.execute(f"SHOW CREATE TABLE `{self.name}`.`{table}`")[0][1],
-            )
-            for (table,) in self.server.execute(f"SHOW TABLES FROM `{self.name}`")
-        }
+    def content(self) -> Content:
+        return content(self.server, self.name)
 
     def test_databases(self) -> list[str]:
         found = self.server.execute("SHOW DATABASES LIKE %s", f"test\\_{self.name}%")
@@ -132,7 +117,7 @@ def untouched(site: Site) -> Iterator[None]:
     assert len(before["desk_ticket"][0]) == 2
     yield
     assert site.content() == before
-    wait_until(lambda: site.server.sessions(USER) == [])
+    eventually("the site's sessions end", lambda: site.server.sessions(USER) == [])
 
 
 # --- test frameworks --------------------------------------------------------------------------------------

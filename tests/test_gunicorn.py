@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -24,8 +23,9 @@ import poollife.gunicorn
 from servers import MariaDB
 from servers.ports import free_port
 from tests.conftest import MakeAlias
+from tests.processes import start_program
 from tests.programs.databases import session
-from tests.web_server import PATIENCE, eventually
+from tests.web_server import PATIENCE, eventually, fetch
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("sync", "gthread")
@@ -110,16 +110,7 @@ class Gunicorn:
         self._aborted = server.status("Aborted_clients")
 
     def start(self) -> None:
-        with self._log.open("wb") as log:
-            self.master = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.master = start_program(self._command, self._log, self._environment)
         eventually("it answers", self._answers)
 
     def _answers(self) -> bool:
@@ -161,14 +152,9 @@ class Gunicorn:
         return pid, number
 
     def _ask(self, path: str) -> bytes:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path, headers={"Connection": "close"})
-            with connection.getresponse() as response:
-                assert response.status == 200, self.log
-                return response.read()
-        finally:
-            connection.close()
+        answer = fetch(self.port, path)
+        assert answer.status == 200, self.log
+        return answer.body
 
     def get_from_all(self) -> dict[int, int]:
         """Ask until every worker has answered: worker -> its session."""

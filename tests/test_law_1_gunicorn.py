@@ -7,12 +7,10 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,8 @@ import pytest
 
 from servers import MariaDB
 from tests.fork_site import gunicorn_conf
+from tests.processes import start_program
+from tests.web_server import fetch
 
 ROOT = Path(__file__).parent.parent
 #: Seconds; only what hangs needs them.
@@ -29,10 +29,8 @@ IN_ATOMIC_BLOCK = "Cannot open a new connection in an atomic block."
 
 
 @contextmanager
-def gunicorn(
-    folder: Path, database: dict[str, Any], *arguments: str, without: str = ""
-) -> Iterator[tuple[str, int]]:
-    """The site, served; the block gets its address.
+def gunicorn(folder: Path, database: dict[str, Any], *arguments: str, without: str = "") -> Iterator[int]:
+    """The site, served; the block gets its port.
 
     :param without: the part of the law's code that is taken out.
     """
@@ -45,21 +43,13 @@ def gunicorn(
         "PYTHONPATH": str(ROOT),
     }
     # It listens before gunicorn runs: the first request waits until there is somebody to answer it.
-    with socket.create_server(("127.0.0.1", 0)) as listener, (folder / "log").open("wb") as log:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, "-m", "gunicorn", "--config", "python:tests.fork_site.gunicorn_conf"]
-        master = subprocess.Popen(
-            [*command, "--bind", f"fd://{listener.fileno()}", *arguments],
-            cwd=ROOT,
-            env=environment,
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        address = listener.getsockname()
+        command += ["--bind", f"fd://{listener.fileno()}", *arguments]
+        master = start_program(command, folder / "log", environment, pass_fds=[listener.fileno()])
+        port = listener.getsockname()[1]
     try:
-        yield address
+        yield port
         master.terminate()
         assert master.wait(PATIENCE) == 0
     finally:
@@ -68,18 +58,12 @@ def gunicorn(
             master.wait()
 
 
-def get(address: tuple[str, int], path: str) -> dict[str, Any]:
+def get(port: int, path: str) -> dict[str, Any]:
     """What the site answers."""
-    connection = HTTPConnection(*address, timeout=PATIENCE)
-    try:
-        connection.request("GET", path, headers={"Connection": "close"})
-        response = connection.getresponse()
-        body = response.read()
-        assert response.status == 200, f"{path}: {response.status}"
-        answer: dict[str, Any] = json.loads(body)
-        return answer
-    finally:
-        connection.close()
+    status, body = fetch(port, path, PATIENCE)
+    assert status == 200, f"{path}: {status}"
+    answer: dict[str, Any] = json.loads(body)
+    return answer
 
 
 def notes(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -102,9 +86,9 @@ def test_preload(
     aborted = mariadb.status("Aborted_clients")
     kinds = ("/echo/", "/fork/process/", "/echo/", "/fork/fork/")
     paths = [f"{kinds[number % 4]}{number}/" for number in range(1, REQUESTS + 1)]
-    with gunicorn(tmp_path, database, "--worker-class", *arguments) as address:
+    with gunicorn(tmp_path, database, "--worker-class", *arguments) as port:
         with ThreadPoolExecutor(4) as crowd:
-            answers = list(crowd.map(lambda path: get(address, path), paths))
+            answers = list(crowd.map(lambda path: get(port, path), paths))
         alive = {session.id for session in mariadb.sessions()}
     log = (tmp_path / "log").read_text()
     start, end = notes(tmp_path)
@@ -144,7 +128,7 @@ def test_preload(
 def test_preload_without_the_guard(mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path) -> None:
     """What happens with the bare driver: the first worker that ends is the end of a session of the master."""
     database = {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
-    with gunicorn(tmp_path, database, "--workers", "1", without="guard") as address:
-        assert get(address, "/echo/1/")["inherited"] != []
+    with gunicorn(tmp_path, database, "--workers", "1", without="guard") as port:
+        assert get(port, "/echo/1/")["inherited"] != []
     start, end = notes(tmp_path)
     assert end["sessions"] != start["sessions"]

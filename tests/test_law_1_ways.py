@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import urllib.request
@@ -18,7 +17,8 @@ import pytest
 
 from servers import MariaDB
 from servers.ports import free_port
-from tests.programs.running import ROOT, run
+from tests.processes import start_program
+from tests.programs.running import run
 from tests.web_server import eventually
 
 CHILD: dict[str, Any] = {"inherited": [], "own session": True, "again": True}
@@ -58,15 +58,8 @@ def test_reloader(mariadb: MariaDB, new_database: Callable[[], str], tmp_path: P
     aborted = mariadb.status("Aborted_clients")
     module, log, port = tmp_path / "changing.py", tmp_path / "log", free_port()
     module.touch()
-    with log.open("wb") as file:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "tests.programs.runserver", str(port), json.dumps(entry), str(tmp_path)],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+    program = [sys.executable, "-m", "tests.programs.runserver", str(port), json.dumps(entry), str(tmp_path)]
+    server = start_program(program, log)
     try:
         first = answer(port)
         # The reloader looks each second, from some moment on. No request meanwhile: it would be cut off.

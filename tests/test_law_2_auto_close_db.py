@@ -9,7 +9,6 @@ import unittest
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
 from contextvars import ContextVar, copy_context
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from django.test import TestCase
 
 from poollife import PooledThread, auto_close_db, pool_stats
 from poollife.errors import PoolTimeout
-from poollife.pools.work import current_work
 from servers import MariaDB
 from tests.borrowing import (
     PATIENCE,
@@ -30,7 +28,6 @@ from tests.borrowing import (
     connection_id,
     insert,
     make_log,
-    new_pool,
     out,
     rows,
     run,
@@ -41,23 +38,7 @@ from tests.forms import FORMS, KINDS, Body, Job, by_name, every_form, every_kind
 from tests.handlers import Exchange, site, wsgi
 from tests.programs.databases import hold
 
-
-@pytest.fixture
-def make_pool(make_alias: MakeAlias) -> Callable[[], str]:
-    """A function that makes an alias with a pool of two connections."""
-    return partial(new_pool, make_alias)
-
-
-@pytest.fixture
-def alias(make_pool: Callable[[], str]) -> str:
-    return make_pool()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_current() -> Iterator[None]:
-    """What is borrowed after a work has ended must not be taken for its own."""
-    yield
-    assert current_work.get() is None
+pytestmark = pytest.mark.usefixtures("_nothing_stays_current")
 
 
 @every_form

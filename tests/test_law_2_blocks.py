@@ -12,28 +12,11 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from poollife import auto_close_db
-from poollife.pools.work import current_work
-from tests.borrowing import PATIENCE, Failure, connection_id, new_pool, out
+from tests.borrowing import PATIENCE, Failure, connection_id, out
 from tests.conftest import MakeAlias
 from tests.forms import Body, block, every_kind
 
-
-@pytest.fixture
-def make_pool(make_alias: MakeAlias) -> Callable[[], str]:
-    """A function that makes an alias with a pool of two connections."""
-    return partial(new_pool, make_alias)
-
-
-@pytest.fixture
-def alias(make_pool: Callable[[], str]) -> str:
-    return make_pool()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_current() -> Iterator[None]:
-    """What is borrowed after a work has ended must not be taken for its own."""
-    yield
-    assert current_work.get() is None
+pytestmark = pytest.mark.usefixtures("_nothing_stays_current")
 
 
 def test_a_block_is_for_one_at_a_time(alias: str) -> None:

@@ -23,21 +23,11 @@ from poollife.pools.lease import Lease
 from poollife.pools.work import Work
 from poollife.threads import _BlockWork
 from servers import MariaDB
-from tests.borrowing import PATIENCE, ask_id, connection_id, new_pool, out, run
+from tests.borrowing import PATIENCE, ask_id, connection_id, out, run
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
 from tests.programs.running import run as run_program
 from tests.web_server import eventually
-
-
-@pytest.fixture
-def alias(make_alias: MakeAlias) -> str:
-    return new_pool(make_alias)
-
-
-@pytest.fixture
-def entry(mariadb: MariaDB, new_database: Callable[[], str]) -> dict[str, Any]:
-    return {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
 
 
 def alive(kind: type) -> int:

@@ -19,7 +19,6 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
-from MySQLdb.cursors import SSCursor
 
 from poollife import PooledThreadPoolExecutor, auto_close_db, pool_stats
 from servers import MariaDB
@@ -30,28 +29,18 @@ from tests.borrowing import (
     TornDown,
     connection_id,
     insert,
+    leave_a_transaction,
+    leave_autocommit_off,
+    leave_unread_rows,
     make_log,
-    new_pool,
     out,
     rows,
     sessions,
 )
-from tests.conftest import MakeAlias
 from tests.forms import FORMS, Body, by_name, every_kind
 from tests.handlers import Exchange, site
 
 Make = Callable[..., ThreadPoolExecutor]
-
-
-@pytest.fixture
-def make_pool(make_alias: MakeAlias) -> Callable[[], str]:
-    """A function that makes an alias with a pool of two connections."""
-    return partial(new_pool, make_alias)
-
-
-@pytest.fixture
-def alias(make_pool: Callable[[], str]) -> str:
-    return make_pool()
 
 
 @pytest.fixture
@@ -109,26 +98,9 @@ def fail_in_a_query(alias: str) -> None:
         cursor.execute("SELECT no_such_column")
 
 
-def leave_a_transaction(alias: str) -> None:
-    transaction.atomic(using=alias).__enter__()
-    insert(alias)
-
-
 def fail_in_a_transaction(alias: str) -> None:
     leave_a_transaction(alias)
     raise Failure
-
-
-def leave_autocommit_off(alias: str) -> None:
-    connections[alias].set_autocommit(False)
-    insert(alias)
-
-
-def leave_unread_rows(alias: str) -> None:
-    connections[alias].ensure_connection()
-    cursor = connections[alias].connection.cursor(SSCursor)
-    cursor.execute("SELECT seq FROM seq_1_to_1000")
-    kept.append(cursor)  # dropped, it would read them
 
 
 def borrow_with_a_copy(alias: str) -> None:
@@ -177,8 +149,8 @@ def test_all_that_a_job_borrowed_goes_back(
     assert (taken.result(PATIENCE), [out(alias) for alias in aliases]) == ([1, 1, 1], [0, 0, 0])
 
 
-def test_so_does_what_map_borrows(make_alias: MakeAlias) -> None:
-    alias = new_pool(make_alias, 4)
+def test_so_does_what_map_borrows(make_pool: Callable[[int], str]) -> None:
+    alias = make_pool(4)
     with PooledThreadPoolExecutor(4) as executor:
         found = set(executor.map(connection_id, [alias] * 100))
         assert (out(alias), len(found) <= 4) == (0, True)
@@ -269,8 +241,8 @@ def test_all_forms_in_a_job(make_pool: Callable[[], str], executor: ThreadPoolEx
         assert out(of_job) == 0
 
 
-def test_jobs_that_submit_jobs(make_alias: MakeAlias) -> None:
-    alias = new_pool(make_alias, 5)
+def test_jobs_that_submit_jobs(make_pool: Callable[[int], str]) -> None:
+    alias = make_pool(5)
     with PooledThreadPoolExecutor(5) as executor:
 
         def job(depth: int) -> list[int]:

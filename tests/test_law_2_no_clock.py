@@ -24,7 +24,7 @@ from MySQLdb.cursors import SSCursor
 from poollife import PooledThreadPoolExecutor, auto_close_db
 from poollife.pools.work import Work, current_work
 from servers import MariaDB
-from tests.borrowing import PATIENCE, ask_id, database, make_log, new_pool, out, rows, sessions
+from tests.borrowing import PATIENCE, ask_id, database, make_log, out, rows, sessions
 from tests.conftest import MakeAlias
 from tests.counting import Questions, pool_of
 
@@ -44,8 +44,8 @@ def thread() -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def alias(make_alias: MakeAlias, mariadb: MariaDB) -> str:
-    alias = new_pool(make_alias, 1)
+def alias(make_pool: Callable[[int], str], mariadb: MariaDB) -> str:
+    alias = make_pool(1)
     make_log(mariadb, alias)
     return alias
 

@@ -28,10 +28,10 @@ from poollife.middleware import PoolMiddleware
 from poollife.pools import work
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
+from tests.borrowing import connection_id
 from tests.conftest import MakeAlias
 from tests.counting import Questions, pool_of
 from tests.handlers import Exchange, site, wsgi
-from tests.programs.databases import hold
 from tests.web_server import Answer, WebServer, eventually
 
 STOCK = "django.db.backends.mysql"
@@ -56,15 +56,6 @@ def djangos_hand_tied() -> Iterator[None]:
     request_finished.disconnect(close_old_connections)
     yield
     request_finished.connect(close_old_connections)
-
-
-def connection_id(alias: str) -> int:
-    """One SELECT, of one who keeps what he borrows."""
-    hold(alias)
-    with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT CONNECTION_ID()")
-        row: tuple[int] = cursor.fetchone()
-        return row[0]
 
 
 def unbuffered(alias: str, rows: int = 1000) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -25,32 +24,14 @@ from tests.borrowing import (
     connection_id,
     insert,
     make_log,
-    new_pool,
     out,
     rows,
     sessions,
 )
-from tests.conftest import MakeAlias
 from tests.forms import Body, by_name, every_kind
 from tests.handlers import Exchange, site, wsgi
 
-
-@pytest.fixture
-def make_pool(make_alias: MakeAlias) -> Callable[[], str]:
-    """A function that makes an alias with a pool of two connections."""
-    return partial(new_pool, make_alias)
-
-
-@pytest.fixture
-def alias(make_pool: Callable[[], str]) -> str:
-    return make_pool()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_current() -> Iterator[None]:
-    """What is borrowed after a work has ended must not be taken for its own."""
-    yield
-    assert current_work.get() is None
+pytestmark = pytest.mark.usefixtures("_nothing_stays_current")
 
 
 # --- generators ---------------------------------------------------------------------------------------------

@@ -7,12 +7,10 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 from django.db import connections, transaction
-from MySQLdb.cursors import SSCursor
 
 from poollife import PooledThread, pool_stats
 from servers import MariaDB
@@ -23,26 +21,16 @@ from tests.borrowing import (
     TornDown,
     connection_id,
     insert,
+    leave_a_transaction,
+    leave_autocommit_off,
+    leave_unread_rows,
     make_log,
-    new_pool,
     out,
     rows,
     run,
     sessions,
 )
-from tests.conftest import MakeAlias
 from tests.forms import FORMS, Body, by_name, every_kind
-
-
-@pytest.fixture
-def make_pool(make_alias: MakeAlias) -> Callable[[], str]:
-    """A function that makes an alias with a pool of two connections."""
-    return partial(new_pool, make_alias)
-
-
-@pytest.fixture
-def alias(make_pool: Callable[[], str]) -> str:
-    return make_pool()
 
 
 class WithRun(PooledThread):
@@ -108,19 +96,9 @@ def test_or_when_it_fails(alias: str, monkeypatch: pytest.MonkeyPatch, kind: typ
     assert (errors, out(alias)) == ([error], 0)
 
 
-def leave_a_transaction(alias: str) -> None:
-    transaction.atomic(using=alias).__enter__()
-    insert(alias)
-
-
 def leave_two(alias: str) -> None:
     leave_a_transaction(alias)
     leave_a_transaction(alias)
-
-
-def leave_autocommit_off(alias: str) -> None:
-    connections[alias].set_autocommit(False)
-    insert(alias)
 
 
 def leave_a_failed_transaction(alias: str) -> None:
@@ -131,16 +109,6 @@ def leave_a_failed_transaction(alias: str) -> None:
 def leave_a_closed_one(alias: str) -> None:
     leave_a_transaction(alias)
     connections[alias].close()
-
-
-def leave_unread_rows(alias: str) -> None:
-    connections[alias].ensure_connection()
-    cursor = connections[alias].connection.cursor(SSCursor)
-    cursor.execute("SELECT seq FROM seq_1_to_1000")
-    kept.append(cursor)  # dropped, it would read them
-
-
-kept: list[Any] = []
 
 
 LEFT: dict[Callable[[str], None], int] = {
@@ -229,8 +197,8 @@ def test_what_a_thread_has_is_not_its_starters(alias: str, form: Callable[[Body]
     assert (seen, out(alias)) == ([True], 0)
 
 
-def test_threads_in_threads(make_alias: MakeAlias) -> None:
-    alias = new_pool(make_alias, 5)
+def test_threads_in_threads(make_pool: Callable[[int], str]) -> None:
+    alias = make_pool(5)
     seen = []
 
     def nest(depth: int) -> None:

@@ -6,8 +6,8 @@ import gc
 import socket
 import threading
 import weakref
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, cast
 
 import pytest
@@ -107,53 +107,48 @@ def fail_to_connect(alias: str) -> None:
         connection_id(alias)
 
 
+@contextmanager
+def waiters(alias: str, number: int) -> Iterator[tuple[list[threading.Thread], list[int]]]:
+    """One has the only connection until the block ends, and so many wait: they, and what they are served."""
+    busy, served = Busy(alias), []
+
+    def borrow() -> None:
+        served.append(connection_id(alias))
+        connections[alias].close()
+
+    threads: list[threading.Thread] = []
+    start(threads, busy.work)
+    assert busy.begun.wait(PATIENCE)
+    for _ in range(number):
+        start(threads, borrow)
+    eventually("they wait", lambda: len(queue_of(alias)._waiting) == number)
+    try:
+        yield threads[1:], served
+    finally:
+        busy.go_on.set()
+        threads[0].join(PATIENCE)
+    # What that thread had ends when somebody looks.
+    pool_stats()
+
+
 def test_who_waits_in_a_closed_pool_is_told_at_once(
     make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """He need not look up first."""
     monkeypatch.setattr(module, "RECLAIM_INTERVAL", 2 * PATIENCE)
     alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "timeout": 3 * PATIENCE})
-    busy, served = Busy(alias), []
-
-    def borrow() -> None:
-        served.append(connection_id(alias))
-        connections[alias].close()
-
-    threads: list[threading.Thread] = []
-    start(threads, busy.work)
-    assert busy.begun.wait(PATIENCE)
-    for _ in range(5):
-        start(threads, borrow)
-    eventually("they wait", lambda: len(queue_of(alias)._waiting) == 5)
-    close_pool(alias)
-    for thread in threads[1:]:
-        thread.join(PATIENCE)
-    assert len(served) == 5
-    busy.go_on.set()
-    threads[0].join(PATIENCE)
-    # What that thread had ends when somebody looks.
-    pool_stats()
+    with waiters(alias, 5) as (threads, served):
+        close_pool(alias)
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert len(served) == 5
 
 
 def test_who_waits_in_a_closed_pool_is_served_by_its_successor(make_alias: MakeAlias) -> None:
     """What is out of the closed one stays out, and is not waited for."""
     alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "timeout": 5})
-    busy, served = Busy(alias), []
-
-    def borrow() -> None:
-        served.append(connection_id(alias))
-        connections[alias].close()
-
-    threads: list[threading.Thread] = []
-    start(threads, busy.work)
-    assert busy.begun.wait(PATIENCE)
-    start(threads, borrow)
-    eventually("it waits", lambda: len(queue_of(alias)._waiting) == 1)
-    close_pool(alias)
-    threads[1].join(PATIENCE)
-    assert out(alias) == 1
-    assert served == [connection_id(alias)]
-    busy.go_on.set()
-    threads[0].join(PATIENCE)
-    # What that thread had ends when somebody looks.
-    pool_stats()
+    with waiters(alias, 1) as ((thread,), served):
+        close_pool(alias)
+        thread.join(PATIENCE)
+        assert out(alias) == 1
+        assert served == [connection_id(alias)]

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -26,7 +25,9 @@ from poollife.backends.mixin import freeze
 from poollife.pools.registry import registry
 from servers import MariaDB
 from tests.conftest import MakeAlias
+from tests.counting import Content, content
 from tests.general_log import Statement, clear_log, logging_everything, statements
+from tests.web_server import eventually
 
 ROOT = Path(__file__).parent.parent
 USER = "rows"
@@ -34,14 +35,6 @@ USER = "rows"
 READING = {"SELECT", "SET", "SHOW", "ROLLBACK"}
 WRITING = {"INSERT", "UPDATE", "DELETE", "TRUNCATE", "CREATE", "ALTER", "DROP"}
 TESTS = 13
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """For what a server does a moment after its client has gone."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 # --- real databases, and a project that has them ----------------------------------------------------------
@@ -60,15 +53,8 @@ class RealDatabase:
         entry = {"ENGINE": "poollife.backends.mysql", **self.server.database(self.name), "USER": USER}
         return {**entry, **more}
 
-    def content(self) -> dict[str, tuple[list[tuple[Any, ...]], str]]:
-        """Each table's rows and definition, whose AUTO_INCREMENT tells of rolled back inserts too."""
-        return {
-            table: (
-                sorted(self.server.execute(f"SELECT * FROM `{self.name}`.`{table}`")),
-                self.server.execute(f"SHOW CREATE TABLE `{self.name}`.`{table}`")[0][1],
-            )
-            for (table,) in self.server.execute(f"SHOW TABLES FROM `{self.name}`")
-        }
+    def content(self) -> Content:
+        return content(self.server, self.name)
 
     def rows(self) -> list[str]:
         return [
@@ -177,7 +163,7 @@ class Site:
 
 def wait_until_empty(server: MariaDB) -> None:
     """Until the project has no session any more."""
-    wait_until(lambda: not server.sessions(USER))
+    eventually("the project's sessions end", lambda: not server.sessions(USER))
 
 
 class Watch:
@@ -567,9 +553,14 @@ def sessions_in(server: MariaDB, database: str) -> list[int]:
     return [session.id for session in server.sessions() if session.db == database]
 
 
+def wait_until_left(server: MariaDB, database: str) -> None:
+    """Until no session is in that database any more."""
+    eventually(f"no session is in {database}", lambda: sessions_in(server, database) == [])
+
+
 def wait_until_gone(server: MariaDB, number: int) -> None:
     """Until the server has no session of that number."""
-    wait_until(lambda: number not in [session.id for session in server.sessions()])
+    eventually(f"session {number} ends", lambda: number not in [session.id for session in server.sessions()])
 
 
 @pytest.fixture
@@ -590,14 +581,14 @@ def test_idle_sessions_end_when_a_test_database_is_made(
 
     name = connection.creation.create_test_db(verbosity=0, autoclobber=True)
     assert name == f"test_{real}"
-    wait_until(lambda: sessions_in(mariadb, real) == [])
+    wait_until_left(mariadb, real)
     assert where(alias) == name
     assert other_thread.submit(where, alias).result() == name
     other_thread.submit(lambda: connections[alias].close()).result()
     assert len(sessions_in(mariadb, name)) == 2
 
     connection.creation.destroy_test_db(real, verbosity=0)
-    wait_until(lambda: sessions_in(mariadb, name) == [])
+    wait_until_left(mariadb, name)
     assert databases_like(mariadb, name) == []
     assert where(alias) == real
 
@@ -619,7 +610,7 @@ def test_a_session_that_is_out_ends_when_it_comes_back(
     assert other_thread.submit(session_id, alias).result() == number
 
     other_thread.submit(lambda: connections[alias].close()).result()
-    wait_until(lambda: sessions_in(mariadb, real) == [])
+    wait_until_left(mariadb, real)
     assert other_thread.submit(where, alias).result() == name
 
     connection.creation.destroy_test_db(real, verbosity=0)
@@ -635,7 +626,7 @@ def test_a_thread_that_never_gives_back_moves_on(
     assert other_thread.submit(where, alias).result() == real
     name = connection.creation.create_test_db(verbosity=0, autoclobber=True)
     assert other_thread.submit(where, alias).result() == name
-    wait_until(lambda: sessions_in(mariadb, real) == [])
+    wait_until_left(mariadb, real)
     connection.creation.destroy_test_db(real, verbosity=0)
     assert other_thread.submit(where, alias).result() == real
     other_thread.submit(lambda: connections[alias].close()).result()
@@ -657,7 +648,7 @@ def test_a_checkout_while_the_test_database_is_made(
     name = connection.creation.create_test_db(verbosity=0, autoclobber=True)
     assert other_thread.submit(where, alias).result() == name
     other_thread.submit(lambda: connections[alias].close()).result()
-    wait_until(lambda: sessions_in(mariadb, real) == [])
+    wait_until_left(mariadb, real)
     connection.creation.destroy_test_db(real, verbosity=0)
 
 
@@ -678,7 +669,7 @@ def test_a_session_that_comes_back_while_its_pool_is_closed(
 
     monkeypatch.setattr(type(driver), "clean", clean_late)
     connection.close()
-    wait_until(lambda: sessions_in(mariadb, real) == [])
+    wait_until_left(mariadb, real)
     assert (pool.out, pool.idle) == (0, 0)
 
 
@@ -692,7 +683,7 @@ def test_clones_mirrors_and_workers(make_alias: MakeAlias, alias: str, mariadb: 
     mirror = wrapper(make_alias())
     unmirrored = where(mirror.alias)
     mirror.creation.set_as_test_mirror(connection.settings_dict)
-    wait_until(lambda: sessions_in(mariadb, unmirrored) == [])
+    wait_until_left(mariadb, unmirrored)
     assert where(mirror.alias) == name
     mirror.close()
     mirror.settings_dict["NAME"] = unmirrored
@@ -700,13 +691,13 @@ def test_clones_mirrors_and_workers(make_alias: MakeAlias, alias: str, mariadb: 
 
     assert where(alias) == name
     connection.creation.setup_worker_connection(1)
-    wait_until(lambda: sessions_in(mariadb, name) == [])
+    wait_until_left(mariadb, name)
     assert where(alias) == f"{name}_1"
 
     connection.settings_dict["NAME"] = name
     connection.creation.destroy_test_db(suffix="1", verbosity=0)
     connection.creation.destroy_test_db(real, verbosity=0)
-    wait_until(lambda: sessions_in(mariadb, f"{name}_1") == [])
+    wait_until_left(mariadb, f"{name}_1")
     assert databases_like(mariadb, name) == []
 
 

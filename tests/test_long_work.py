@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +22,7 @@ from tests.programs.clock import EVERY
 from tests.programs.databases import ask, session
 from tests.programs.running import run
 from tests.programs.states import LONG, read_half
+from tests.web_server import eventually
 
 #: Whoever else wants a connection has to wait, and then looks for leases that nobody has any more.
 ALONE = {"pool_size": 1, "max_overflow": 0, "timeout": 0}
@@ -49,7 +49,7 @@ def work(
         return report
 
     yield work
-    wait_until(lambda: mariadb.sessions() == [])
+    eventually("all sessions end", lambda: mariadb.sessions() == [])
 
 
 @pytest.mark.parametrize("command", ["migrate", "inspectdb", "dumpdata", "loaddata", "stocktake"])
@@ -179,15 +179,14 @@ class Outcomes:
 def kill(server: MariaDB, number: int) -> None:
     """End a session from outside, and wait until it has gone."""
     server.execute(f"KILL {number}")
-    wait_until(lambda: number not in [each.id for each in server.sessions()])
+    eventually(f"session {number} ends", lambda: number not in [each.id for each in server.sessions()])
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """For what a server does a moment after it was told."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
+def wait_for_statement(server: MariaDB, number: int, sql: str) -> None:
+    """Until a session is at it."""
+    eventually(
+        f"{number}: {sql}", lambda: (number, sql) in [(each.id, each.info) for each in server.sessions()]
+    )
 
 
 class Killed:
@@ -222,8 +221,7 @@ class Killed:
         return number
 
     def _kill_sleeper(self, number: int) -> None:
-        asleep = (number, "SELECT SLEEP(60)")
-        wait_until(lambda: asleep in [(each.id, each.info) for each in self.server.sessions()])
+        wait_for_statement(self.server, number, "SELECT SLEEP(60)")
         kill(self.server, number)
 
     def in_a_block(self) -> int:
@@ -364,7 +362,7 @@ class KilledQuery(Killed):
         return number
 
     def _kill_slow(self, number: int, slow: str) -> None:
-        wait_until(lambda: (number, slow) in [(each.id, each.info) for each in self.server.sessions()])
+        wait_for_statement(self.server, number, slow)
         kill_query(self.server, number)
 
 

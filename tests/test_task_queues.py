@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import rq
 
 from servers import MariaDB
 from tests.celery_site import notes
+from tests.processes import start_program
 from tests.programs import django_tasks
 from tests.programs.running import run
 from tests.redis_server import Redis
@@ -33,12 +34,6 @@ JOBS = 12
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     with Redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
-
-
-@pytest.fixture
-def entry(mariadb: MariaDB, new_database: Callable[[], str]) -> dict[str, Any]:
-    """The settings of an empty database."""
-    return {**mariadb.database(new_database()), "ENGINE": "poollife.backends.mysql"}
 
 
 class Site:
@@ -58,16 +53,7 @@ class Site:
     @contextmanager
     def program(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """The block waits for its end."""
-        with self._log.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        process = start_program([sys.executable, "-m", *arguments], self._log, self._environment)
         try:
             yield process
             assert process.wait(PATIENCE) == 0, self.log

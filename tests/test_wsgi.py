@@ -23,8 +23,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from poollife.wsgi import Environ, PoolWSGIMiddleware
 from servers import MariaDB
-from tests.borrowing import Failure, ask_id, insert, make_log, new_pool, out, rows
-from tests.conftest import MakeAlias
+from tests.borrowing import Failure, ask_id, insert, make_log, out, rows
 from tests.handlers import site
 from tests.web_server import WebServer, eventually
 
@@ -33,9 +32,9 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-def alias(make_alias: MakeAlias) -> str:
+def alias(make_pool: Callable[[int], str]) -> str:
     """A pool of one: who keeps it is noticed by whoever comes next."""
-    return new_pool(make_alias, size=1)
+    return make_pool(1)
 
 
 def started(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from servers.ports import free_port
+from tests.processes import start_program
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30.0
@@ -34,6 +35,17 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+
+
+def fetch(port: int, path: str, patience: float = PATIENCE) -> Answer:
+    """Ask a server on this machine, in a connection of its own."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=patience)
+    try:
+        connection.request("GET", path, headers={"Connection": "close"})
+        with connection.getresponse() as response:
+            return Answer(response.status, response.read())
+    finally:
+        connection.close()
 
 
 class Download:
@@ -97,15 +109,7 @@ class WebServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        self._process = start_program(self._command, self._log, self._environment)
         try:
             eventually("the web server answers", self._answers)
         except BaseException:
@@ -122,13 +126,7 @@ class WebServer:
         return self._log.read_text(errors="replace")
 
     def get(self, path: str) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path, headers={"Connection": "close"})
-            with connection.getresponse() as response:
-                return Answer(response.status, response.read())
-        finally:
-            connection.close()
+        return fetch(self.port, path)
 
     def open(self, path: str) -> Download:
         """Send a request, and leave the reading to the caller."""

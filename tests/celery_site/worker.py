@@ -17,6 +17,7 @@ from celery import Celery
 
 from servers import MariaDB
 from tests.celery_site import notes
+from tests.processes import start_program
 from tests.redis_server import Redis
 from tests.web_server import eventually
 
@@ -71,16 +72,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Worker:
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._process = start_program(self._command, self._log, self._environment)
         try:
             eventually("the worker is ready", lambda: self._has_said(" ready."))
         except BaseException:

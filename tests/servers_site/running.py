@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,14 +12,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
 from servers import MariaDB
 from servers.ports import free_port
-from tests.processes import Counts, is_right
-from tests.web_server import PATIENCE, eventually
+from tests.processes import Counts, is_right, start_program
+from tests.web_server import PATIENCE, eventually, fetch
 
 ROOT = Path(__file__).parent.parent.parent
 WORKERS = 2
@@ -156,16 +154,9 @@ class Serving:
     def __enter__(self) -> Self:
         module = "tests.servers_site.launch" if self._server.parent == "launch" else self._server.program
         arguments = [argument.format(**self._values) for argument in self._server.arguments]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._process = start_program(
+            [sys.executable, "-m", module, *arguments], self._log, self._environment
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -189,15 +180,9 @@ class Serving:
                 time.sleep(0.02)
 
     def _get(self, path: str) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path, headers={"Connection": "close"})
-            response = connection.getresponse()
-            body = response.read()
-        finally:
-            connection.close()
-        if response.status != 200:
-            return {"path": path, "status": response.status, "pid": None, "right": False}
+        status, body = fetch(self._port, path)
+        if status != 200:
+            return {"path": path, "status": status, "pid": None, "right": False}
         answer: Answer = json.loads(body)
         return answer
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
 from servers import MariaDB
 from servers.ports import free_port
-from tests.processes import Counts, is_right
-from tests.web_server import PATIENCE, eventually
+from tests.processes import Counts, is_right, start_program
+from tests.web_server import PATIENCE, eventually, fetch
 
 ROOT = Path(__file__).parent.parent.parent
 #: The wheel pyuwsgi puts it beside Python.
@@ -116,16 +114,7 @@ class Uwsgi:
         return "--hook-accepting", f"appendn:{self.folder}/accepting yes"
 
     def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self.command(),
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.process = start_program(self.command(), self._log, self._environment)
         try:
             eventually("all workers are ready", lambda: self.accepting == self._variant.workers)
         except BaseException:
@@ -144,16 +133,10 @@ class Uwsgi:
 
     def get(self, path: str) -> dict[str, Any]:
         """What the site answers."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path, headers={"Connection": "close"})
-            response = connection.getresponse()
-            body = response.read()
-            assert response.status == 200, f"{path}: {response.status}\n{self.log}"
-            answer: dict[str, Any] = json.loads(body)
-            return answer
-        finally:
-            connection.close()
+        status, body = fetch(self.port, path)
+        assert status == 200, f"{path}: {status}\n{self.log}"
+        answer: dict[str, Any] = json.loads(body)
+        return answer
 
     def get_all(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(THREADS) as crowd:
