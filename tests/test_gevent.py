@@ -57,12 +57,13 @@ def test_a_storm_of_greenlets(greenlets: Run, engine: str, count: int) -> None:
     )
     assert report.pop("looks") > 10
     assert report.pop("opened") >= count // 10
+    # Looked at now and then, so that the most may be missed.
+    assert 8 <= report.pop("most sockets") <= 10
     assert report.pop("most at once") <= 10
     assert report == {
         "killed": count // 10,
         "wrong": [],
         "failed": [],
-        "most sockets": 10,
         "out": 0,
         "sessions are the idle ones": True,
     }

@@ -351,6 +351,19 @@ def test_cut_in_the_middle(alias: str, proxy: Proxy, bytes_: int) -> None:
     eventually("it is noticed", lambda: ask(alias) is None)
 
 
+def test_cut_in_the_middle_of_a_tls_handshake(make_alias: MakeAlias, proxy: Proxy) -> None:
+    """The driver has one number for all that goes wrong there: three in a row are an outage, too."""
+    alias = make_alias(via="tls", POOL={"pool_size": 4, "timeout": 1}, PORT=str(proxy.port))
+    assert ask(alias) is None
+    pool_of(alias).drain("opened before")
+    proxy.cut_after = 200
+    errors = [ask(alias) for _ in range(3)]
+    assert [error.args[0] for error in errors if error] == [2026] * 3
+    assert pool_of(alias)._outage.error
+    proxy.cut_after = None
+    eventually("it is noticed", lambda: ask(alias) is None)
+
+
 def test_a_slow_network(alias: str, proxy: Proxy) -> None:
     proxy.delay = 0.02
     assert not any(requests(alias, 8))

@@ -23,8 +23,9 @@ from poollife.drivers.statements import leaves_nothing
 LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
 #: No session can be opened: nobody listens, or is found.
 UNREACHABLE = {2002, 2003, 2004, 2005}
-#: This one could not: 1053 shutdown, 2006, 2012, 2013 and 2055 the server went away, or never said anything.
-CUT_OFF = {1053, 2006, 2012, 2013, 2055}
+#: This one could not: 1053 shutdown, 2006, 2012, 2013 and 2055 the server went away, or never said anything;
+#: over TLS libmariadb calls that 2026, like all that goes wrong there.
+CUT_OFF = {1053, 2006, 2012, 2013, 2026, 2055}
 #: Refused because the server is read-only: 1290 an option, 1792 the transaction, 1836 the whole server.
 READ_ONLY = {1290, 1792, 1836}
 
