@@ -32,6 +32,10 @@ FOREIGN_NAMES = {
     "leak_detection_threshold": "leak_after",
     "unreturned_connection_timeout": "leak_after",
     "password": "credentials",
+    "tcp_user_timeout": "network_timeout",
+    "socket_timeout": "network_timeout",
+    "validation_timeout": "network_timeout",
+    "keepalives_idle": "network_timeout",
 }
 
 #: Keys of ``OPTIONS`` that overrule ``PASSWORD``.
@@ -63,6 +67,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "recycle": 3600,
     },
 }
+#: What matters even where no session outlives its borrower.
+WITHOUT_POOL = ("poolclass", "credentials", "network_timeout")
+#: Seconds, the most that Linux takes for the parts of a ``network_timeout``.
+LONGEST_SILENCE = 32767
 #: What only our own queue knows to do.
 FAIR_ONLY = ("core_size", "min_idle", "unload_timeout", "retire_interval", "retire_quantity", "max_waiting")
 
@@ -94,6 +102,9 @@ class PoolOptions:
     ping_idle: float = 30.0
     #: Ping at each checkout.
     pre_ping: bool = False
+    #: Seconds after which the kernel ends a TCP session from whose server nothing comes, not even an
+    #: acknowledgement; None: as the system has it. Under gunicorn's 30, too.
+    network_timeout: float | None = 20.0
     #: What is done to a session when it comes back: see ``RESETS``.
     reset: str = "auto"
     #: Seconds after which the log tells of a connection that is still out; None: never. Implies ``trace``.
@@ -181,7 +192,7 @@ class PoolOptions:
 
     def _objection(self, key: str) -> str | None:
         """Why it can't go with the others, if so."""
-        if not self.pooled and key not in ("poolclass", "credentials"):
+        if not self.pooled and key not in WITHOUT_POOL:
             return f"leave it out: {self.poolclass.__name__} keeps no sessions"
         if not self.fair and key in FAIR_ONLY:
             return f"leave it out: {self.poolclass.__name__} knows nothing of it, FairQueuePool does"
@@ -276,6 +287,12 @@ def _leak_after(value: object) -> float | None:
     return seconds
 
 
+def _network_timeout(value: object) -> float:
+    if not 0 < (seconds := _seconds(value)) <= LONGEST_SILENCE:
+        raise ValueError(f"more than 0 seconds, up to {LONGEST_SILENCE}, or None for the system's own limits")
+    return seconds
+
+
 def _reset(value: object) -> str:
     if not isinstance(value, str) or value not in RESETS:
         raise ValueError('"auto", "always" or "rollback"')
@@ -337,6 +354,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "recycle": _recycle,
     "ping_idle": _seconds,
     "pre_ping": _flag,
+    "network_timeout": _or_none(_network_timeout),
     "reset": _reset,
     "leak_after": _leak_after,
     "trace": _flag,

@@ -99,7 +99,7 @@ class StubConnection(Guarded):
     def closed_by_server(self) -> bool:
         return self.killed
 
-    def answers(self) -> bool:
+    def answers(self, seconds: float) -> bool:
         return not self.killed
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.pool import (
 )
 
 import tests
-from poollife.conf import DEFAULTS, FAIR_ONLY, PRESETS, READERS, UNPOOLED, PoolOptions
+from poollife.conf import DEFAULTS, FAIR_ONLY, PRESETS, READERS, UNPOOLED, WITHOUT_POOL, PoolOptions
 from poollife.pools.queue import Bounds, FairQueuePool
 from tests.conftest import MakeAlias
 
@@ -69,6 +69,7 @@ def test_defaults() -> None:
         "recycle": None,
         "ping_idle": 30.0,
         "pre_ping": False,
+        "network_timeout": 20.0,
         "reset": "auto",
         "leak_after": None,
         "trace": False,
@@ -125,6 +126,9 @@ def test_switched_off() -> None:
         ("ping_idle", 12.5),
         ("pre_ping", True),
         ("pre_ping", False),
+        ("network_timeout", None),
+        ("network_timeout", 0.5),
+        ("network_timeout", 32767),
         ("reset", "auto"),
         ("reset", "always"),
         ("reset", "rollback"),
@@ -162,6 +166,7 @@ def test_all_keys_at_once() -> None:
         "recycle": 60,
         "ping_idle": 5.0,
         "pre_ping": True,
+        "network_timeout": 7.5,
         "reset": "always",
         "leak_after": 30.0,
         "trace": True,
@@ -285,6 +290,12 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("pre_ping", 1, "True or False"),
     ("pre_ping", "yes", "True or False"),
     ("pre_ping", None, "True or False"),
+    ("network_timeout", 0, "more than 0 seconds, up to 32767, or None for the system's own limits"),
+    ("network_timeout", 32768, "up to 32767, or None"),
+    ("network_timeout", -1, SECONDS),
+    ("network_timeout", True, SECONDS),
+    ("network_timeout", "20", SECONDS),
+    ("network_timeout", math.inf, SECONDS),
     ("leak_after", 0, "more than 0 seconds, or None for no warnings"),
     ("leak_after", -1, SECONDS),
     ("leak_after", False, SECONDS),
@@ -347,6 +358,11 @@ def test_a_bad_value(key: str, value: object, cure: str) -> None:
         ("preping", "pre_ping"),
         ("ping", "pre_ping"),
         ("pingidle", "ping_idle"),
+        ("netwrok_timeout", "network_timeout"),
+        ("tcp_user_timeout", "network_timeout"),
+        ("socket_timeout", "network_timeout"),
+        ("validation_timeout", "network_timeout"),
+        ("keepalives_idle", "network_timeout"),
         ("reset_on_return", "reset"),
         ("leak_afer", "leak_after"),
         ("leak_detection_threshold", "leak_after"),
@@ -402,7 +418,7 @@ def test_djangos_own_pool_setting(pool: object) -> None:
 @pytest.mark.parametrize("poolclass", [NullPool, OwnNullPool, "sqlalchemy.pool.NullPool"])
 @pytest.mark.parametrize(
     ("key", "value"),
-    [(key, value) for key, value in asdict(DEFAULTS).items() if key not in ("poolclass", "credentials")],
+    [(key, value) for key, value in asdict(DEFAULTS).items() if key not in WITHOUT_POOL],
 )
 def test_an_option_that_would_do_nothing(poolclass: Any, key: str, value: object) -> None:
     """Even where it is the default: whoever writes it believes in it."""
@@ -414,8 +430,9 @@ def test_an_option_that_would_do_nothing(poolclass: Any, key: str, value: object
     )
 
 
-def test_credentials_do_something_without_a_pool() -> None:
+def test_what_does_something_without_a_pool() -> None:
     assert read({"poolclass": NullPool, "credentials": print}).credentials is print
+    assert read({"poolclass": NullPool, "network_timeout": None}).network_timeout is None
 
 
 BAD_CREDENTIALS: list[tuple[Any, str]] = [

@@ -57,12 +57,13 @@ def test_a_storm_of_greenlets(greenlets: Run, engine: str, count: int) -> None:
     )
     assert report.pop("looks") > 10
     assert report.pop("opened") >= count // 10
+    # Looked at now and then, so that the most may be missed.
+    assert 8 <= report.pop("most sockets") <= 10
     assert report.pop("most at once") <= 10
     assert report == {
         "killed": count // 10,
         "wrong": [],
         "failed": [],
-        "most sockets": 10,
         "out": 0,
         "sessions are the idle ones": True,
     }
@@ -79,12 +80,13 @@ def test_what_waits_cooperatively(greenlets: Run) -> None:
     assert greenlets("round_trips") == {
         "class": "CooperativeConnection",
         "others ran": {"commit": True, "rollback": True, "ping": True},
+        "others ran while the pool asked": True,
     }
 
 
 def test_in_the_hub(greenlets: Run) -> None:
     """There the C client waits itself, and blocks all, as it always did."""
-    assert greenlets("in_hub") == {"answers": [1]}
+    assert greenlets("in_hub") == {"answers": [1, True, False]}
 
 
 def test_a_read_timeout(greenlets: Run) -> None:

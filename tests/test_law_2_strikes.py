@@ -54,6 +54,14 @@ def test_struck_while_somebody_keeps_watch_no_slot_is_lost(mariadb: MariaDB, nam
     assert report == {"not back": [], "slots lost": [], "hung": []}
 
 
+def test_struck_while_a_session_is_pinged_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
+    """And nobody gets its answer."""
+    database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": {"pre_ping": True}}
+    report = run("strikes", database, "everywhere", "decorated", "query", "warm")
+    assert report.pop("points") > 100
+    assert report == {"not back": [], "slots lost": [], "hung": []}
+
+
 def test_struck_at_random_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql"}
     report = run("strikes", database, "at_random", JOBS, 1)

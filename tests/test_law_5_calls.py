@@ -196,7 +196,7 @@ def test_a_warm_request_with_one_query_costs_one_round_trip(make_alias: MakeAlia
 def test_a_ping_is_a_round_trip(make_alias: MakeAlias, tap: Wiretap) -> None:
     """What costs one is heard: whoever wants it at each checkout gets it."""
     pooled = Site(make_alias, tap, POOLED, POOL={"pre_ping": True})
-    assert pooled.hear(pooled.read, times=2) == ["COM_PING", SELECT] * 2
+    assert pooled.hear(pooled.read, times=2) == ["DO 1", SELECT] * 2
 
 
 @pytest.mark.parametrize(("engine", "entry"), [(STOCK, PERSISTENT), (POOLED, {})], ids=["stock", "pooled"])

@@ -475,6 +475,28 @@ def test_a_deaf_network(alias: str, proxy: Proxy) -> None:
     assert (pool_of(alias).out, pool_of(alias)._slots.waiting) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [("poollife.backends.mysql", {}), ("poollife.backends.mysql_pymysql", {"ssl_disabled": True})],
+)
+def test_a_deaf_network_without_a_read_timeout(
+    make_alias: MakeAlias, proxy: Proxy, engine: str, options: dict[str, Any]
+) -> None:
+    """Its kernels are alive, so they end nothing; the pool's pings come before any statement."""
+    options, own = {"connect_timeout": 1, **options}, {"pool_size": 4, "timeout": 1, "ping_idle": 0}
+    alias = make_alias(engine, PORT=str(proxy.port), OPTIONS=options, POOL=own)
+    pool = pool_of(alias)
+    assert not any(requests(alias, 20))
+    with proxy.deaf():
+        assert all(requests(alias, 16))
+        assert (pool.out, pool._slots.waiting) == (0, 0)
+    # One tries at a time, after a pause.
+    eventually("somebody may try", lambda: time.monotonic() >= pool._outage._until)
+    assert ask(alias) is None
+    assert not any(requests(alias, 20))
+    assert (pool.out, pool._slots.waiting) == (0, 0)
+
+
 def test_a_stall_that_ends_costs_nothing(alias: str, proxy: Proxy) -> None:
     assert not any(requests(alias, 20))
     before = pool_of(alias).opened
@@ -491,6 +513,19 @@ def test_cut_in_the_middle(alias: str, proxy: Proxy, bytes_: int) -> None:
     proxy.cut_after = bytes_
     assert ask(alias)
     assert (pool_of(alias).out, pool_of(alias).idle, pool_of(alias)._slots.opening) == (0, 0, 0)
+    proxy.cut_after = None
+    eventually("it is noticed", lambda: ask(alias) is None)
+
+
+def test_cut_in_the_middle_of_a_tls_handshake(make_alias: MakeAlias, proxy: Proxy) -> None:
+    """The driver has one number for all that goes wrong there: three in a row are an outage, too."""
+    alias = make_alias(via="tls", POOL={"pool_size": 4, "timeout": 1}, PORT=str(proxy.port))
+    assert ask(alias) is None
+    pool_of(alias).drain("opened before")
+    proxy.cut_after = 200
+    errors = [ask(alias) for _ in range(3)]
+    assert [error.args[0] for error in errors if error] == [2026] * 3
+    assert pool_of(alias)._outage.error
     proxy.cut_after = None
     eventually("it is noticed", lambda: ask(alias) is None)
 

@@ -286,7 +286,7 @@ def test_after_a_death_the_others_are_asked_once(
     for pings in THREADS - 1, 0:
         with tap.listening() as heard:
             visitors.fill()
-        assert heard.count("COM_PING") == pings
+        assert heard.count("DO 1") == pings
     assert (pool_of(alias).opened, pool_of(alias).closed) == (THREADS + 1, 1)
 
 

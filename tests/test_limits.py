@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 import pytest
@@ -131,6 +132,30 @@ def write_timeout(site: Site) -> Outcome:
         return Outcome({number}, "stays" if session(alias) == before else "is replaced")
 
 
+def network_timeout(site: Site) -> Outcome:
+    """A server that reads nothing of what is sent to it, and one that stops in the middle, for a lock.
+
+    tests/test_law_6_network.py has networks that are silent altogether.
+    """
+    pool = {"network_timeout": 1}
+    with Deaf(site.server) as deaf:
+        alias = site.alias(POOL=pool, PORT=str(deaf.port))
+        before = session(alias)
+        deaf.listens = False
+        errors = {error_of(lambda: ask("SELECT LENGTH(%s)", "x" * 10_000_000, using=alias))}
+        deaf.listens = True
+        connections[alias].close()
+        assert session(alias) != before
+    alias = site.alias(options={"local_infile": 1}, POOL=pool)
+    with NamedTemporaryFile("w") as file, site.locked():
+        # The first row has to wait, and no socket's buffer holds the second.
+        file.write("1\t1\n2\t" + "2" * 50_000_000)
+        file.flush()
+        load = f"LOAD DATA LOCAL INFILE '{file.name}' REPLACE INTO TABLE things"
+        outcome = strike(alias, lambda: change(load, using=alias))
+    return Outcome(errors | outcome.errors, outcome.session)
+
+
 def max_statement_time(site: Site) -> Outcome:
     alias = site.alias(setting="max_statement_time = 1")
     return strike(alias, lambda: ask("SELECT SLEEP(60)", using=alias))
@@ -219,8 +244,8 @@ class Deaf:
 LIMITS = {
     limit.__name__: limit
     for limit in (
-        *(connect_timeout, read_timeout, write_timeout, max_statement_time),
-        *(innodb_lock_wait_timeout, lock_wait_timeout, wait_timeout),
+        *(connect_timeout, read_timeout, write_timeout, network_timeout),
+        *(max_statement_time, innodb_lock_wait_timeout, lock_wait_timeout, wait_timeout),
     )
 }
 

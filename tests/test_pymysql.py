@@ -6,6 +6,7 @@ import datetime
 import gc
 import inspect
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from pymysql.constants import FIELD_TYPE
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
 from poollife.backends.mysql_pymysql.base import CONVERSIONS
+from poollife.drivers.pymysql import CONNECT_TIMEOUT
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
 from tests.conftest import MakeAlias
@@ -567,6 +569,24 @@ def test_a_ping(make_alias: MakeAlias, mariadb: MariaDB) -> None:
     assert mariadb.status("Com_admin_commands") == before + 1
 
 
+@pytest.mark.parametrize("own", [None, 1, 3600])
+def test_a_server_that_never_says_hello(make_alias: MakeAlias, own: int | None) -> None:
+    """Of the driver's own ``connect_timeout`` it is none of the business, once it has accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = {**QUICK, "connect_timeout": 3600 if own == 1 else 1, "read_timeout": own}
+        alias = make_alias(ENGINE, OPTIONS=options, PORT=str(silent.getsockname()[1]))
+        with pytest.raises(OperationalError, match="2013"):
+            ask(alias)
+    assert pool_of(alias).out == 0
+
+
+@pytest.mark.parametrize("own", [None, 3600])
+def test_after_that_a_statement_may_take_its_time(make_alias: MakeAlias, own: int | None) -> None:
+    alias = make_alias(ENGINE, OPTIONS={**QUICK, "connect_timeout": 1, "read_timeout": own})
+    assert ask(alias, "SELECT 1 + SLEEP(2)") == 1
+    assert raw(alias)._read_timeout == own
+
+
 # --- private names of PyMySQL ------------------------------------------------------------------------------
 
 
@@ -585,3 +605,8 @@ def test_the_private_names(alias: str) -> None:
     cursor.close()
     connection.query("SELECT 1")
     assert not connection._result.has_next
+    assert connection._read_timeout == connection._sock.gettimeout() is None
+    connection._read_timeout = 5
+    connection.query("SELECT 1")
+    assert connection._sock.gettimeout() == 5
+    assert inspect.signature(Connection).parameters["connect_timeout"].default == CONNECT_TIMEOUT

@@ -18,6 +18,7 @@ from poollife.conf import SECRET_OPTIONS, UNPOOLED, PoolOptions
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
 from poollife.drivers.guard import getpid
+from poollife.drivers.network import give_up_after
 from poollife.pools.lease import Lease
 from poollife.pools.pool import LeasePool, PoolClosed, PoolKey
 from poollife.pools.registry import registry
@@ -174,8 +175,11 @@ class PooledMixin(BaseDatabaseWrapper):
         pid = getpid()
         with at_fork.gate.handshake(self.driver.peers(params)):
             connection = self.driver.adopt(super().get_new_connection(params), pid, params)
-        # Whoever was asked for a password may have forked.
-        self.driver.unwrap(connection).check_process()
+            driver = self.driver.unwrap(connection)
+            # Whoever was asked for a password may have forked.
+            driver.check_process()
+            # In here: no fork waits for less than a handshake, so none inherits what this has for a moment.
+            give_up_after(driver.guard.fd, self.pool_options.network_timeout)
         return connection
 
     def opener(self) -> PooledMixin:

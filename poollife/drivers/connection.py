@@ -132,8 +132,11 @@ class Guarded:
         """Whether this idle connection looks dead. Sends nothing."""
         raise NotImplementedError
 
-    def answers(self) -> bool:
-        """Ask the server: one round trip."""
+    def answers(self, seconds: float) -> bool:
+        """Ask the server: one round trip. If not, it is not to be used any more.
+
+        :param seconds: how long the answer may take.
+        """
         raise NotImplementedError
 
 

@@ -13,10 +13,7 @@ from gevent.socket import wait_read
 
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import guarded
-from poollife.drivers.mysql import MySQLConnection
-
-#: As the C client says it.
-LOST = (2013, "Lost connection to server during query")
+from poollife.drivers.mysql import LOST, QUESTION, MySQLConnection
 
 #: Django refuses to share its wrapper with another greenlet, but not a cursor.
 IN_USE = "An answer to somebody else is on its way on this connection: greenlets can't share a cursor."
@@ -37,21 +34,32 @@ class Cooperative(MySQLConnection):
     OperationalError: Any
     _send_query: Any
     _read_query_result: Any
+    _at_most: Any
 
-    def _run(self, query: Any) -> None:
+    def _run(self, query: Any, seconds: float | None = None) -> None:
         if self.in_flight:
             raise self.InterfaceError(IN_USE)
         # First, and until the answer is here: whoever is killed in between leaves it in the socket.
         self.in_flight = True
         self._send_query(bytes(query) if isinstance(query, bytearray) else query)
-        self._wait()
+        self._wait(seconds or self.params.get("read_timeout") or None)
         self.in_flight = False
         self._read_query_result()
 
-    def _wait(self) -> None:
+    @property
+    def _cooperates(self) -> bool:
         # The hub can't wait for itself: what it runs waits as the C client does.
-        if not self.alone and getcurrent() is not get_hub():
-            wait_read(self.guard.fd, self.params.get("read_timeout") or None, self.OperationalError(*LOST))
+        return not self.alone and getcurrent() is not get_hub()
+
+    def _wait(self, seconds: float | None) -> None:
+        if self._cooperates:
+            wait_read(self.guard.fd, seconds, self.OperationalError(*LOST))
+
+    def _ask(self, seconds: float) -> None:
+        if self._cooperates:
+            self._run(QUESTION, self._at_most(seconds))
+        else:
+            super()._ask(seconds)
 
     def _commit(self) -> None:
         self._run(b"COMMIT")
@@ -64,7 +72,7 @@ class Cooperative(MySQLConnection):
             self._run(b"SET autocommit=%d" % bool(on))
 
     def _ping(self, *args: Any) -> None:
-        self._run(b"DO 1")
+        self._run(QUESTION)
 
     @guarded
     def query(self, query: bytes | str) -> None:

@@ -23,10 +23,16 @@ from poollife.drivers.statements import leaves_nothing
 LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
 #: No session can be opened: nobody listens, or is found.
 UNREACHABLE = {2002, 2003, 2004, 2005}
-#: This one could not: 1053 shutdown, 2006, 2012, 2013 and 2055 the server went away, or never said anything.
-CUT_OFF = {1053, 2006, 2012, 2013, 2055}
+#: This one could not: 1053 shutdown, 2006, 2012, 2013 and 2055 the server went away, or never said anything;
+#: over TLS libmariadb calls that 2026, like all that goes wrong there.
+CUT_OFF = {1053, 2006, 2012, 2013, 2026, 2055}
 #: Refused because the server is read-only: 1290 an option, 1792 the transaction, 1836 the whole server.
 READ_ONLY = {1290, 1792, 1836}
+
+#: As the C client says it.
+LOST = (2013, "Lost connection to server during query")
+#: The least that a server can be asked.
+QUESTION = b"DO 1"
 
 #: Python's names of character sets in which each byte of ASCII is that character, here and at the server: not
 #: so in Shift JIS, where Python writes a yen sign as a backslash.
@@ -126,7 +132,6 @@ class MySQLConnection(Guarded):
     #: The same, for the pool, which has connections that are nobody's at the moment.
     _rollback: Any
     _autocommit: Any
-    _ping: Any
     #: Its converters that are nobody's own.
     conversions: dict[Any, Any]
     #: The names of what a borrower could set otherwise; those of the converters (encoders, decoders) first.
@@ -225,14 +230,21 @@ class MySQLConnection(Guarded):
         """
         return bool(self.poller.poll(0))
 
-    def answers(self) -> bool:
-        """Ask the server: one round trip."""
+    def answers(self, seconds: float) -> bool:
+        """See there."""
         self.check_process()
         try:
-            self._ping()
+            self._ask(seconds)
         except self.Error:
             return False
         return True
+
+    def _ask(self, seconds: float) -> None:
+        """A round trip.
+
+        :raises Error: the driver's, where no answer came in that time.
+        """
+        raise NotImplementedError
 
     def _has_unread(self) -> bool:
         """Whether a result, or a part of one, was left behind. Sends nothing."""

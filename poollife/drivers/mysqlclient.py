@@ -15,6 +15,8 @@ from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard
 from poollife.drivers.mysql import (
+    LOST,
+    QUESTION,
     MySQLConnection,
     ReadingCursor,
     become,
@@ -59,13 +61,14 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     params: dict[str, Any]
     #: The character set to come back to.
     charset: str
+    #: mysqlclient's own.
+    OperationalError: Any
 
     class_for = staticmethod(class_for)
     conversions = conversions
     SETTINGS = ("encoders", "converter", "cursorclass")
     settings = attrgetter(*SETTINGS)
-    _rollback, _autocommit, _ping = Connection.rollback, Connection.autocommit, Connection.ping
-    #: The same, for greenlets.
+    _rollback, _autocommit = Connection.rollback, Connection.autocommit
     _send_query, _read_query_result = Connection.send_query, Connection.read_query_result
 
     commit = guarded(Connection.commit)
@@ -140,6 +143,19 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         super().discard_result()
         while super().next_result() != -1:
             super().discard_result()
+
+    def _ask(self, seconds: float) -> None:
+        # The C client's own ping waits for as long as it takes.
+        self.in_flight = True
+        self._send_query(QUESTION)
+        if not self.poller.poll(1000 * self._at_most(seconds)):
+            raise self.OperationalError(*LOST)
+        self._read_query_result()
+        self.in_flight = False
+
+    def _at_most(self, seconds: float) -> float:
+        """So long, or for as long as its own user waits for an answer."""
+        return min(seconds, self.params.get("read_timeout") or seconds)
 
     def _has_unread(self) -> bool:
         """Whether a result, or a part of one, was left behind. Sends nothing."""

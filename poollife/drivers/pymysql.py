@@ -20,6 +20,10 @@ from poollife.drivers.mysql import MySQLConnection, ReadingCursor, become, means
 __all__ = ["adopt", "idle_limit", "peers", "unreachable", "unwrap"]
 
 
+#: The driver's own default, in seconds.
+CONNECT_TIMEOUT = 10
+
+
 class UnbufferedCursor(LeasedCursor):
     """One whose every row comes from the socket, by a method that the driver calls itself."""
 
@@ -55,11 +59,13 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
     names; they are used in here only.
     """
 
+    _read_timeout: float | None
+
     class_for = staticmethod(class_for)
     conversions = conversions
     SETTINGS = ("encoders", "decoders", "cursorclass", "use_unicode")
     settings = attrgetter(*SETTINGS)
-    _rollback, _autocommit, _ping = Connection.rollback, Connection.autocommit, Connection.ping
+    _rollback, _autocommit = Connection.rollback, Connection.autocommit
 
     begin = guarded(leaving(Connection.begin))
     commit = guarded(Connection.commit)
@@ -104,8 +110,29 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         """PyMySQL can neither change the user nor reset a session; another one is opened in its place."""
         raise pymysql.NotSupportedError("PyMySQL can't reset a session")
 
+    def _ask(self, seconds: float) -> None:
+        own = self._read_timeout
+        self._read_timeout = min(seconds, own or seconds)
+        try:
+            Connection.ping(self, reconnect=False)
+        finally:
+            self._read_timeout = own
+
     def _has_unread(self) -> bool:
         return self._result is not None and bool(self._result.unbuffered_active or self._result.has_next)
+
+
+def connect(params: dict[str, Any]) -> Any:
+    """What ``pymysql.connect`` returns, with ``connect_timeout`` for all of it, as in the C client.
+
+    By itself the driver means by that only until somebody has accepted; for his greeting it waits as for the
+    answer to any statement, so for ever.
+    """
+    own = params.get("read_timeout")
+    limit = params.get("connect_timeout", CONNECT_TIMEOUT)
+    connection = pymysql.connect(**{**params, "read_timeout": limit if own is None else min(limit, own)})
+    unwrap(connection)._read_timeout = own
+    return connection
 
 
 def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:

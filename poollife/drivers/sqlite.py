@@ -221,7 +221,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         """There is none."""
         return False
 
-    def answers(self) -> bool:
+    def answers(self, seconds: float) -> bool:
         """Whether the handle still works."""
         try:
             super().execute("SELECT 1")

@@ -11,6 +11,7 @@ from typing import Any
 from poollife.conf import PoolOptions
 from poollife.drivers.connection import Driver, Guarded
 from poollife.pools.outage import Outage
+from poollife.pools.queue import current
 
 logger = logging.getLogger("poollife")
 
@@ -20,6 +21,9 @@ LONGEST_LIFE = 3600.0
 SHORTEST_LIFETIME = 0.9
 #: Why a session is replaced, for people.
 OUTDATED = "opened before the server became read-only"
+#: Seconds after which a session that was pinged is taken for dead, at most (HikariCP's validationTimeout) and
+#: at least.
+LONGEST_PING, SHORTEST_PING = 5.0, 0.5
 #: What each server answered when it was asked how long it keeps idle sessions.
 _idle_limits: dict[tuple[Any, ...], float | None] = {}
 
@@ -75,7 +79,7 @@ class Liveness:
             or now - session.idle_since > self._options.ping_idle
             or session.idle_since <= self._suspected
             or session.closed_by_server()
-        ) and not session.answers():
+        ) and not session.answers(ping_limit(now)):
             # Whatever ended this one may have ended others, without a goodbye in their sockets.
             self._suspect()
             reason = "closed by the server, or out of reach"
@@ -98,3 +102,10 @@ class Liveness:
     def _suspect(self) -> None:
         self._suspected = time.monotonic()
         self._outage.doubt()
+
+
+def ping_limit(now: float) -> float:
+    """Seconds that a session has to answer: no more than its borrower has left, as far as that goes."""
+    ticket = current.ticket
+    left = ticket.deadline - now if ticket else LONGEST_PING
+    return max(SHORTEST_PING, min(LONGEST_PING, left))

@@ -117,6 +117,7 @@ def round_trips(observer: Observer) -> dict[str, Any]:
             name: turns_during(getattr(wrapper.connection, name)) > 0
             for name in ("commit", "rollback", "ping")
         },
+        "others ran while the pool asked": turns_during(lambda: wrapper.connection.answers(5)) > 0,
     }
 
 
@@ -140,8 +141,15 @@ def turns_during(wait: Callable[[], object]) -> int:
 def in_hub(observer: Observer) -> dict[str, Any]:
     """What the hub itself calls can't wait for the hub."""
     answers: list[Any] = []
+    hold()
+    driver = connections["default"].connection
     gevent.get_hub().loop.run_callback(lambda: answers.append(ask("SELECT 1")))
-    until(lambda: answers)
+    gevent.get_hub().loop.run_callback(lambda: answers.append(driver.answers(5)))
+    until(lambda: len(answers) == 2)
+    # To a question that never arrives.
+    driver._send_query = lambda query: None
+    gevent.get_hub().loop.run_callback(lambda: answers.append(driver.answers(0.5)))
+    until(lambda: len(answers) == 3)
     return {"answers": answers}
 
 

@@ -18,13 +18,22 @@ LIMIT = 150.0
 WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 
 
-def run(module: str, *arguments: Any, limit: float = LIMIT, options: Sequence[str] = ()) -> dict[str, Any]:
+def run(
+    module: str,
+    *arguments: Any,
+    limit: float = LIMIT,
+    options: Sequence[str] = (),
+    within: Sequence[str] = (),
+) -> dict[str, Any]:
     """Run ``tests.programs.<module>`` and return the JSON object that it printed.
 
     Whatever it or one of its children wrote to stderr fails the test: tracebacks, "Exception ignored" and
     warnings alike.
+
+    :param within: the beginning of a command that runs another one.
     """
     command = [
+        *within,
         sys.executable,
         "-X",
         "faulthandler",

@@ -7,6 +7,7 @@ these points, so it can strike at the first, the second, the third ... until the
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import gc
 import itertools
@@ -535,10 +536,16 @@ def fail() -> None:
 def unraisable(each: Any) -> None:
     """Struck inside a finalizer, it has nowhere to go.
 
-    And where ``__init__`` was struck, the finalizers of Django 6.0 look for what was not set yet.
+    And where ``__init__`` was struck, the finalizers of Django 6.0 look for what was not set yet. The
+    duplicate in drivers/network.py has this class, and its finalizer closes it where its owner was struck,
+    but warns.
     """
     module = getattr(each.object, "__module__", None) or ""
-    if not (isinstance(each.exc_value, Struck) or module.startswith("django.db.")):
+    if not (
+        isinstance(each.exc_value, Struck)
+        or module.startswith("django.db.")
+        or type(each.object) is _socket.socket
+    ):
         sys.__unraisablehook__(each)
 
 

@@ -58,7 +58,7 @@ class PyMySQLMixin(MySQLWrapper):
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        return pymysql.connect(**conn_params)
+        return driver.connect(conn_params)
 
     @async_unsafe
     def create_cursor(self, name: Any = None) -> CursorWrapper:
