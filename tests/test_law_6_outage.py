@@ -174,7 +174,7 @@ def test_sessions_that_are_asked_whether_they_live_are_named(
         holder.borrow(pool)
     for holder in holders:
         holder.give_back()
-    monkeypatch.setattr(StubConnection, "answers", lambda session: go_on.wait(PATIENCE))
+    monkeypatch.setattr(StubConnection, "answers", lambda session, seconds: go_on.wait(PATIENCE))
     threads = [threading.Thread(target=holder.borrow, args=(pool,)) for holder in holders]
     for thread in threads:
         thread.start()
