@@ -39,6 +39,8 @@ RETIRE_INTERVAL = 10.0
 #: Which of those that there are. Drawn from as many always: what there is depends on the pool's own random
 #: numbers, too, and Hypothesis wants to draw the same when it repeats a run.
 INDEXES = st.integers(0, 11)
+#: Mostly not: while the server is down or the pool suspended, little else is tried.
+SELDOM = st.sampled_from([False, False, False, True])
 
 
 class Struck(BaseException):
@@ -169,6 +171,19 @@ class PoolMachine(RuleBasedStateMachine):
         except OperationalError:
             assert held.borrower.lease is None
 
+    @rule(dirty=st.booleans())
+    def visit(self, dirty: bool) -> None:
+        """What most do: come and go."""
+        before = len(self.held)
+        self.borrow()
+        if len(self.held) > before:
+            self.give_back(before, dirty)
+
+    @rule()
+    def end_a_burst(self) -> None:
+        while self.held:
+            self.give_back(0, dirty=False)
+
     def _take(self, index: int) -> Held | None:
         return self.held.pop(index % len(self.held)) if self.held else None
 
@@ -184,7 +199,7 @@ class PoolMachine(RuleBasedStateMachine):
         for connection in self.server.alive:
             connection.killed = True
 
-    @rule(down=st.booleans())
+    @rule(down=SELDOM)
     def stop_or_start(self, down: bool) -> None:
         self.server.down = refused() if down else None
 
@@ -232,7 +247,7 @@ class PoolMachine(RuleBasedStateMachine):
         registry.resize(self.options, "machine", sizes)
         self.limit = size + overflow
 
-    @rule(suspended=st.booleans())
+    @rule(suspended=SELDOM)
     def suspend_or_resume(self, suspended: bool) -> None:
         registry.suspend("machine", suspended)
         self.suspended = suspended

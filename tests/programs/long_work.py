@@ -74,7 +74,7 @@ def prepare(command: str) -> None:
 def pings() -> int:
     """How often this session was pinged."""
     with connection.cursor() as cursor:
-        cursor.execute("SHOW SESSION STATUS LIKE 'Com_admin_commands'")
+        cursor.execute("SHOW SESSION STATUS LIKE 'Com_do'")
         return int(cursor.fetchone()[1])
 
 
