@@ -29,7 +29,7 @@ test: system-packages lint ## Install what is missing, then run the checks and t
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # Where pyenv is, nox finds those Pythons that are named.
-matrix: $(VENV)/.installed ## Run what depends on versions on each Python, Django and SQLAlchemy (ARGS='--tags ci': on three more)
+matrix: $(VENV)/.installed ## Run what depends on versions on each Python, Django and SQLAlchemy (ARGS='--tags ci': on two more)
 	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd:) $(BIN)/nox --no-error-on-missing-interpreters $(ARGS)
 
 lint: $(VENV)/.installed ## Run ruff and mypy

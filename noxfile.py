@@ -15,8 +15,8 @@ nox.options.default_venv_backend = "virtualenv"
 DJANGOS = {"3.11": ["5.2"], "3.12": ["5.2", "6.0", "6.1"], "3.13": ["5.2", "6.0", "6.1"]}
 #: The oldest mysqlclient that is supported goes with the older SQLAlchemy.
 DRIVERS = {"2.0": "mysqlclient==2.2.*", "2.1": "mysqlclient>=2.3"}
-#: Beside that of `make test`: the oldest of everything, the newest, and the release in between.
-CI = {("3.11", "5.2", "2.0"), ("3.12", "6.0", "2.0"), ("3.13", "6.1", "2.1")}
+#: Beside that of `make test` (3.11, 5.2, 2.1): each other version that is supported is in one of these.
+CI = {("3.12", "6.0", "2.0"), ("3.13", "6.1", "2.1")}
 CELLS = [
     nox.param(
         *cell,
