@@ -18,6 +18,7 @@ from django.db import DatabaseError, connection, connections
 from sqlalchemy import exc
 from sqlalchemy.pool import QueuePool
 
+from benchmarks.bare import connector
 from servers import Proxy
 
 THREADS, CONNECTIONS = 20, 4
@@ -51,16 +52,8 @@ class Bare(Way):
     """A pool of SQLAlchemy's without Django."""
 
     def __init__(self, poolclass: type[QueuePool], entry: dict[str, Any], size: int, overflow: int) -> None:
-        import MySQLdb
-
         self._pool = poolclass(
-            lambda: MySQLdb.connect(
-                host=entry["HOST"],
-                port=int(entry["PORT"]),
-                user=entry["USER"],
-                password=entry["PASSWORD"],
-                database=entry["NAME"],
-            ),
+            connector(entry),
             pool_size=size,
             max_overflow=overflow,
             timeout=5,

@@ -21,6 +21,8 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.urls import path
 
+from benchmarks.bare import connector
+
 SELECT = "SELECT n FROM log WHERE n = 1"
 UPDATE = "UPDATE other SET n = n + 1"
 #: Requests that may fail after all sessions were killed.
@@ -179,20 +181,9 @@ class BareWorker(Worker):
     """SQLAlchemy's pool without Django and without anything that it would send."""
 
     def __init__(self, peer: dict[str, Any]) -> None:
-        import MySQLdb
         from sqlalchemy.pool import QueuePool
 
-        entry = peer["entry"]
-        self._pool = QueuePool(
-            lambda: MySQLdb.connect(
-                host=entry["HOST"],
-                port=int(entry["PORT"]),
-                user=entry["USER"],
-                password=entry["PASSWORD"],
-                database=entry["NAME"],
-            ),
-            reset_on_return=None,
-        )
+        self._pool = QueuePool(connector(peer["entry"]), reset_on_return=None)
 
     def _cycle(self) -> None:
         self._pool.connect().close()

@@ -176,7 +176,7 @@ class PooledMixin(BaseDatabaseWrapper):
         with at_fork.gate.handshake(self.driver.peers(params)):
             connection = self.driver.adopt(super().get_new_connection(params), pid, params)
             driver = self.driver.unwrap(connection)
-            # Whoever was asked for a password may have forked.
+            # Whoever has wrapped the driver's connect() may have forked.
             driver.check_process()
             # In here: no fork waits for less than a handshake, so none inherits what this has for a moment.
             give_up_after(driver.guard.fd, self.pool_options.network_timeout)

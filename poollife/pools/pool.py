@@ -58,11 +58,6 @@ class PoolKey(NamedTuple):
     user: Any
     options: Any
 
-    @property
-    def way(self) -> tuple[Any, ...]:
-        """How the server is reached, whatever database is wanted there."""
-        return (*self.server, self.options)
-
 
 class PoolClosed(Exception):
     """A pool was closed while somebody waited for its sessions."""
@@ -102,8 +97,9 @@ class LeasePool:
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
         self._next_look = self._next_collection = -math.inf
-        #: Drivers don't know each other's errors, and a file is no server.
-        self._server = (id(driver), *key.way)
+        #: What is known of one is known of all that are reached in this way. Drivers don't know each other's
+        #: errors, and with the options init_command may set the session's own limit of idleness.
+        self._server = (id(driver), *key.server, key.options)
         self._outage = outage_of(self._server)
         self.liveness = Liveness(key.alias, options, driver, self._outage, self._count_replaced)
         self._resets = options.resets

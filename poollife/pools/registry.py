@@ -121,7 +121,6 @@ class Registry:
             time.sleep(INTERVAL)
 
     def _of(self, alias: str) -> list[LeasePool]:
-        at_fork.ensure_process()
         return [pool for pool in self.pools() if pool.key.alias == alias]
 
     def _remove(self, alias: str | None) -> list[LeasePool]:
