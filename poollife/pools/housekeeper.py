@@ -97,7 +97,7 @@ class Housekeeping:
 
     def call(self) -> None:
         """There may be a surplus, or too little idle."""
-        ticket = current.ticket
+        ticket = current.checkout
         if ticket and self._slots.shortage and time.monotonic() >= self._next_opening:
             self.opener = self.opener or ticket.borrower.opener()
             self._housekeeper.hurry()

@@ -106,6 +106,6 @@ class Liveness:
 
 def ping_limit(now: float) -> float:
     """Seconds that a session has to answer: no more than its borrower has left, as far as that goes."""
-    ticket = current.ticket
+    ticket = current.checkout
     left = ticket.deadline - now if ticket else LONGEST_PING
     return max(SHORTEST_PING, min(LONGEST_PING, left))

@@ -365,7 +365,7 @@ class LeasePool:
         self._slots.free(handle)
 
     def _open(self) -> Any:
-        ticket = current.ticket
+        ticket = current.checkout
         assert ticket, "a session is opened for a borrower"
         self._outage.tell()
         # First: asking for a password may take its time, or need a session at the same server.

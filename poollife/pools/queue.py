@@ -79,6 +79,12 @@ class Current(threading.local):
 
     ticket: Ticket | None = None
 
+    @property
+    def checkout(self) -> Ticket | None:
+        """The one that is under way: what an exception from outside left there has had its turn."""
+        ticket = self.ticket
+        return ticket if ticket and ticket.active else None
+
 
 current = Current()
 
@@ -280,9 +286,7 @@ class FairQueuePool(QueuePool):
         return len(self._slots) - self.size()
 
     def _do_get(self) -> ConnectionPoolEntry:
-        ticket = current.ticket
-        # One that an exception from outside left there has had its turn.
-        entry: ConnectionPoolEntry = self._fit_entry(ticket if ticket and ticket.active else Ticket())
+        entry: ConnectionPoolEntry = self._fit_entry(current.checkout or Ticket())
         return entry
 
     def _fit_entry(self, ticket: Ticket) -> Any:
