@@ -24,7 +24,7 @@ from benchmarks.wiretap import Wiretap
 from servers import MariaDB
 
 NAME = "bench"
-PARTS = "round_trips,leaks,cycles,memory,fair,spike,waiting,outage"
+PARTS = "round_trips,leaks,cycles,memory,fair,turns,spike,waiting,outage"
 VIEWS = {
     "one SELECT": ("read", False, 1),
     "ATOMIC_REQUESTS, SELECT and UPDATE": ("write", True, 2),
@@ -167,6 +167,14 @@ class Bench:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
+    def turns(self, rounds: int, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
+        """As for ``cycles()``, but of a crowd's turns, by what each does: SQLAlchemy's queue is the first."""
+        found = self.pressure("turns", rounds, seconds)
+        return {
+            work: {name: summary(times, next(iter(ways.values()))) for name, times in ways.items()}
+            for work, ways in found.items()
+        }
+
     def memory(self, cycles: int) -> dict[str, list[dict[str, int]]]:
         """Memory and objects after each quarter of so many cycles."""
         found: dict[str, list[dict[str, int]]] = {}
@@ -253,15 +261,27 @@ def print_memory(found: dict[str, list[dict[str, int]]]) -> None:
 def print_fair(found: dict[str, Any], seconds: float) -> None:
     print(f"\nTwenty threads on four connections for {seconds:g} s, one SELECT each time, no pause\n")
     rows = [
-        [
-            name,
-            f"{each['least']:,} - {each['most']:,}",
-            str(each["given_up"]),
-            f"{each['process']:.1f}",
-        ]
-        for name, each in found.items()
+        [name, f"{each['least']:,} - {each['most']:,}", str(each["given_up"])] for name, each in found.items()
     ]
-    print(table(["", "turns of a thread", "gave up after 5 s", "process, us a turn"], rows))
+    print(table(["", "turns of a thread", "gave up after 5 s"], rows))
+
+
+def print_turns(found: dict[str, dict[str, dict[str, float]]], rounds: int, seconds: float) -> None:
+    print(
+        f"\nWhat a turn costs on four connections, without a pause: microseconds of the process, in {rounds}"
+        f"\nrounds of {seconds:g} s, each way in its turn. How many times SQLAlchemy's of the same round.\n"
+    )
+    for work, ways in found.items():
+        rows = [
+            [
+                name,
+                f"{each['process']:.1f}",
+                f"{each['ratio']:.2f}",
+                f"{each['least_ratio']:.2f} - {each['most_ratio']:.2f}",
+            ]
+            for name, each in ways.items()
+        ]
+        print(table([work, "us", "x SQLAlchemy's", "spread"], rows) + "\n")
 
 
 def print_spike(found: dict[str, Any]) -> None:
@@ -332,7 +352,8 @@ def arguments() -> argparse.Namespace:
         "--seconds",
         type=float,
         default=20,
-        help="of the crowd on few connections and of the outage; a tenth of it for the queue (20)",
+        help="of the crowd on few connections and of the outage; a tenth of it for the queue, a fortieth for"
+        " each round of turns (20)",
     )
     return parser.parse_args()
 
@@ -368,6 +389,12 @@ def main() -> None:
             ),
             "memory": (bench.memory, (options.memory,), print_memory, ()),
             "fair": (bench.pressure, ("fair", options.seconds), print_fair, (options.seconds,)),
+            "turns": (
+                bench.turns,
+                (options.rounds, options.seconds / 40),
+                print_turns,
+                (options.rounds, options.seconds / 40),
+            ),
             "spike": (bench.pressure, ("spike",), print_spike, ()),
             "waiting": (
                 bench.pressure,

@@ -22,6 +22,14 @@ from benchmarks.bare import connector
 from servers import Proxy
 
 THREADS, CONNECTIONS = 20, 4
+#: Seconds after which one gives up.
+TIMEOUT = 5.0
+#: What a turn's cost is measured with: threads, and what each asks in its turn.
+TURNS = {
+    "nobody waits, and nothing is asked": (1, ""),
+    "twenty threads, SELECT 1": (THREADS, "SELECT 1"),
+    "twenty threads, a millisecond of work": (THREADS, "SELECT SLEEP(0.001)"),
+}
 #: Seconds: what one request needs a connection for where waiting is measured.
 HOLD = 0.02
 #: A spike: how many come at once, on how many idle sessions, what connecting takes, and their work.
@@ -56,7 +64,7 @@ class Bare(Way):
             connector(entry),
             pool_size=size,
             max_overflow=overflow,
-            timeout=5,
+            timeout=TIMEOUT,
             reset_on_return=None,
         )
 
@@ -77,6 +85,38 @@ class Bare(Way):
         self._pool.dispose()
 
 
+class Lent(Bare):
+    """poollife's queue without Django: the calls that a lease makes, so without SQLAlchemy's handle."""
+
+    #: Who has a session still does.
+    active = True
+
+    def take(self) -> Any:
+        from poollife.pools.queue import Ticket, current
+
+        pool: Any = self._pool
+        ticket = current.ticket = Ticket(deadline=time.monotonic() + TIMEOUT)
+        try:
+            handle = pool.take(ticket)
+            pool.hold(ticket, self)
+            return handle
+        except BaseException:
+            ticket.active = False
+            pool.free()
+            raise
+        finally:
+            ticket.active = False
+            current.ticket = None
+
+    def put(self, handle: Any) -> None:
+        pool: Any = self._pool
+        pool.put(handle)
+
+    def throw_away(self, handle: Any) -> None:
+        handle.invalidate()
+        self.put(handle)
+
+
 class Full(Way):
     """poollife as a site has it."""
 
@@ -86,7 +126,7 @@ class Full(Way):
         close_pool()
         # Each thread makes a wrapper of its own from these.
         connections.settings["default"].update(
-            PORT=entry["PORT"], POOL={"pool_size": size, "max_overflow": overflow, "timeout": 5}
+            PORT=entry["PORT"], POOL={"pool_size": size, "max_overflow": overflow, "timeout": TIMEOUT}
         )
 
     def take(self) -> Any:
@@ -112,7 +152,7 @@ def ways(entry: dict[str, Any], size: int, overflow: int) -> dict[str, Callable[
 
     return {
         "SQLAlchemy's QueuePool, bare": lambda: Bare(QueuePool, entry, size, overflow),
-        "poollife's FairQueuePool, bare": lambda: Bare(FairQueuePool, entry, size, overflow),
+        "poollife's FairQueuePool, bare": lambda: Lent(FairQueuePool, entry, size, overflow),
         "poollife, with Django": lambda: Full(entry, size, overflow),
     }
 
@@ -133,36 +173,53 @@ def at_once(work: Callable[[int], None], number: int) -> None:
 
 
 def fair(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Twenty threads on four connections, one query each time: who gets how many, and what that costs."""
+    """Twenty threads on four connections, one query each time: who gets how many turns."""
     found: dict[str, Any] = {}
     for name, make in ways(entry, CONNECTIONS, 0).items():
-        way, counts, given_up = make(), [0] * THREADS, [0] * THREADS
-        until = time.monotonic() + seconds
-
-        process = time.process_time()
-        at_once(lambda number: insist(way, until, number, counts, given_up), THREADS)  # noqa: B023
-        process = time.process_time() - process
+        way = make()
+        turns, given_up = crowd(way, THREADS, "SELECT 1", seconds)
         way.end()
-        found[name] = {
-            "least": min(counts),
-            "most": max(counts),
-            "given_up": sum(given_up),
-            "process": process / sum(counts) * 1e6,
-        }
+        found[name] = {"least": min(turns), "most": max(turns), "given_up": given_up}
     return found
 
 
-def insist(way: Way, until: float, number: int, counts: list[int], given_up: list[int]) -> None:
-    """One of them."""
-    while time.monotonic() < until:
-        try:
-            handle = way.take()
-        except (exc.TimeoutError, DatabaseError):
-            given_up[number] += 1
-            continue
-        way.query(handle, "SELECT 1")
-        way.put(handle)
-        counts[number] += 1
+def turns(entry: dict[str, Any], rounds: int, seconds: float) -> dict[str, dict[str, list[list[float]]]]:
+    """What a turn costs, by its work and the way: microseconds by the clock and of the process."""
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    all_ways = {name: make() for name, make in ways(entry, CONNECTIONS, 0).items()}
+    for _ in range(rounds):
+        for work, (threads, sql) in TURNS.items():
+            for name, way in all_ways.items():
+                clock, process = time.perf_counter(), time.process_time()
+                number = sum(crowd(way, threads, sql, seconds)[0])
+                clock, process = time.perf_counter() - clock, time.process_time() - process
+                found.setdefault(work, {}).setdefault(name, []).append(
+                    [clock / number * 1e6, process / number * 1e6]
+                )
+    for way in all_ways.values():
+        way.end()
+    return found
+
+
+def crowd(way: Way, threads: int, sql: str, seconds: float) -> tuple[list[int], int]:
+    """So many threads that have no pause: the turns of each, and how often one gave up."""
+    counts, given_up = [0] * threads, [0] * threads
+    until = time.monotonic() + seconds
+
+    def insist(number: int) -> None:
+        while time.monotonic() < until:
+            try:
+                handle = way.take()
+            except (exc.TimeoutError, DatabaseError):
+                given_up[number] += 1
+                continue
+            if sql:
+                way.query(handle, sql)
+            way.put(handle)
+            counts[number] += 1
+
+    at_once(insist, threads)
+    return counts, sum(given_up)
 
 
 def waiting(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -324,6 +381,7 @@ def main() -> None:
     django.setup()
     parts: dict[str, Callable[..., Any]] = {
         "fair": fair,
+        "turns": turns,
         "waiting": waiting,
         "spike": spike,
         "outage": outage,

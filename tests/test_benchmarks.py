@@ -46,6 +46,9 @@ def test_a_short_run_has_all_parts() -> None:
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
     for part in "fair", "spike", "waiting", "outage":
         assert len(found[part]) == 3
+    assert len(found["turns"]) == 3
+    for ways in found["turns"].values():
+        assert [each["ratio"] == 1 for each in ways.values()] == [True, False, False]
     assert all(each["given_up"] == 0 for name, each in found["fair"].items() if "poollife" in name)
     # Five were there, and a few are opened at a time.
     assert all(each["opened"] <= 8 for name, each in found["spike"].items() if "poollife" in name)

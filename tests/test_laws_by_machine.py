@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -341,7 +342,7 @@ def test_it_notices(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each a mistake of the pool's that the machine has to find."""
     from poollife.pools.queue import FairQueuePool
 
-    give = FairQueuePool._do_return_conn
+    give, serve = FairQueuePool._do_return_conn, FairQueuePool._serve
 
     def lends_twice(self: FairQueuePool, entry: Any) -> None:
         give(self, entry)
@@ -352,12 +353,17 @@ def test_it_notices(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if len(self._slots) < 2:
             give(self, entry)
 
+    def exceeds(self: FairQueuePool) -> None:
+        bounds, self.bounds = self.bounds, self.bounds._replace(limit=sys.maxsize)
+        serve(self)
+        self.bounds = bounds
+
     if law == "lends twice":
         monkeypatch.setattr(FairQueuePool, "_do_return_conn", lends_twice)
     elif law == "loses a slot":
         monkeypatch.setattr(FairQueuePool, "_do_return_conn", loses)
     elif law == "exceeds the limit":
-        monkeypatch.setattr(FairQueuePool, "_may_open", lambda self, ticket: True)
+        monkeypatch.setattr(FairQueuePool, "_serve", exceeds)
     else:
         monkeypatch.setattr(Liveness, "unfit", lambda self, connection: None)
     with pytest.raises(BaseException):  # noqa: B017, PT011 - whichever law it is that finds out

@@ -308,11 +308,11 @@ class FairQueuePool(QueuePool):
                 return ticket.entry
             if not ticket.served:
                 # Who asks again after a while has kept his place.
-                new = ticket not in self._waiting
+                new = ticket.joined < 0 or ticket not in self._waiting
                 if new:
                     self._join(ticket)
                 self._serve()
-                if new and not ticket.served:
+                if new and len(self._waiting) > self.bounds.max_waiting:
                     self._refuse_crowds(ticket)
             signal = None
             if not ticket.served:
@@ -338,6 +338,9 @@ class FairQueuePool(QueuePool):
 
     def _join(self, ticket: Ticket) -> None:
         ticket.joined = time.monotonic()
+        if not self._waiting or self._waiting[-1].deadline <= ticket.deadline:
+            self._waiting.append(ticket)
+            return
         # Who comes from a pool that was closed has waited for longer than those who came here.
         waiting = self._waiting.copy()
         place = len(waiting)
@@ -356,11 +359,11 @@ class FairQueuePool(QueuePool):
 
     def _patience_of(self, ticket: Ticket) -> float:
         """Seconds until it looks up. One look is for all: the more there are, the less often each."""
-        now = time.monotonic()
         patience = max(self._patience, len(self._waiting) / LOOKS_PER_SECOND)
-        if (unloading := self._unloading(ticket)) > 0:
+        if self.bounds.unload_timeout and (unloading := self._unloading(ticket)) > 0:
             patience = min(patience, unloading)
-        return max(0.0, min(patience, ticket.deadline - now))
+        left = ticket.deadline - time.monotonic()
+        return patience if patience < left else max(0.0, left)
 
     def _unloading(self, ticket: Ticket) -> float:
         """Seconds for which it still waits for what others give back, rather than have a session opened."""
@@ -370,7 +373,7 @@ class FairQueuePool(QueuePool):
         return min(ticket.joined + self.bounds.unload_timeout, ticket.deadline) - time.monotonic()
 
     def _may_open(self, ticket: Ticket) -> bool:
-        if len(self._slots) >= self.bounds.limit or self._unloading(ticket) > 0:
+        if self._unloading(ticket) > 0:
             return False
         # Who can't wait at all does not wait for other people's sessions to be opened either.
         few = self.opening < OPENINGS or ticket.deadline <= ticket.joined
@@ -387,7 +390,7 @@ class FairQueuePool(QueuePool):
             if not ticket.active or ticket.served:
                 del self._waiting[0]
                 continue
-            if not (self._free or self._may_open(ticket)):
+            if not self._free and (len(self._slots) >= self.bounds.limit or not self._may_open(ticket)):
                 break
             if ticket.served or not ticket.active or self._waiting[0] is not ticket:
                 continue
