@@ -19,6 +19,7 @@ from sqlalchemy import exc
 from sqlalchemy.pool import QueuePool
 
 from benchmarks.bare import connector
+from poollife.pools.queue import FairQueuePool, Ticket, current
 from servers import Proxy
 
 THREADS, CONNECTIONS = 20, 4
@@ -59,8 +60,10 @@ class Way:
 class Bare(Way):
     """A pool of SQLAlchemy's without Django."""
 
-    def __init__(self, poolclass: type[QueuePool], entry: dict[str, Any], size: int, overflow: int) -> None:
-        self._pool = poolclass(
+    poolclass: type[QueuePool] = QueuePool
+
+    def __init__(self, entry: dict[str, Any], size: int, overflow: int) -> None:
+        self._pool: Any = self.poolclass(
             connector(entry),
             pool_size=size,
             max_overflow=overflow,
@@ -88,29 +91,26 @@ class Bare(Way):
 class Lent(Bare):
     """poollife's queue without Django: the calls that a lease makes, so without SQLAlchemy's handle."""
 
+    poolclass = FairQueuePool
     #: Who has a session still does.
     active = True
 
     def take(self) -> Any:
-        from poollife.pools.queue import Ticket, current
-
-        pool: Any = self._pool
         ticket = current.ticket = Ticket(deadline=time.monotonic() + TIMEOUT)
         try:
-            handle = pool.take(ticket)
-            pool.hold(ticket, self)
+            handle = self._pool.take(ticket)
+            self._pool.hold(ticket, self)
             return handle
         except BaseException:
             ticket.active = False
-            pool.free()
+            self._pool.free()
             raise
         finally:
             ticket.active = False
             current.ticket = None
 
     def put(self, handle: Any) -> None:
-        pool: Any = self._pool
-        pool.put(handle)
+        self._pool.put(handle)
 
     def throw_away(self, handle: Any) -> None:
         handle.invalidate()
@@ -148,11 +148,9 @@ class Full(Way):
 
 
 def ways(entry: dict[str, Any], size: int, overflow: int) -> dict[str, Callable[[], Way]]:
-    from poollife.pools.queue import FairQueuePool
-
     return {
-        "SQLAlchemy's QueuePool, bare": lambda: Bare(QueuePool, entry, size, overflow),
-        "poollife's FairQueuePool, bare": lambda: Lent(FairQueuePool, entry, size, overflow),
+        "SQLAlchemy's QueuePool, bare": lambda: Bare(entry, size, overflow),
+        "poollife's FairQueuePool, bare": lambda: Lent(entry, size, overflow),
         "poollife, with Django": lambda: Full(entry, size, overflow),
     }
 
