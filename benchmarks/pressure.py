@@ -200,21 +200,23 @@ def turns(entry: dict[str, Any], rounds: int, seconds: float) -> dict[str, dict[
 
 
 def crowd(way: Way, threads: int, sql: str, seconds: float) -> tuple[list[int], int]:
-    """So many threads that have no pause: the turns of each, and how often one gave up."""
+    """So many threads that have no pause, each at least once: their turns, and how often one gave up."""
     counts, given_up = [0] * threads, [0] * threads
     until = time.monotonic() + seconds
 
     def insist(number: int) -> None:
-        while time.monotonic() < until:
+        again = True
+        while again:
             try:
                 handle = way.take()
             except (exc.TimeoutError, DatabaseError):
                 given_up[number] += 1
-                continue
-            if sql:
-                way.query(handle, sql)
-            way.put(handle)
-            counts[number] += 1
+            else:
+                if sql:
+                    way.query(handle, sql)
+                way.put(handle)
+                counts[number] += 1
+            again = time.monotonic() < until
 
     at_once(insist, threads)
     return counts, sum(given_up)

@@ -590,8 +590,9 @@ def test_sessions_killed_while_idle_are_replaced_unseen(make_alias: MakeAlias, m
 
     def borrow() -> None:
         try:
-            ids.append(ask(alias))
-            descriptors.append(raw(alias).fileno())
+            session = raw(alias)
+            ids.append(session.thread_id())
+            descriptors.append(session.fileno())
             barrier.wait(30)  # all at once, so that each has one of its own
         except Exception as error:
             errors.append(error)

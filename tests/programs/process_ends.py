@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from django.db import connection, transaction
 
-from tests.programs.databases import session, set_up
+from tests.programs.databases import held_session, session, set_up
 
 
 def idle() -> None:
@@ -21,7 +21,7 @@ def idle() -> None:
     together = threading.Barrier(3)
 
     def work(_: int) -> None:
-        session()
+        held_session()
         together.wait()
         connection.close()
 

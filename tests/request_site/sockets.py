@@ -19,18 +19,20 @@ most = 0
 
 
 def count() -> int:
-    return sum(_leads_to_database(int(entry.name)) for entry in FOLDER.iterdir())
+    # For a moment one has a second descriptor: while its options are set, or another thread counts it.
+    return len({_socket_to_database(int(entry.name)) for entry in FOLDER.iterdir()} - {None})
 
 
-def _leads_to_database(fd: int) -> bool:
+def _socket_to_database(fd: int) -> int | None:
+    """Its inode, if it is one."""
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            return False
+            return None
         with socket.socket(fileno=os.dup(fd)) as copy:
-            peer = copy.getpeername()
+            peer, inode = copy.getpeername(), os.fstat(copy.fileno()).st_ino
     except OSError:  # closed since it was listed, or not connected
-        return False
-    return isinstance(peer, tuple) and peer[1] == PORT
+        return None
+    return inode if isinstance(peer, tuple) and peer[1] == PORT else None
 
 
 def _opened(**_: Any) -> None:
