@@ -175,9 +175,9 @@ def fair(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, make in ways(entry, CONNECTIONS, 0).items():
         way = make()
-        turns, given_up = crowd(way, THREADS, "SELECT 1", seconds)
+        counts, given_up = crowd(way, THREADS, "SELECT 1", seconds)
         way.end()
-        found[name] = {"least": min(turns), "most": max(turns), "given_up": given_up}
+        found[name] = {"least": min(counts), "most": max(counts), "given_up": given_up}
     return found
 
 

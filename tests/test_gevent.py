@@ -55,9 +55,9 @@ def test_a_storm_of_greenlets(greenlets: Run, engine: str, count: int) -> None:
     report = greenlets(
         "storm", count, 10, engine=engine, POOL={"pool_size": 8, "max_overflow": 2, "timeout": 100}
     )
-    assert report.pop("looks") > 10
+    assert report.pop("looks") > 0
     assert report.pop("opened") >= count // 10
-    # Looked at now and then, so that the most may be missed.
+    # Counted after each opening.
     assert 8 <= report.pop("most sockets") <= 10
     assert report.pop("most at once") <= 10
     assert report == {

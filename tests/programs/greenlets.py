@@ -17,6 +17,7 @@ import gevent  # noqa: E402
 import gevent.event  # noqa: E402
 import pymysql  # noqa: E402
 from django.db import connections, transaction  # noqa: E402
+from django.db.backends.signals import connection_created  # noqa: E402
 
 from poollife.errors import PoolTimeout  # noqa: E402
 from poollife.pools.pool import LeasePool  # noqa: E402
@@ -376,9 +377,12 @@ def storm(observer: Observer, greenlets: int, every: int) -> dict[str, Any]:
         while alive:
             # What those left behind who were killed runs on, without anybody's waiting for it.
             at_once.append(sum("SLEEP(1)" not in statement for statement in observer.running()))
-            sockets_held.append(len(sockets.to_server(entry)))
             gevent.sleep(0.005)
 
+    def opened(**_: Any) -> None:
+        sockets_held.append(len(sockets.to_server(entry)))
+
+    connection_created.connect(opened)
     alive = greenlets
     askers = [gevent.spawn(question, number) for number in range(greenlets)]
     looker = gevent.spawn(look)

@@ -18,10 +18,12 @@ def held() -> dict[int, str]:
     for fd in (int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
         try:
             status = os.fstat(fd)
-        except OSError:  # the descriptor of the listing itself
+            # No copy of it: a fork in another thread would hand that to its child.
+            probe = socket.socket(fileno=fd) if stat.S_ISSOCK(status.st_mode) else None
+        except OSError:  # closed since it was listed, as the listing itself is
             continue
-        if stat.S_ISSOCK(status.st_mode):
-            found[fd] = f"socket {status.st_ino} to {_peer(fd, status.st_ino)}"
+        if probe:
+            found[fd] = f"socket {status.st_ino} to {_peer(probe, status.st_ino)}"
     return found
 
 
@@ -50,9 +52,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir())) - 1  # the listing's own
 
 
-def _peer(fd: int, inode: int) -> str:
-    # No copy of it: a fork in another thread would hand that to its child.
-    probe = socket.socket(fileno=fd)
+def _peer(probe: socket.socket, inode: int) -> str:
     try:
         peer = probe.getpeername()
     except OSError:
