@@ -28,6 +28,7 @@ TIMEOUT = 5.0
 #: What a turn's cost is measured with: threads, and what each asks in its turn.
 TURNS = {
     "nobody waits, and nothing is asked": (1, ""),
+    "twenty threads, and nothing is asked": (THREADS, ""),
     "twenty threads, SELECT 1": (THREADS, "SELECT 1"),
     "twenty threads, a millisecond of work": (THREADS, "SELECT SLEEP(0.001)"),
 }

@@ -46,7 +46,7 @@ def test_a_short_run_has_all_parts() -> None:
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
     for part in "fair", "spike", "waiting", "outage":
         assert len(found[part]) == 3
-    assert len(found["turns"]) == 3
+    assert len(found["turns"]) == 4
     for ways in found["turns"].values():
         assert [each["ratio"] == 1 for each in ways.values()] == [True, False, False]
     assert all(each["given_up"] == 0 for name, each in found["fair"].items() if "poollife" in name)

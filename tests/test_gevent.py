@@ -49,13 +49,13 @@ def test_queries_overlap(greenlets: Run, engine: str) -> None:
     assert greenlets("overlap", 4, engine=engine, OPTIONS=options) == {"together": 4, "answers": [0, 1, 2, 3]}
 
 
-@pytest.mark.parametrize(("engine", "count"), [(MYSQLCLIENT, 1000), (PYMYSQL, 300)])
+@pytest.mark.parametrize(("engine", "count"), [(MYSQLCLIENT, 1000), (PYMYSQL, 1000)])
 def test_a_storm_of_greenlets(greenlets: Run, engine: str, count: int) -> None:
     """A tenth of them is killed in mid-query."""
     report = greenlets(
         "storm", count, 10, engine=engine, POOL={"pool_size": 8, "max_overflow": 2, "timeout": 100}
     )
-    assert report.pop("looks") > 0
+    assert report.pop("looks") > 10
     assert report.pop("opened") >= count // 10
     # Counted after each opening.
     assert 8 <= report.pop("most sockets") <= 10
