@@ -51,12 +51,13 @@ class PoolASGIMiddleware:
             await self._converse(scope, receive, send)
 
     async def _respond(self, scope: Message, receive: Receive, send: Send) -> None:
-        work = work_of(scope)
+        work = work_of(scope, asynchronous=True)
         async with ThreadSensitiveContext():
             await run(work, partial(work.end, False), self._application, scope, receive, send)
 
     async def _converse(self, scope: Message, receive: Receive, send: Send) -> None:
-        # Others work in the same thread: not with what they are reading from.
+        # Others work in the same thread: not with what they are reading from. And it may last for hours: what
+        # it borrows goes back between two statements.
         work = work_of(scope)
         await run(work, work.give_back_idle, self._application, scope, receive, send)
 
@@ -71,11 +72,11 @@ class PoolASGIMiddleware:
         await lifespan.finish()
 
 
-def work_of(scope: Message) -> Work:
-    """What ``PoolTimeout`` and others call it."""
+def work_of(scope: Message, *, asynchronous: bool = False) -> Work:
+    """Begin the work of a request or a websocket, named by its method and path."""
     # Whoever outlives it in its context keeps this, and must not keep the scope with it.
     kind, path = scope.get("method", scope["type"]), scope.get("path", "")
-    return Work(lambda: f"{kind} {path}")
+    return Work(lambda: f"{kind} {path}", asynchronous=asynchronous)
 
 
 async def run(work: Work, end: Callable[[], None], application: Application, *channel: Any) -> None:
@@ -98,7 +99,7 @@ class Lifespan:
     """Passes on what a server and its application say, and answers where the application does not."""
 
     def __init__(self, receive: Receive, send: Send, warm: int) -> None:
-        self.work = Work(lambda: "the application's lifespan")
+        self.work = Work(lambda: "the application's lifespan", asynchronous=True)
         #: Whether the application has taken part.
         self.begun = False
         self._receive, self._send, self._warm = receive, send, warm

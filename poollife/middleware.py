@@ -48,7 +48,7 @@ class PoolMiddleware:
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
         # A sync view's connections live in its own thread: a hop, made only where one is to be given back.
-        work = work_of(request)
+        work = work_of(request, asynchronous=True)
         try:
             response: HttpResponseBase = await work.run_async(self.get_response, request)
         except GeneratorExit:
@@ -65,11 +65,11 @@ class PoolMiddleware:
         return response
 
 
-def work_of(request: HttpRequest) -> Work:
-    """What ``PoolTimeout`` and others call it."""
+def work_of(request: HttpRequest, *, asynchronous: bool = False) -> Work:
+    """Begin the work of a request, named by its method and path."""
     # Whoever outlives the request in its context keeps this, and must not keep the request with it.
     method, path = request.method, request.path
-    return Work(lambda: f"{method} {path}")
+    return Work(lambda: f"{method} {path}", asynchronous=asynchronous)
 
 
 def end_of(response: HttpResponseBase, work: Work) -> Callable[[], None]:

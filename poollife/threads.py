@@ -90,18 +90,18 @@ class Block:
 
     async def __aenter__(self) -> None:
         """:raises RuntimeError: while it is in use already."""
-        self._begin()
+        self._begin(asynchronous=True)
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if work := self._leave():
             await work.end_async(error is None)
 
-    def _begin(self) -> None:
+    def _begin(self, *, asynchronous: bool = False) -> None:
         if self._work:
             raise RuntimeError("This block is in use already: call auto_close_db() anew for each block.")
         previous = _outer_work()
         try:
-            self._work = _BlockWork(self._describe, self, previous)
+            self._work = _BlockWork(self._describe, self, previous, asynchronous)
             current_work.set(self._work)
         except BaseException:
             self._work = None
@@ -128,8 +128,10 @@ class _BlockWork(Work):
 
     __slots__ = ("block", "over", "previous")
 
-    def __init__(self, describe: Callable[[], str], block: Block, previous: Work | None) -> None:
-        super().__init__(describe)
+    def __init__(
+        self, describe: Callable[[], str], block: Block, previous: Work | None, asynchronous: bool
+    ) -> None:
+        super().__init__(describe, asynchronous=asynchronous)
         #: Lives as long as its ``with`` statement, so if it is gone and this is not over, something struck in
         #: the very call of ``__exit__``.
         self.block = weakref.ref(block)
@@ -271,8 +273,8 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
 
 
-def _work_of(function: Callable[..., Any]) -> Work:
-    return Work(partial(_name, function))
+def _work_of(function: Callable[..., Any], *, asynchronous: bool = False) -> Work:
+    return Work(partial(_name, function), asynchronous=asynchronous)
 
 
 def _wrap_function(function: Callable[..., Any]) -> Wrapper:
@@ -318,7 +320,7 @@ def _wrap_generator(function: Callable[..., Generator[Any, Any, Any]]) -> Wrappe
 def _wrap_coroutine(function: Callable[..., Awaitable[Any]]) -> Wrapper:
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        work = _work_of(function)
+        work = _work_of(function, asynchronous=True)
         try:
             result = await work.run_async(function, *args, **kwargs)
         except GeneratorExit:
@@ -336,7 +338,7 @@ def _wrap_coroutine(function: Callable[..., Awaitable[Any]]) -> Wrapper:
 def _wrap_async_generator(function: Callable[..., AsyncGenerator[Any, Any]]) -> Wrapper:
     @wraps(function)
     async def generate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        work, well = GeneratorWork(partial(_name, function)), False
+        work, well = GeneratorWork(partial(_name, function), asynchronous=True), False
         try:
             body = function(*args, **kwargs)
             item = await work.run_async(anext, body)

@@ -104,19 +104,19 @@ class PooledMixin(BaseDatabaseWrapper):
         # In a child that no hook announced, the connection in here is the parent's. (This would be nearer in
         # ensure_connection(), but Django's own tests put a stub below it that calls it.)
         at_fork.ensure_process()
-        if self.lease and not self.in_atomic_block:
-            if self.lease.ended:
-                self._replace("its return was interrupted")
-            elif self.autocommit and (
-                self.lease.pool.disposed or self._database != self.settings_dict["NAME"]
-            ):
+        lease = self.lease
+        if lease and not self.in_atomic_block:
+            if lease.ended and lease.has_ended():
+                if self.lease is lease:  # else the pool has taken it back
+                    self._replace("its return was interrupted")
+            elif self.autocommit and (lease.pool.disposed or self._database != self.settings_dict["NAME"]):
                 self._replace("the database behind its alias has changed")
             elif self.health_check_enabled and not self.health_check_done and not self.is_usable():
                 # Django's close() would give it back, to be handed out next.
                 self._replace("it failed Django's health check")
-            elif self.lease.overslept:
+            elif lease.lost_at_rest:
                 self.rest()
-            elif self.lease.left_over and not self.allow_thread_sharing:
+            elif lease.left_over and not self.allow_thread_sharing:
                 self._end_lease()
         super().close_if_health_check_failed()
 
@@ -210,6 +210,8 @@ class PooledMixin(BaseDatabaseWrapper):
         """Open a cursor of the driver's, as the backend below opens it."""
         lease = self.lease
         if lease is None:
+            # Where the connection was closed in an atomic block Django's own answer is the right one.
+            self.validate_no_broken_transaction()
             return super().create_cursor(name)
         lease.of_django = True
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable
 from functools import wraps
@@ -22,6 +23,17 @@ IDLE = (
     "This connection went back to its pool when the request, task or block that borrowed it ended. "
     "Use django.db.connection, which borrows another."
 )
+
+
+#: Seconds between two looks of a thread whose lease is claimed.
+CLAIM_INTERVAL = 0.0005
+
+
+class Claimed:
+    """In place of True where a lease has ended: another thread is deciding on that."""
+
+
+CLAIMED = Claimed()
 
 
 class Driver(Protocol):
@@ -53,8 +65,10 @@ class Guarded:
     guard: Guard
     #: Who has it now.
     lease: Lease | None
-    #: Whether it waits in its pool, to be used by nobody.
-    idle: bool
+    #: Whether it waits in its pool, to be used by nobody; see ``Lease.take_back()`` for ``CLAIMED``.
+    idle: bool | Claimed
+    #: Why nobody may use it any more, if so.
+    broken: str | None = None
     #: The holder's cursors that may have something to read.
     cursors: weakref.WeakSet[Any]
     #: What the session was initialised with; None: it was not yet.
@@ -85,6 +99,13 @@ class Guarded:
         # If a hook had run here, nobody would have come by this connection any more: so none has.
         at_fork.ensure_process()
         raise self.InterfaceError(FOREIGN.format(owner=self.guard.pid, me=getpid()))
+
+    def check_lease(self) -> None:
+        """:raises InterfaceError: where no lease has it; where one may have, wait until that is known."""
+        while self.idle is CLAIMED:
+            time.sleep(CLAIM_INTERVAL)
+        if self.idle:
+            raise self.InterfaceError(IDLE)
 
     def abandon(self) -> None:
         """In a foreign process: never to be read, written, closed or freed."""
@@ -148,7 +169,7 @@ def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
         if self.guard.pid != getpid():
             self.refuse()
         if self.idle:
-            raise self.InterfaceError(IDLE)
+            self.check_lease()
         try:
             return method(self, *args, **kwargs)
         except BaseException as error:

@@ -40,9 +40,9 @@ class LeasedCursor:
 
     def close(self) -> None:
         """Close, or do nothing where the connection is no longer this cursor's to use."""
-        if self._lease.ended or self._driver.guard.pid != getpid():
-            return
         lease = self._lease
+        if self._driver.guard.pid != getpid() or (lease.ended and lease.has_ended()):
+            return
         lease.cursors.discard(self)
         try:
             super().close()  # type: ignore[misc]
@@ -55,7 +55,7 @@ class LeasedCursor:
         # Inline, because it is asked for each row.
         if self._driver.guard.pid != getpid():
             self._driver.refuse()
-        if self._lease.ended:
+        if self._lease.ended and self._lease.has_ended():
             raise self._driver.InterfaceError(ENDED)
 
     def _run(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

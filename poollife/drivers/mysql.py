@@ -13,7 +13,7 @@ from operator import attrgetter, is_
 from typing import Any
 
 from poollife.drivers.atfork import address, at_fork
-from poollife.drivers.connection import IDLE, Guarded
+from poollife.drivers.connection import Guarded
 from poollife.drivers.cursors import LeasedCursor
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
 from poollife.drivers.statements import leaves_nothing
@@ -107,8 +107,6 @@ def vouches(cursor_class: type, makes_literals: bool) -> bool:
 class MySQLConnection(Guarded):
     """What the guarded connections of both drivers know of the server and its protocol."""
 
-    #: Why it can't be reused, if so.
-    broken: str | None
     #: The state of autocommit to come back to.
     autocommit_at_rest: bool
     #: Whether the driver makes one literal of each parameter, as nobody's converters do anything else.
@@ -142,8 +140,7 @@ class MySQLConnection(Guarded):
 
     def cursor(self, cursorclass: type | None = None) -> Any:
         self.check_process()
-        if self.idle:
-            raise self.InterfaceError(IDLE)
+        self.check_lease()
         cursorclass = cursorclass or self.cursorclass
         # Nobody's yet while it is being opened: listeners of SQLAlchemy's may query then.
         return (self.class_for(cursorclass, self.makes_literals) if self.lease else cursorclass)(self)

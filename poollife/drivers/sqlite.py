@@ -16,7 +16,7 @@ from functools import cache, wraps
 from typing import Any, NamedTuple
 
 from poollife.drivers.atfork import PATIENCE, at_fork
-from poollife.drivers.connection import IDLE, Guarded, guarded, leaving
+from poollife.drivers.connection import Guarded, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
@@ -149,8 +149,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         self.check_process()
-        if self.idle:
-            raise self.InterfaceError(IDLE)
+        self.check_lease()
         factory = marked(factory)
         return super().cursor(leased(factory, LeasedSQLiteCursor) if self.lease else factory)
 

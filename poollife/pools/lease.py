@@ -8,9 +8,10 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from poollife.drivers.connection import Guarded
+from poollife.drivers.connection import CLAIM_INTERVAL, CLAIMED, Claimed, Guarded
 from poollife.drivers.guard import getpid
 from poollife.monitoring.places import Stack
+from poollife.pools.executors import waits_for_job
 from poollife.pools.work import Work, caller, current_work
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Lease:
         "cursors",
         "driver",
         "ended",
+        "ends_with_work",
         "handle",
         "of_django",
         "open_cursors",
@@ -152,8 +154,11 @@ class Lease:
         self.reported = False
         #: What it ends with.
         self.work: Work | None = None
-        #: Whether its cursors are dead: from the moment that somebody begins to give the connection back.
-        self.ended = False
+        #: Whether its thread gives it back when ``work`` ends.
+        self.ends_with_work = False
+        #: Whether its cursors are dead: from the moment that somebody begins to give the connection back. The
+        #: pool's lock guards it; ``CLAIMED`` stands for an answer that will be there in a moment.
+        self.ended: bool | Claimed = False
         #: Whether ``wrapper.connection`` was set.
         self.settled = False
         #: Whether somebody is giving the connection back; the pool's lock guards it.
@@ -238,7 +243,7 @@ class Lease:
 
     def rest(self) -> None:
         """A statement or a transaction is over: go back, where no clock of this thread will see to it."""
-        if not self.timed:
+        if self.driver.broken or not self.timed:
             self.give_back_at_rest()
         elif self.work is None and self._at_rest:
             self.paused = time.monotonic()
@@ -266,18 +271,29 @@ class Lease:
         return not (self.driver.dirty or self.driver.begun)
 
     @property
-    def overslept(self) -> bool:
-        """Whether its command has paused for so long that the server may have ended the session since."""
-        return self.paused is not None and time.monotonic() - self.paused > self.pool.options.ping_idle
+    def lost_at_rest(self) -> bool:
+        """Whether its session ended, or may have, while its borrower had nothing in it.
+
+        A command may have paused since its last statement: the socket then tells of a goodbye, and after
+        ``ping_idle`` a checkout asks the server. In other borrowers' sessions only a statement finds out.
+        """
+        if self.paused is None:
+            return self.driver.broken is not None and self._at_rest
+        if time.monotonic() - self.paused > self.pool.options.ping_idle:
+            return True
+        return self.driver.closed_by_server()
 
     @property
     def left_over(self) -> bool:
         """Whether something else goes on here than the work that borrowed it, or a part of that.
 
-        What one has left in a session, in a thread that it does not end in, is nothing for the next.
+        What one has left in a session, in a thread that it does not end in, is nothing for the next. Nor is
+        it in a thread that several asynchronous works share.
         """
         work = current_work.get()
-        if work is self.work or self.timed or self.open_cursors - {RAW}:
+        if work is self.work or self.open_cursors - {RAW}:
+            return False
+        if self.timed and (self.work is None or not self.work.asynchronous):
             return False
         if self.thread is not threading.current_thread():  # about to be told that it may not use this
             return False
@@ -292,7 +308,7 @@ class Lease:
     def timed(self) -> bool:
         """Whether it ends with what goes on in its thread: a request, a block; a command, in the main one."""
         if self.work:
-            return self.work.thread is self.thread and not self.work.ended
+            return self.ends_with_work and not self.work.ended
         return self.thread is threading.main_thread()
 
     def hand_over(self, work: Work | None) -> None:
@@ -326,6 +342,36 @@ class Lease:
     def discard(self, reason: str) -> None:
         """Give the slot back, and close the connection."""
         self.pool.discard(self, reason)
+
+    def has_ended(self) -> bool:
+        """For the borrower's side, where ``ended`` is true: wait until another thread has decided on that."""
+        while self.ended is CLAIMED:
+            time.sleep(CLAIM_INTERVAL)
+        return bool(self.ended)
+
+    def take_back(self) -> bool:
+        """End it for its borrower, if its thread waits for a job; whether that was so. Under the pool's lock.
+
+        Such a thread is between two pieces of work of an executor's: what it has left in its session is for
+        nobody to come back to. It may wake up at any moment. So it is claimed first, and looked at only then:
+        whoever wakes up after the look finds the claim at the first touch of the connection or of a cursor,
+        and waits for the answer.
+        """
+        borrower = self._borrower()
+        if self.ended or self.returning or self.timed or borrower is None or borrower.allow_thread_sharing:
+            return False
+        driver = self.driver
+        taken: bool = False
+        try:
+            # One statement: a call between the two would be a place where something from outside strikes.
+            self.ended = driver.idle = CLAIMED
+            if waits_for_job(self.thread):
+                if borrower.lease is self:
+                    borrower.lose_lease()
+                taken = True
+        finally:
+            self.ended = driver.idle = taken
+        return taken
 
     def end(self) -> None:
         """The cursors die here; the connection lives on."""

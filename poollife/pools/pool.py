@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife.conf import PoolOptions
 from poollife.drivers.atfork import at_fork
-from poollife.drivers.connection import Driver, Guarded
+from poollife.drivers.connection import CLAIMED, Driver, Guarded
 from poollife.drivers.guard import WeakRegistry
 from poollife.errors import PoolTimeout, remembered
 from poollife.monitoring.exhaustion import overload_of, timeout_of
@@ -243,10 +243,11 @@ class LeasePool:
         """
         self._slots.change(suspended=suspended)
 
-    def reclaim(self, *, thoroughly: bool = True) -> None:
+    def reclaim(self, *, thoroughly: bool = True, needed: bool = False) -> None:
         """Take back what borrowers that are gone still had.
 
         :param thoroughly: look at each lease, too, and not only for those that were reported.
+        :param needed: take from executors' threads, too, what they keep while they wait for a job.
         """
         while not self.lost.empty():
             with suppress(queue.Empty):
@@ -265,7 +266,21 @@ class LeasePool:
                     self.discard(lease, "its borrower lost it")
                 elif lease.ended:  # something from outside struck while it was given back
                     self.checkin(lease)
+                elif needed:
+                    self._take_back(lease)
             self._slots.free()
+
+    def _take_back(self, lease: Lease) -> None:
+        """Take back what is kept by a thread that waits for a job."""
+        mine = False
+        try:
+            with self._lock:
+                mine = lease.returning = lease.take_back()
+            if mine:
+                self._end(lease, None)
+        finally:
+            if mine:
+                lease.returning = False
 
     def leases_of_this_thread(self) -> list[Lease]:
         """What the calling thread has."""
@@ -337,7 +352,7 @@ class LeasePool:
             if left <= self.options.timeout / 2:
                 self._collect()
             if last := left <= 0:
-                self.reclaim()
+                self.reclaim(needed=True)
             else:
                 self._look(thoroughly=True)
 
@@ -345,7 +360,7 @@ class LeasePool:
         """Reclaim; thoroughly only if none of those who wait did it a moment ago, which was for all."""
         if thoroughly and (thoroughly := time.monotonic() >= self._next_look):
             self._next_look = time.monotonic() + RECLAIM_INTERVAL
-        self.reclaim(thoroughly=thoroughly)
+        self.reclaim(thoroughly=thoroughly, needed=True)
 
     def _collect(self) -> None:
         """Have the cycle collector look for borrowers that are gone, if it is time to.
@@ -430,8 +445,8 @@ class LeasePool:
         mine = again = False
         try:
             with self._lock:
-                if not (lease.returned or lease.returning):
-                    again = lease.ended
+                if not (lease.returned or lease.returning or lease.ended is CLAIMED):
+                    again = bool(lease.ended)
                     mine = lease.returning = lease.ended = True
             if mine:
                 self._end(lease, "its return was interrupted" if again else reason)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
+from poollife.pools.executors import runs_sync_code
+
 if TYPE_CHECKING:
     from poollife.pools.lease import Lease
 
@@ -25,10 +27,16 @@ class Work:
     It travels in a context variable: ``sync_to_async`` and ``asyncio.to_thread`` carry it into their threads.
     """
 
-    __slots__ = ("_describe", "around", "ended", "leases", "thread")
+    __slots__ = ("_describe", "around", "asynchronous", "ended", "leases", "thread")
 
-    def __init__(self, describe: Callable[[], str]) -> None:
+    def __init__(self, describe: Callable[[], str], *, asynchronous: bool = False) -> None:
+        """
+        :param describe: returns its name for people, such as "GET /report/".
+        :param asynchronous: whether it ends by ``end_async()`` or ``hop()``, and so gives back in the thread
+            of its sync code.
+        """
         self._describe = describe
+        self.asynchronous = asynchronous
         #: Those that are out. Several threads of one request may borrow at once: single operations only.
         self.leases: list[Lease] = []
         #: Where it goes on, and ends.
@@ -62,8 +70,9 @@ class Work:
             current_work.set(previous)
 
     def add(self, lease: Lease) -> None:
-        """Have this lease end with this work."""
+        """Have a lease of the calling thread belong to this work, and end with it if that ends here."""
         lease.work = self
+        lease.ends_with_work = lease.thread is self.thread or (self.asynchronous and runs_sync_code())
         self.leases.append(lease)
 
     def drop(self, lease: Lease) -> None:
@@ -157,8 +166,8 @@ class GeneratorWork(Work):
 
     __slots__ = ("opened",)
 
-    def __init__(self, describe: Callable[[], str]) -> None:
-        super().__init__(describe)
+    def __init__(self, describe: Callable[[], str], *, asynchronous: bool = False) -> None:
+        super().__init__(describe, asynchronous=asynchronous)
         self.opened: list[Any] = []
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
