@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from typing import Any
 
@@ -35,6 +36,49 @@ def ask_id(alias: str) -> int:
         cursor.execute("SELECT CONNECTION_ID()")
         row: tuple[int] = cursor.fetchone()
         return row[0]
+
+
+def session_of(alias: str) -> int:
+    """One SELECT, and the session that it ran in, which the driver tells without a question."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT 1")
+        number: int = connections[alias].connection.thread_id()
+        return number
+
+
+def sql(alias: str, statement: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement)
+
+
+def variable(alias: str, name: str = "left") -> object:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(f"SELECT @{name}")
+        return cursor.fetchone()[0]
+
+
+class Keeper:
+    """A thread in the middle of a job: it has a session, and keeps it until it is let go."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._go_on = threading.Event()
+        self._taken: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._keep)
+        self._thread.start()
+        #: The session's number.
+        self.session = self._taken.get(timeout=PATIENCE)
+
+    def let_go(self) -> None:
+        self._go_on.set()
+        self._thread.join(PATIENCE)
+
+    def _keep(self) -> None:
+        hold(self._alias)
+        sql(self._alias, "SET @kept = 1")
+        self._taken.put(session_of(self._alias))
+        self._go_on.wait(PATIENCE)
+        connections[self._alias].close()
 
 
 def insert(alias: str) -> None:

@@ -105,9 +105,9 @@ def test_eight_threads_at_once_on_a_pool_of_three(serve: Callable[..., ThreadsSe
     assert server.stats()["most_sockets"] <= 3
 
 
-def test_borrowed_by_hand_no_later_request_gets_a_connection(serve: Callable[..., ThreadsServer]) -> None:
-    """As a control: the loop's threads live on, and with them what they hold."""
-    server = serve(pool_size=3, max_overflow=0, timeout=0.1)
+def test_what_the_loops_threads_keep_is_there_for_later_requests(serve: Callable[..., ThreadsServer]) -> None:
+    """Borrowed by hand it stays with them, and they live on."""
+    server = serve(pool_size=3, max_overflow=0, timeout=2)
 
     def all_are_out() -> bool:
         visit(server, "/by_hand/eight_at_once", 1, 1)
@@ -115,7 +115,8 @@ def test_borrowed_by_hand_no_later_request_gets_a_connection(serve: Callable[...
 
     # The first time, unless a thread is done before the next one is needed.
     eventually("threads hold all of it", all_are_out)
-    assert (visit(server, "/plain", 5, 1), server.pool()["out"]) == (5, 3)
+    assert visit(server, "/plain", 5, 1) == 0
+    assert server.pool()["out"] == 0
 
 
 def test_clients_that_leave_a_stream_of_a_decorated_generator_cost_no_slot(

@@ -95,6 +95,46 @@ def test_a_session_that_died_in_a_pause_is_replaced(mariadb: MariaDB, make_alias
     assert (pool.out, pool.opened, pool.closed) == (1, 3, 2)
 
 
+@pytest.mark.parametrize("ping_idle", [0, 30])
+def test_a_daemon_whose_session_was_killed_goes_on(
+    mariadb: MariaDB, make_alias: MakeAlias, ping_idle: float
+) -> None:
+    """However short its pause: the socket tells."""
+    alias = make_alias(POOL={**ALONE, "ping_idle": ping_idle})
+    for query in (session, in_a_transaction) * 2:
+        kill(mariadb, session(alias))
+        query(alias)
+    assert (pool_of(alias).opened, pool_of(alias).out) == (5, 1)
+
+
+def test_a_daemon_goes_on_when_its_server_has_restarted(make_alias: MakeAlias) -> None:
+    with MariaDB() as server:
+        server.create_database("daemon")
+        alias = make_alias(server=server, NAME="daemon", POOL=ALONE)
+        first = session(alias)
+        server.restart()
+        assert session(alias)
+        assert (pool_of(alias).opened, pool_of(alias).out) == (2, 1)
+        assert first
+        connections[alias].close()
+
+
+def test_a_session_that_broke_under_a_daemon_is_replaced_after_one_error(
+    mariadb: MariaDB, make_alias: MakeAlias
+) -> None:
+    alias = make_alias(POOL=ALONE)
+    killer = Killed(mariadb, alias)
+    number = session(alias)
+    thread = threading.Thread(target=killer._kill_sleeper, args=(number,))
+    thread.start()
+    with pytest.raises(DatabaseError):
+        ask("SELECT SLEEP(60)", using=alias)
+    thread.join()
+    # A slot that nobody could use is there for others until then.
+    assert pool_of(alias).out == 0
+    assert session(alias) != number
+
+
 def in_a_transaction(alias: str) -> int:
     with transaction.atomic(using=alias):
         return session(alias)
@@ -309,6 +349,8 @@ def test_a_killed_session_is_not_kept(mariadb: MariaDB, make_alias: MakeAlias) -
     """A slot is not lost with it."""
     alias = make_alias(POOL=ALONE)
     for _ in range(3):
+        # Otherwise it would be replaced at once.
+        leave_a_variable(alias)
         kill(mariadb, session(alias))
         with pytest.raises(DatabaseError):
             session(alias)

@@ -112,7 +112,7 @@ class Registry:
                 pool for pool in live_pools.hold() if pool.closed_because and alias in (None, pool.key.alias)
             ]
             for pool in pools:
-                pool.reclaim()
+                pool.reclaim(needed=True)
             # A checkout that was under way is about to have something.
             if not any(pool.out or pool.opening for pool in pools):
                 return True
