@@ -120,6 +120,15 @@ def test_a_timeout_of_gevents(greenlets: Run, engine: str) -> None:
     }
 
 
+def test_a_timeout_of_gevents_in_a_block_is_told_as_what_it_is(greenlets: Run) -> None:
+    report = greenlets("timed_out_in_a_block", POOL={"pool_size": 1})
+    kind, text = report.pop("error")
+    assert kind == "InterfaceError"
+    assert "was interrupted (Timeout: 0.1 seconds)" in text
+    assert "leave the atomic block" in text
+    assert report == {"next answer": 333, "out": 0}
+
+
 @each_engine
 def test_what_ends_without_closing(greenlets: Run, engine: str) -> None:
     """Every kind of greenlet and of end: its connection is back without the cycle collector."""

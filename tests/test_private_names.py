@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import gc
 import inspect
 import os
@@ -10,12 +11,15 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import MySQLdb
 import pytest
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.db import connections
 from django.db.backends.base import base as django_base
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,12 +34,54 @@ from sqlalchemy.pool import base as sqlalchemy_pool
 from poollife.backends.mixin import PooledMixin
 from poollife.drivers import sqlite
 from poollife.drivers.mysqlclient import GuardedConnection, adopt
+from poollife.pools.executors import runs_sync_code, waits_for_job
 from poollife.pools.queue import FairQueuePool, Ticket
 from poollife.pools.registry import registry
 from poollife.pools.sqlalchemy import detach_finalizer
 from servers import MariaDB
+from tests.borrowing import PATIENCE
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
+from tests.web_server import eventually
+
+# --- executors and asgiref ----------------------------------------------------------------------------------
+
+
+def test_a_worker_of_an_executor_is_seen_to_wait_and_to_work() -> None:
+    """``concurrent.futures.thread._worker``; AnyIO's is seen by tests/test_law_2_take_back.py."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def job() -> threading.Thread:
+        begun.set()
+        go_on.wait(PATIENCE)
+        return threading.current_thread()
+
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(job)
+        begun.wait(PATIENCE)
+        (thread,) = executor._threads
+        assert not waits_for_job(thread)
+        go_on.set()
+        assert future.result(PATIENCE) is thread
+        eventually("it waits for the next", lambda: waits_for_job(thread))
+    assert not waits_for_job(thread)
+    assert not waits_for_job(threading.main_thread())
+
+
+def test_the_thread_of_a_contexts_sync_code_is_known() -> None:
+    """``SyncToAsync.context_to_thread_executor``, ``single_thread_executor``, ``AsyncToSync.executors``."""
+
+    async def ask() -> list[bool]:
+        return [await sync_to_async(runs_sync_code)(), await asyncio.to_thread(runs_sync_code)]
+
+    async def ask_in_context() -> list[bool]:
+        async with ThreadSensitiveContext():
+            return await ask()
+
+    for way in (ask, ask_in_context):
+        assert asyncio.run(way()) == [True, False]
+        assert async_to_sync(way)() == [True, False]
+
 
 # --- SQLAlchemy -------------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ FOREIGN = (
 )
 
 IDLE = (
-    "This connection went back to its pool when the request, task or block that borrowed it ended. "
-    "Use django.db.connection, which borrows another."
+    "This connection went back to its pool, or was closed, when its request, task or block ended or close() "
+    "was called. Use django.db.connection, which borrows another."
 )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from poollife.drivers.guard import getpid
 
 ENDED = (
-    "This cursor's connection went back to the pool when the request, task or block that borrowed it ended. "
-    "Open a new cursor."
+    "This cursor's connection went back to the pool, or was closed, when its request, task or block ended or "
+    "close() was called. Open a new cursor."
 )
 
 

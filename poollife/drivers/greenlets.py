@@ -16,7 +16,12 @@ from poollife.drivers.connection import guarded
 from poollife.drivers.mysql import LOST, QUESTION, MySQLConnection
 
 #: Django refuses to share its wrapper with another greenlet, but not a cursor.
-IN_USE = "An answer to somebody else is on its way on this connection: greenlets can't share a cursor."
+IN_USE = "The answer to another statement is on its way on this connection: greenlets can't share a cursor."
+#: After gevent's ``Timeout``, for example, which a greenlet survives.
+INTERRUPTED = (
+    "A statement on this connection was interrupted ({why}), and its answer may still come: leave the atomic "
+    "block, or call close()."
+)
 
 
 class Cooperative(MySQLConnection):
@@ -38,7 +43,7 @@ class Cooperative(MySQLConnection):
 
     def _run(self, query: Any, seconds: float | None = None) -> None:
         if self.in_flight:
-            raise self.InterfaceError(IN_USE)
+            raise self.InterfaceError(INTERRUPTED.format(why=self.broken) if self.broken else IN_USE)
         # First, and until the answer is here: whoever is killed in between leaves it in the socket.
         self.in_flight = True
         self._send_query(bytes(query) if isinstance(query, bytearray) else query)

@@ -266,9 +266,14 @@ class Lease:
     @property
     def _at_rest(self) -> bool:
         """Whether another session would do for its borrower as well."""
-        if self.open_cursors or not (self.settled and self.pool.keeps_sessions):
+        if not (self.settled and self.pool.keeps_sessions):
             return False
-        return not (self.driver.dirty or self.driver.begun)
+        driver = self.driver
+        if driver.broken:
+            # Of no more use. But where a work with something in it will end, its borrower is told so again.
+            in_use = self.cursors or self.open_cursors - {RAW}
+            return not (in_use or (self.timed and (driver.dirty or driver.begun)))
+        return not (self.open_cursors or driver.dirty or driver.begun)
 
     @property
     def lost_at_rest(self) -> bool:

@@ -199,6 +199,28 @@ def timed_out(observer: Observer) -> dict[str, Any]:
 
 
 @case
+def timed_out_in_a_block(observer: Observer) -> dict[str, Any]:
+    """The block can't go on, and what comes after it can."""
+    report: dict[str, Any] = {}
+
+    def transact() -> None:
+        with transaction.atomic():
+            try:
+                with gevent.Timeout(0.1):
+                    ask(SLOWLY, 111, 5)
+            except gevent.Timeout:
+                ask("SELECT 222")
+
+    try:
+        transact()
+    except Exception as error:
+        report["error"] = [type(error).__name__, str(error)]
+    report["next answer"] = ask("SELECT 333")
+    connections["default"].close()
+    return {**report, "out": pool().out}
+
+
+@case
 def ends(observer: Observer) -> dict[str, Any]:
     """Nobody closes anything, and the cycle collector is off: each kind of greenlet, and of end."""
     gc.collect()
