@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import anyio.from_thread
 import anyio.to_thread
@@ -26,6 +26,7 @@ from MySQLdb import InterfaceError
 from MySQLdb.cursors import SSCursor
 
 from poollife import auto_close_db
+from poollife.backends.mixin import PooledMixin
 from poollife.errors import PoolTimeout
 from poollife.pools import lease as leases
 from servers import MariaDB
@@ -158,7 +159,7 @@ def test_what_a_thread_keeps_comes_back_when_it_is_needed(
     if job is atomic_block:
         with pytest.raises(ProgrammingError, match="in an atomic block"):
             submit(session_of, alias)
-        submit(connections[alias].__class__.forget_blocks, submit(lambda: connections[alias]))
+        submit(lambda: cast(PooledMixin, connections[alias]).forget_blocks())
     assert submit(variable, alias) is None
 
 
@@ -166,7 +167,8 @@ def test_what_a_thread_keeps_comes_back_when_it_is_needed(
 def test_a_session_that_was_taken_back_is_reset_and_used_again(
     alias: str, submit: Submit, job: Callable[[str], None]
 ) -> None:
-    first = submit(lambda: [job(alias), session_of(alias)][1])
+    submit(job, alias)
+    first = submit(session_of, alias)
     assert session_of(alias) == first
     assert (pool_of(alias).opened, pool_of(alias).resets) == (1, 1)
 
@@ -206,17 +208,17 @@ def test_in_the_middle_of_a_job_nothing_is_taken(make_alias: MakeAlias) -> None:
         looked.wait(PATIENCE)
         return variable(alias)
 
-    async def main() -> object:
-        @auto_close_db
-        async def work() -> Future[object]:
-            future: Any = asyncio.ensure_future(asyncio.to_thread(job))
-            await asyncio.to_thread(kept.wait, PATIENCE)
-            return future
+    @auto_close_db
+    async def work() -> asyncio.Task[object]:
+        task = asyncio.create_task(asyncio.to_thread(job))
+        await asyncio.to_thread(kept.wait, PATIENCE)
+        return task
 
-        future = await work()
+    async def main() -> object:
+        task = await work()
         await asyncio.to_thread(assert_kept, alias)
         looked.set()
-        return await future  # type: ignore[misc]
+        return await task
 
     assert asyncio.run(main()) == 1
 

@@ -69,18 +69,25 @@ def test_a_worker_of_an_executor_is_seen_to_wait_and_to_work() -> None:
 
 
 def test_the_thread_of_a_contexts_sync_code_is_known() -> None:
-    """``SyncToAsync.context_to_thread_executor``, ``single_thread_executor``, ``AsyncToSync.executors``."""
+    """``SyncToAsync.thread_handler``, its ``threadlocal`` and ``_thread_sensitive``."""
 
     async def ask() -> list[bool]:
-        return [await sync_to_async(runs_sync_code)(), await asyncio.to_thread(runs_sync_code)]
+        anywhere = sync_to_async(runs_sync_code, thread_sensitive=False)
+        return [
+            await sync_to_async(runs_sync_code)(),
+            await asyncio.to_thread(runs_sync_code),
+            await anywhere(),
+            # In a thread that such a call has come to.
+            await asyncio.to_thread(runs_sync_code),
+        ]
 
     async def ask_in_context() -> list[bool]:
         async with ThreadSensitiveContext():
             return await ask()
 
     for way in (ask, ask_in_context):
-        assert asyncio.run(way()) == [True, False]
-        assert async_to_sync(way)() == [True, False]
+        assert asyncio.run(way()) == [True, False, False, False]
+        assert async_to_sync(way)() == [True, False, False, False]
 
 
 # --- SQLAlchemy -------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Threads of executors: which of them waits for a job, and which one runs an asynchronous work's sync code.
 
-The private names of ``concurrent.futures``, and AnyIO's classes; tests/test_private_names.py pins them.
+The private names of ``concurrent.futures``, asgiref and AnyIO; tests/test_private_names.py pins them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import threading
 from concurrent.futures import thread as futures
 from types import CodeType, FrameType
 
-from asgiref.sync import AsyncToSync, SyncToAsync
+from asgiref.sync import SyncToAsync
 
 #: Where a thread of Python's own waits for what another one puts into a queue.
 WAITING = {threading.__file__, queue.__file__}
 #: Where a worker of ``ThreadPoolExecutor`` goes round, and so of each event loop's default executor.
 FUTURES_WORKER: CodeType = futures._worker.__code__
+#: Where ``sync_to_async()`` comes into a thread.
+SYNC_CALL: CodeType = SyncToAsync.thread_handler.__code__
 
 
 def waits_for_job(thread: threading.Thread) -> bool:
@@ -38,14 +40,14 @@ def anyio_worker() -> CodeType | None:
 
 
 def runs_sync_code() -> bool:
-    """Return whether ``sync_to_async()`` brings the sync code of the current context into this thread.
+    """Return whether this thread is in a thread-sensitive call of ``sync_to_async()``.
 
-    False in the threads of ``asyncio.to_thread``, which have the context, too.
+    All such calls of a context come into one thread. The threads of ``asyncio.to_thread`` have the context,
+    too, but are not it. (The executor does not tell: this may run before ``submit()`` has noted its thread.)
     """
-    if getattr(AsyncToSync.executors, "current", None) is not None:
-        return True  # it waits in async_to_sync(), and meanwhile runs what comes back
-    if context := SyncToAsync.thread_sensitive_context.get(None):
-        executor = SyncToAsync.context_to_thread_executor.get(context)
-    else:
-        executor = SyncToAsync.single_thread_executor
-    return threading.current_thread() in getattr(executor, "_threads", ())
+    if getattr(SyncToAsync.threadlocal, "main_event_loop", None) is None:
+        return False  # no call ever came here
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not SYNC_CALL:
+        frame = frame.f_back
+    return frame is not None and bool(frame.f_locals["self"]._thread_sensitive)
