@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from django import db
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, NotSupportedError, OperationalError
 
 from poollife.conf import PoolOptions
 from poollife.drivers.connection import Driver, Guarded
@@ -64,7 +64,7 @@ class StubServer:
 class StubConnection(Guarded):
     """A session of a stub server."""
 
-    InterfaceError = InterfaceError
+    InterfaceError, NotSupportedError = InterfaceError, NotSupportedError
 
     def __init__(self, server: StubServer) -> None:
         self.server = server
@@ -94,7 +94,8 @@ class StubConnection(Guarded):
     def clean(self) -> None:
         self.dirty = False
 
-    reset = clean
+    def reset(self, ask: object) -> None:
+        self.clean()
 
     def closed_by_server(self) -> bool:
         return self.killed
@@ -112,6 +113,7 @@ STUB_DRIVER: Driver = SimpleNamespace(
     unwrap=_itself,
     peers=lambda params: set(),
     idle_limit=lambda connection: None,
+    refused=lambda error: False,
     unreachable=lambda error: None if error.args[:1] == (2013,) else error.args[:1] == (2002,),
 )
 

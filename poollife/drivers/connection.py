@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.guard import Guard, getpid
+from poollife.drivers.marks import marks_of
 
 if TYPE_CHECKING:
     from poollife.pools.lease import Lease
@@ -22,6 +23,12 @@ FOREIGN = (
 IDLE = (
     "This connection went back to its pool, or was closed, when its request, task or block ended or close() "
     "was called. Use django.db.connection, which borrows another."
+)
+
+NO_RECONNECT = (
+    "A pooled connection does not reconnect: settings, locks and a transaction of its session would be lost "
+    "without an error, and its new socket would not be guarded. Call close() on Django's connection in place "
+    "of this; its next query borrows a session that is alive."
 )
 
 
@@ -58,6 +65,9 @@ class Driver(Protocol):
     def unreachable(self, error: Exception) -> bool | None:
         """Whether no session could be opened because there is no server; None: that may well be."""
 
+    def refused(self, error: Exception) -> bool:
+        """Return whether the server did not take a session's user or password."""
+
 
 class Guarded:
     """Mixed into a driver's connection class: refuses to work in a process that did not open it."""
@@ -85,8 +95,18 @@ class Guarded:
     lost: bool = False
     #: ... and this server is not the one to write to any more, so they lead to the wrong one.
     failed_over: bool = False
+    #: Names of attributes that poollife or the driver itself assigns to while the connection lives. All other
+    #: attributes are marks: a tool's, a receiver's of ``connection_created`` or a borrower's.
+    CHANGING: frozenset[str] = frozenset(
+        {"guard", "lease", "idle", "cursors", "initialised_with", "dirty", "born", "idle_since", "lifetime"}
+        | {"lost", "failed_over", "marks_at_rest", "attributes_at_rest"}
+    )
+    #: The marks that a clean session has, and how many attributes there are then.
+    marks_at_rest: dict[str, Any]
+    attributes_at_rest: int
     #: The driver's own.
     InterfaceError: Any
+    NotSupportedError: Any
 
     def check_process(self) -> None:
         """:raises InterfaceError: in a process that did not open this connection."""
@@ -125,6 +145,12 @@ class Guarded:
         """Take the present state as that of a clean session: it was just initialised."""
         raise NotImplementedError
 
+    def note_marks(self) -> None:
+        """Take the present marks as those of a clean session."""
+        self.marks_at_rest = marks_of(self, self.CHANGING)
+        self.attributes_at_rest = 0  # first, as it counts
+        self.attributes_at_rest = len(vars(self))
+
     def end_cursors(self) -> None:
         """The lease of those that are open has ended."""
         self.cursors.clear()
@@ -139,12 +165,14 @@ class Guarded:
         raise NotImplementedError
 
     def clean(self) -> None:
-        """Leave no transaction for the next borrower. Sends something only where one may be open."""
+        """Leave no transaction and no marks for the next borrower. Sends something only for a transaction."""
         raise NotImplementedError
 
-    def reset(self) -> None:
+    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """Leave nothing, neither a transaction nor what it was initialised with.
 
+        :param ask: returns the parameters that a new connection would be opened with now, None if they are
+            not known. Called only where the session has to prove its user again.
         :raises Error: the driver's, where that can't be done.
         """
         raise NotImplementedError

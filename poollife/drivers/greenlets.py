@@ -87,7 +87,6 @@ class Cooperative(MySQLConnection):
     commit = guarded(_commit)
     rollback = guarded(_rollback)
     autocommit = guarded(_autocommit)
-    ping = guarded(_ping)
 
 
 class _Copies:

@@ -13,21 +13,12 @@ from operator import attrgetter, is_
 from typing import Any
 
 from poollife.drivers.atfork import address, at_fork
-from poollife.drivers.connection import Guarded
+from poollife.drivers.connection import NO_RECONNECT, Guarded
 from poollife.drivers.cursors import LeasedCursor
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
+from poollife.drivers.marks import marks_of, restore
+from poollife.drivers.mysql_errors import Verdict, verdict_on
 from poollife.drivers.statements import leaves_nothing
-
-#: Server errors after which the session is gone: 1053 shutdown, 1152 aborted, 1153 packet too large,
-#: 1159-1161 network, 1927 killed (MariaDB), 3169 killed (MySQL), 4031 idle for too long.
-LOST_SESSION = {1053, 1152, 1153, 1159, 1160, 1161, 1927, 3169, 4031}
-#: No session can be opened: nobody listens, or is found.
-UNREACHABLE = {2002, 2003, 2004, 2005}
-#: This one could not: 1053 shutdown, 2006, 2012, 2013 and 2055 the server went away, or never said anything;
-#: over TLS libmariadb calls that 2026, like all that goes wrong there.
-CUT_OFF = {1053, 2006, 2012, 2013, 2026, 2055}
-#: Refused because the server is read-only: 1290 an option, 1792 the transaction, 1836 the whole server.
-READ_ONLY = {1290, 1792, 1836}
 
 #: As the C client says it.
 LOST = (2013, "Lost connection to server during query")
@@ -119,9 +110,20 @@ class MySQLConnection(Guarded):
     #: The cursor that is running something, having read it.
     reader: ReadingCursor | None
     poller: select.poll
+    #: The marks of before initialisation: of tools that have wrapped the driver's ``connect()``.
+    marks_at_birth: dict[str, Any]
+    #: How many weak references there were then.
+    references_at_birth: int
+    CHANGING: frozenset[str] = (
+        Guarded.CHANGING
+        | {"broken", "reader", "poller", "autocommit_at_rest", "makes_literals", "reads_all_text", "encoding"}
+        | {"encoding_at_rest", "settings_at_rest", "marks_at_birth", "references_at_birth"}
+    )
 
     #: The driver's own.
     Error: Any
+    #: Of the DB-API; PyMySQL has none.
+    messages: Any = ()
     open: Any
     cursorclass: type
     encoders: Any
@@ -137,6 +139,10 @@ class MySQLConnection(Guarded):
     settings: attrgetter[tuple[Any, ...]]
     #: What a lease's cursors of a class are.
     class_for: Callable[[type, bool], type]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: called again, it would open another session, on a socket that is not guarded."""
+        raise self.NotSupportedError(NO_RECONNECT)
 
     def cursor(self, cursorclass: type | None = None) -> Any:
         self.check_process()
@@ -159,10 +165,12 @@ class MySQLConnection(Guarded):
 
     def note_failure(self, error: BaseException) -> None:
         """Decide whether the session is still in a known state after this."""
-        if not (isinstance(error, self.Error) and is_answer(error)):
+        # What is not the driver's came from outside, and what is on the wire is not known.
+        verdict = verdict_on(error) if isinstance(error, self.Error) else None
+        if verdict is None or Verdict.LOST in verdict:
             self.broken = f"{type(error).__name__}: {error}"
-            self.lost = isinstance(error, self.Error)
-        elif is_read_only(error):
+            self.lost = verdict is not None
+        elif Verdict.READ_ONLY in verdict:
             self.failed_over = True
 
     def _note_sent(self, query: bytes | str) -> None:
@@ -194,6 +202,7 @@ class MySQLConnection(Guarded):
         self.reads_all_text = self.encoding in PLAIN_ENCODINGS
         self.encoding_at_rest = self.encoding
         self.settings_at_rest = self.settings(self)
+        self.note_marks()
 
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so. Sends nothing."""
@@ -209,16 +218,41 @@ class MySQLConnection(Guarded):
             or (self.encoding != self.encoding_at_rest and not self.dirty)  # else reset() sees to it
         ):
             return "its driver was set otherwise by its borrower"
-        return "results left unread" if self._has_unread() else None
+        return self._driver_fault()
 
     def clean(self) -> None:
-        """Leave no transaction for the next borrower. Sends something only where one may be open."""
+        """Leave no transaction and no marks for the next borrower. Sends something only for a transaction."""
+        # Flat, as each return comes by here. The session is clean, so a mark stands for nothing in it.
+        attributes, marks = self.__dict__, self.marks_at_rest
+        if (
+            len(attributes) != self.attributes_at_rest
+            or not all(map(is_, map(attributes.get, marks), marks.values()))
+            or self.messages
+        ):
+            self.drop_marks(marks)
         autocommit = self.get_autocommit()
         if self.dirty or not autocommit:
             self._rollback()
             self.dirty = False
         if autocommit != self.autocommit_at_rest:
             self._autocommit(self.autocommit_at_rest)
+
+    def drop_marks(self, marks: dict[str, Any]) -> None:
+        """Leave these marks only, as they were.
+
+        :param marks: at birth, where the session is reset: a receiver's mark goes with what the receiver set.
+        """
+        restore(self, marks, self.CHANGING)
+        if self.messages:
+            self.messages.clear()
+
+    def check_references(self) -> None:
+        """Look whether somewhere else there may be a mark of this connection, by a WeakSet or the like.
+
+        :raises NotSupportedError: if so: the mark would outlive a reset.
+        """
+        if weakref.getweakrefcount(self) > self.references_at_birth:
+            raise self.NotSupportedError("weak references to it may be marks of its borrower")
 
     def closed_by_server(self) -> bool:
         """Whether something waits in this idle connection's socket: a goodbye, or what nobody has read.
@@ -243,23 +277,9 @@ class MySQLConnection(Guarded):
         """
         raise NotImplementedError
 
-    def _has_unread(self) -> bool:
-        """Whether a result, or a part of one, was left behind. Sends nothing."""
+    def _driver_fault(self) -> str | None:
+        """Return why the driver's own state forbids another use, if it does. Sends nothing."""
         raise NotImplementedError
-
-
-def is_answer(error: Any) -> bool:
-    """Whether the server sent this error of the driver's, which leaves the protocol in step."""
-    # 2000 to 2999 are the client library's own.
-    code = error.args[0] if error.args else None
-    return isinstance(code, int) and not 2000 <= code < 3000 and code not in LOST_SESSION
-
-
-def is_read_only(error: BaseException) -> bool:
-    """Whether the server refused to write, as one does from which the primary's role was taken."""
-    # 1290 names the option, which may be another one (--secure-file-priv).
-    code, message = (*error.args, "", "")[:2]
-    return code in READ_ONLY and (code != 1290 or "read-only" in str(message).replace("_", "-"))
 
 
 def kernels_poll() -> select.poll:
@@ -278,15 +298,18 @@ def is_greened() -> bool:
 def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> None:
     """Have a driver's new connection be of that class."""
     driver.guard = guard
-    driver.lease = driver.broken = driver.reader = None
-    driver.idle = False
+    driver.lease = driver.broken = driver.reader = driver.initialised_with = None
+    driver.idle = driver.lost = driver.failed_over = False
+    driver.lifetime = 1.0
     driver.cursors = weakref.WeakSet()
     driver.born = driver.idle_since = time.monotonic()
     driver.poller = kernels_poll()
     driver.poller.register(guard.fd, select.POLLIN)
     driver.__class__ = guarded_class
-    driver.at_rest()
     live.add(driver)
+    driver.references_at_birth = weakref.getweakrefcount(driver)
+    driver.marks_at_birth = marks_of(driver, guarded_class.CHANGING)
+    driver.at_rest()
 
 
 def peers(params: dict[str, Any]) -> set[Any]:
@@ -300,12 +323,14 @@ def peers(params: dict[str, Any]) -> set[Any]:
 
 
 def means_unreachable(error: Exception) -> bool | None:
-    """See ``Driver.unreachable``.
+    """Implement ``Driver.unreachable`` for an error of a driver's."""
+    verdict = verdict_on(error)
+    return None if Verdict.CUT_OFF in verdict else Verdict.UNREACHABLE in verdict
 
-    :param error: one of a driver's.
-    """
-    code = error.args[0] if error.args else None
-    return None if code in CUT_OFF else code in UNREACHABLE
+
+def means_refused(error: Exception) -> bool:
+    """Implement ``Driver.refused`` for an error of a driver's."""
+    return Verdict.REFUSED in verdict_on(error)
 
 
 class _Inherited:

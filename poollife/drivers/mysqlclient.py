@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Callable, Mapping
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -10,7 +13,7 @@ import MySQLdb
 from MySQLdb.connections import Connection
 from MySQLdb.converters import conversions
 
-from poollife.drivers.connection import guarded, leaving
+from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard
@@ -21,12 +24,13 @@ from poollife.drivers.mysql import (
     ReadingCursor,
     become,
     is_greened,
+    means_refused,
     means_unreachable,
     peers,
     vouches,
 )
 
-__all__ = ["GuardedConnection", "adopt", "idle_limit", "peers", "unreachable", "unwrap"]
+__all__ = ["GuardedConnection", "adopt", "idle_limit", "peers", "refused", "unreachable", "unwrap"]
 
 if not hasattr(MySQLdb, "_mysql"):
     raise ImportError(
@@ -37,6 +41,10 @@ if not hasattr(MySQLdb, "_mysql"):
 
 #: Parameters that name files with more parameters in them.
 DEFAULTS_FILES = {"read_default_file", "read_default_group"}
+#: Parameters with a password.
+SECRETS = {"password", "passwd"}
+#: Major versions of libmysqlclient, as opposed to libmariadb.
+ORACLES_CLIENTS = {"5", "8", "9"}
 #: What a change of user does not end: a distributed transaction (this only fails in one, so that the session
 #: is closed), a role, and what FOUND_ROWS() says.
 FORGET = ("ROLLBACK", "SET ROLE NONE", "SELECT 1")
@@ -61,20 +69,23 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     params: dict[str, Any]
     #: The character set to come back to.
     charset: str
+    #: The server's number of the session that was adopted.
+    session: int
     #: mysqlclient's own.
     OperationalError: Any
 
     class_for = staticmethod(class_for)
     conversions = conversions
     SETTINGS = ("encoders", "converter", "cursorclass")
+    CHANGING = MySQLConnection.CHANGING | {*SETTINGS, "in_flight", "params", "charset", "session"}
     settings = attrgetter(*SETTINGS)
     _rollback, _autocommit = Connection.rollback, Connection.autocommit
     _send_query, _read_query_result = Connection.send_query, Connection.read_query_result
+    _ping = Connection.ping
 
     commit = guarded(Connection.commit)
     rollback = guarded(Connection.rollback)
     autocommit = guarded(Connection.autocommit)
-    ping = guarded(Connection.ping)
     store_result = guarded(Connection.store_result)
     discard_result = guarded(Connection.discard_result)
     select_db = guarded(leaving(Connection.select_db))
@@ -102,6 +113,19 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         self.in_flight = False
 
     @guarded
+    def ping(self, reconnect: bool = False) -> None:
+        """Ask the server for an answer. The driver's automatic reconnect is never switched on.
+
+        :raises NotSupportedError: with ``reconnect``, where no answer comes.
+        """
+        try:
+            self._ping()
+        except self.OperationalError as error:
+            if reconnect:
+                raise self.NotSupportedError(NO_RECONNECT) from error
+            raise
+
+    @guarded
     def change_user(self, *args: Any, **kwargs: Any) -> None:
         self.broken = "it was given to another user"
         super().change_user(*args, **kwargs)
@@ -112,6 +136,11 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         super().set_server_option(option)
 
     @guarded
+    def _get_native_connection(self) -> Any:
+        self.broken = "its native connection was handed out"
+        return super()._get_native_connection()
+
+    @guarded
     def next_result(self) -> int:
         status: int = super().next_result()
         if status != -1:
@@ -119,15 +148,22 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
             self.dirty = True
         return status
 
-    def reset(self) -> None:
+    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """Have the server forget all, and repeat what ``connect`` did: three round trips at least."""
         params = self.params
         if "user" not in params or DEFAULTS_FILES & params.keys():
             raise MySQLdb.NotSupportedError("what a new session begins with is not in its parameters")
+        self.check_references()
+        # Before anything is sent: a server may lock an account after a few wrong passwords.
+        if now := ask():
+            if now.get("user") != params["user"]:
+                raise MySQLdb.NotSupportedError("new sessions have another user by now")
+            self.params = params = {**params, **{key: now[key] for key in SECRETS & now.keys()}}
+        self.drop_marks(self.marks_at_birth)
         for batch in ["; ".join(FORGET)] if params.get("multi_statements", True) else FORGET:
             self._send(batch)
-        password = params.get("password", params.get("passwd", ""))
-        database = params.get("database", params.get("db", ""))
+        password = params.get("passwd", params.get("password", ""))
+        database = params.get("db", params.get("database", ""))
         super().change_user(params["user"], password, database)
         if command := params.get("init_command"):
             self._send(command)
@@ -157,6 +193,11 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         """So long, or for as long as its own user waits for an answer."""
         return min(seconds, self.params.get("read_timeout") or seconds)
 
+    def _driver_fault(self) -> str | None:
+        if self.thread_id() != self.session:
+            return "its driver has opened another session"
+        return "results left unread" if self._has_unread() else None
+
     def _has_unread(self) -> bool:
         """Whether a result, or a part of one, was left behind. Sends nothing."""
         # more_results() is new in mysqlclient 2.3. Without it, next_result() waits for the head of a further
@@ -172,11 +213,29 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
 def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     """See ``Driver.adopt``."""
     driver = unwrap(connection)
+    if DEFAULTS_FILES & params.keys():
+        forbid_reconnect(driver)
     driver.params = params
+    driver.session = driver.thread_id()
     driver.charset = params.get("charset") or driver.character_set_name()
     driver.in_flight = False
     become(driver, connection_class(), Guard(pid, driver.fileno()))
     return connection
+
+
+def forbid_reconnect(driver: Any) -> None:
+    """Switch off what "reconnect" in an option file has switched on, if it has. Two round trips.
+
+    The C client would then open another session by itself wherever the server has gone away, without an
+    error. Only libmariadb reads that option.
+    """
+    if MySQLdb.get_client_info().split(".")[0] in ORACLES_CLIENTS:
+        return
+    # Whoever passes something is warned; the filter is for this module only, and there once.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=re.escape(__name__))
+    # mysqlclient sets it only where that differs from what it has set before.
+    driver.ping(True)
+    driver.ping(False)
 
 
 def connection_class() -> type[GuardedConnection]:
@@ -197,6 +256,11 @@ def unwrap(connection: Any) -> Any:
 def unreachable(error: Exception) -> bool | None:
     """See ``Driver.unreachable``."""
     return isinstance(error, MySQLdb.MySQLError) and means_unreachable(error)
+
+
+def refused(error: Exception) -> bool:
+    """Implement ``Driver.refused``."""
+    return isinstance(error, MySQLdb.MySQLError) and means_refused(error)
 
 
 def idle_limit(connection: GuardedConnection) -> int:

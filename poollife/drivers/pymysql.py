@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cache
 from operator import attrgetter
 from typing import Any, NoReturn
@@ -11,13 +12,22 @@ from pymysql.connections import Connection
 from pymysql.converters import conversions
 from pymysql.cursors import Cursor, SSCursor
 
-from poollife.drivers.connection import guarded, leaving
+from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard
-from poollife.drivers.mysql import MySQLConnection, ReadingCursor, become, means_unreachable, peers, vouches
+from poollife.drivers.mysql import (
+    QUESTION,
+    MySQLConnection,
+    ReadingCursor,
+    become,
+    means_refused,
+    means_unreachable,
+    peers,
+    vouches,
+)
 
-__all__ = ["adopt", "idle_limit", "peers", "unreachable", "unwrap"]
+__all__ = ["adopt", "idle_limit", "peers", "refused", "unreachable", "unwrap"]
 
 
 #: The driver's own default, in seconds.
@@ -63,7 +73,13 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
 
     class_for = staticmethod(class_for)
     conversions = conversions
-    SETTINGS = ("encoders", "decoders", "cursorclass", "use_unicode")
+    #: With the socket, so that another one costs the session.
+    SETTINGS = ("encoders", "decoders", "cursorclass", "use_unicode", "_sock")
+    CHANGING = MySQLConnection.CHANGING | {
+        *SETTINGS,
+        *("_affected_rows", "_closed", "_current_timeout", "_next_seq_id", "_result", "_rfile"),
+        *("autocommit_mode", "server_status"),
+    }
     settings = attrgetter(*SETTINGS)
     _rollback, _autocommit = Connection.rollback, Connection.autocommit
 
@@ -93,7 +109,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
 
     def connect(self, sock: Any = None) -> NoReturn:
         """Refuse: it would be another session, on a socket that nobody guards."""
-        raise pymysql.NotSupportedError("A pooled connection does not reconnect; close it and open another.")
+        raise pymysql.NotSupportedError(NO_RECONNECT)
 
     def close(self) -> None:
         if not self.guard.foreign and self._result is not None:
@@ -106,7 +122,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         # It escapes a text before it encodes it, so a character may still become a quote or a backslash.
         self.makes_literals = self.makes_literals and self.reads_all_text
 
-    def reset(self) -> None:
+    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """PyMySQL can neither change the user nor reset a session; another one is opened in its place."""
         raise pymysql.NotSupportedError("PyMySQL can't reset a session")
 
@@ -114,12 +130,15 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         own = self._read_timeout
         self._read_timeout = min(seconds, own or seconds)
         try:
-            Connection.ping(self, reconnect=False)
+            # Not the driver's ping: a Galera node that refuses all statements answers that.
+            Connection.query(self, QUESTION)
         finally:
             self._read_timeout = own
 
-    def _has_unread(self) -> bool:
-        return self._result is not None and bool(self._result.unbuffered_active or self._result.has_next)
+    def _driver_fault(self) -> str | None:
+        result = self._result
+        unread = result is not None and (result.unbuffered_active or result.has_next)
+        return "results left unread" if unread else None
 
 
 def connect(params: dict[str, Any]) -> Any:
@@ -151,6 +170,11 @@ def unwrap(connection: Any) -> Any:
 def unreachable(error: Exception) -> bool | None:
     """See ``Driver.unreachable``."""
     return isinstance(error, pymysql.MySQLError) and means_unreachable(error)
+
+
+def refused(error: Exception) -> bool:
+    """Implement ``Driver.refused``."""
+    return isinstance(error, pymysql.MySQLError) and means_refused(error)
 
 
 def idle_limit(connection: GuardedConnection) -> int:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, wraps
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from poollife.drivers.connection import Guarded, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
+from poollife.drivers.marks import restore
 from poollife.drivers.statements import leaves_nothing_in_sqlite
 from poollife.errors import ForkedTransaction
 
@@ -88,7 +89,8 @@ class LeasedSQLiteCursor(LeasedCursor):
 class GuardedConnection(Guarded, sqlite3.Connection):
     """A connection that works only in the process that opened it. Made by sqlite3's ``factory``."""
 
-    InterfaceError = sqlite3.InterfaceError
+    InterfaceError, NotSupportedError = sqlite3.InterfaceError, sqlite3.NotSupportedError
+    CHANGING = Guarded.CHANGING | {"path", "calls", "level_at_rest", "factories_at_rest"}
     #: The database's name, as given.
     path: str
     #: The isolation level to come back to.
@@ -189,6 +191,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.dirty = False
         self.level_at_rest = self.isolation_level
         self.factories_at_rest = self.row_factory, self.text_factory
+        self.note_marks()
 
     def end_cursors(self) -> None:
         """A cursor that was not read to its end holds a lock on the file."""
@@ -206,13 +209,14 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         return None
 
     def clean(self) -> None:
-        """Leave no transaction for the next borrower."""
+        """Leave no transaction and no marks for the next borrower."""
+        restore(self, self.marks_at_rest, self.CHANGING)
         if self.in_transaction:
             inside(sqlite3.Connection.rollback)(self)
         ISOLATION_LEVEL.__set__(self, self.level_at_rest)
         self.row_factory, self.text_factory = self.factories_at_rest
 
-    def reset(self) -> None:
+    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """SQLite has none; another handle is cheap."""
         raise sqlite3.NotSupportedError("SQLite can't forget what was done to a handle")
 
@@ -266,6 +270,11 @@ def idle_limit(connection: Any) -> None:
 
 def unreachable(error: Exception) -> bool:
     """A file is there or not: whoever asks again is told again."""
+    return False
+
+
+def refused(error: Exception) -> bool:
+    """Implement ``Driver.refused``: SQLite has no users."""
     return False
 
 

@@ -216,6 +216,19 @@ class Lease:
             and (borrower.lease is not self or borrower.connection is None)
         )
 
+    def connection_params(self) -> Any:
+        """Return what its borrower would open a connection with now, None if the borrower is gone.
+
+        The function that knows the password is called.
+
+        :raises LookupError: if that fails. Its own message may have a secret in it, and this one is logged.
+        """
+        borrower = self._borrower()
+        try:
+            return borrower.get_connection_params() if borrower else None
+        except Exception as error:
+            raise LookupError(f"its password could not be asked for: {type(error).__name__}") from None
+
     def is_of(self, borrower: object) -> bool:
         """Whether this wrapper has it."""
         return self._borrower() is borrower

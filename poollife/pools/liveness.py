@@ -21,6 +21,7 @@ LONGEST_LIFE = 3600.0
 SHORTEST_LIFETIME = 0.9
 #: Why a session is replaced, for people.
 OUTDATED = "opened before the server became read-only"
+REFUSED = "opened before the server refused its user"
 #: Seconds after which a session that was pinged is taken for dead, at most (HikariCP's validationTimeout) and
 #: at least.
 LONGEST_PING, SHORTEST_PING = 5.0, 0.5
@@ -57,6 +58,8 @@ class Liveness:
         self.renewed = -math.inf
         #: ... and those that nobody has used since then are pinged before somebody does.
         self._suspected = -math.inf
+        #: Sessions born by then do not prove their user again: the server has refused one that did.
+        self.refused = -math.inf
 
     def learn(self, session: Guarded, server: tuple[Any, ...]) -> None:
         """Ask how long idle sessions are kept, if nobody has yet."""
@@ -98,6 +101,14 @@ class Liveness:
             self.renewed = time.monotonic()
         else:
             self._suspect()
+
+    def note_refusal(self) -> None:
+        """Take the user or password of all present sessions for outdated: the server did not take it.
+
+        They may be used as they are. But to reset each of them would be as many wrong passwords, after which
+        a server may block the account.
+        """
+        self.refused = time.monotonic()
 
     def _suspect(self) -> None:
         self._suspected = time.monotonic()

@@ -28,7 +28,7 @@ from poollife.monitoring.leaks import watch_for
 from poollife.monitoring.meters import INSTANT, Meters
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.lease import Borrower, Lease
-from poollife.pools.liveness import OUTDATED, SHORTEST_LIFETIME, Liveness
+from poollife.pools.liveness import OUTDATED, REFUSED, SHORTEST_LIFETIME, Liveness
 from poollife.pools.outage import outage_of
 from poollife.pools.poolclass import slots_of
 from poollife.pools.queue import QueueFull, Ticket, current
@@ -423,6 +423,8 @@ class LeasePool:
             raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
 
     def _note_answer(self, error: Exception) -> None:
+        if self.driver.refused(error):
+            self.liveness.note_refusal()
         if (unreachable := self.driver.unreachable(error)) is False:
             self._outage.over()
         else:
@@ -461,7 +463,7 @@ class LeasePool:
         lease.end()
         if lease.driver.lost or lease.driver.failed_over:
             self.liveness.note_end(lease.driver)
-        reason = reason or self.closed_because or self._clean(lease.driver)
+        reason = reason or self.closed_because or self._clean(lease)
         if reason:
             self._count_replaced(reason)
             self._close(lease)
@@ -499,26 +501,39 @@ class LeasePool:
         if lease.work:
             lease.work.drop(lease)
 
-    def _clean(self, driver: Guarded) -> str | None:
-        """Make it clean; why not, if it could not be done."""
+    def _clean(self, lease: Lease) -> str | None:
+        """Make its session clean; return why not, if that could not be done."""
+        driver = lease.driver
         if driver.born <= self.liveness.renewed:
             return OUTDATED
         if reason := driver.unfit():
             return reason
         try:
             if self._resets[driver.dirty]:
-                self._reset(driver)
+                if driver.born <= self.liveness.refused:
+                    return REFUSED
+                self._reset(lease)
             else:
                 driver.clean()
         except Exception as error:
+            self._note_unclean(driver, error)
             return f"it could not be cleaned: {error}"
         return None
 
-    def _reset(self, driver: Guarded) -> None:
+    def _reset(self, lease: Lease) -> None:
         with self._lock:
             self.resets += 1
-        driver.initialised_with = None
-        driver.reset()
+        lease.driver.initialised_with = None
+        lease.driver.reset(lease.connection_params)
+
+    def _note_unclean(self, driver: Guarded, error: Exception) -> None:
+        """Do with the other sessions what the end of this one says of them."""
+        if self.driver.refused(error):
+            self.liveness.note_refusal()
+        elif not isinstance(error, driver.NotSupportedError):  # that says only what the driver can't do
+            driver.note_failure(error)
+            if driver.lost or driver.failed_over:
+                self.liveness.note_end(driver)
 
     def _close(self, lease: Lease) -> None:
         lease.returned = True
