@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -15,6 +17,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connections
 from django.db.backends.mysql.client import DatabaseClient
 
+from poollife import pool_stats
 from poollife.backends.credentials import AskingClient, asking_client
 from poollife.backends.mixin import PooledMixin
 from poollife.conf import PoolOptions
@@ -130,13 +133,28 @@ def test_who_knows_it_is_asked_for_each_session(alias: str, vault: Vault) -> Non
     assert vault.asked == pool.opened
 
 
-def test_neither_a_new_wrapper_nor_a_reset_asks(one: str, vault: Vault) -> None:
-    """Though both look at a connection's parameters."""
+def test_a_reset_asks_and_a_new_wrapper_does_not(one: str, vault: Vault) -> None:
+    """Both look at a connection's parameters. But only a reset proves the user again."""
     use(one)
     run(threading.Thread(target=use, args=(one,)))
+    assert (pool_of(one).opened, vault.asked) == (1, 1)
     use(one, "SET @left = 1")
+    assert (pool_of(one).resets, vault.asked) == (1, 2)
     use(one)
-    assert (pool_of(one).resets, pool_of(one).opened, vault.asked) == (1, 1, 1)
+    assert (pool_of(one).opened, vault.asked) == (1, 2)
+
+
+@pytest.mark.parametrize("engine", ["poollife.backends.mysql_pymysql", "poollife.backends.mysql"])
+def test_a_session_that_is_closed_in_place_of_a_reset_asks_nothing(
+    make_alias: MakeAlias, vault: Vault, tmp_path: Path, engine: str
+) -> None:
+    options: dict[str, Any] = {"ssl_disabled": True}
+    if engine == "poollife.backends.mysql":
+        (tmp_path / "my.cnf").write_text("[client]\n")
+        options = {"read_default_file": str(tmp_path / "my.cnf")}
+    alias = make_alias(engine, USER=vault.user, PASSWORD=vault.ask, OPTIONS=options)
+    use(alias, "SET @left = 1")
+    assert (pool_of(alias).closed, vault.asked) == (1, 1)
 
 
 def test_djangos_own_ways_ask(one: str, vault: Vault) -> None:
@@ -185,20 +203,145 @@ def test_after_a_rotation_sessions_live_on_and_new_ones_use_the_new_password(one
     assert (pool_of(one), pool.opened, vault.asked) == (pool, 2, 2)
 
 
-def test_a_session_that_can_not_be_reset_any_more_is_replaced(one: str, vault: Vault) -> None:
-    """A reset is a change to the same user, with the password of then."""
+def test_a_reset_uses_the_password_of_now(one: str, vault: Vault) -> None:
+    """A reset is a change to the same user."""
     first = use(one)
-    vault.rotate()
-    assert use(one, "SET @left = 1") is None
-    with connections[one].cursor() as cursor:
-        cursor.execute("SELECT CONNECTION_ID(), @left")
-        second, left = cursor.fetchone()
-    connections[one].close()
-    assert (second != first, left) == (True, None)
-    # From now on it can be reset again.
-    use(one, "SET @left = 1")
-    assert use(one) == second
-    assert (pool_of(one).opened, pool_of(one).closed, pool_of(one).resets) == (2, 1, 3)
+    for resets in 2, 4:
+        vault.rotate()
+        assert use(one, "SET @left = 1") is None
+        with connections[one].cursor() as cursor:
+            cursor.execute("SELECT CONNECTION_ID(), @left")
+            assert cursor.fetchone() == (first, None)
+        connections[one].close()
+        assert (pool_of(one).opened, pool_of(one).closed, pool_of(one).resets) == (1, 0, resets)
+
+
+def denied(server: MariaDB) -> int:
+    """How many passwords the server has refused."""
+    return server.status("Access_denied_errors")
+
+
+DIRTY = 4
+
+
+def return_dirty(alias: str, between: Callable[[], object]) -> None:
+    """Have so many sessions out, with something left in each; then they come back one after the other."""
+    borrowers = [connections.create_connection(alias) for _ in range(DIRTY)]
+    for borrower in borrowers:
+        with borrower.cursor() as cursor:
+            cursor.execute("SET @left = 1")
+    between()
+    for borrower in borrowers:
+        borrower.close()
+
+
+def test_a_rotation_costs_no_wrong_password_where_it_is_asked_for(
+    alias: str, vault: Vault, mariadb: MariaDB
+) -> None:
+    """Servers lock an account after a few."""
+    before = denied(mariadb)
+    return_dirty(alias, vault.rotate)
+    assert use(alias, "SELECT @left") is None
+    assert denied(mariadb) == before
+
+
+def test_a_rotation_costs_one_wrong_password_where_it_is_fixed(
+    make_alias: MakeAlias, vault: Vault, mariadb: MariaDB
+) -> None:
+    """The first refusal stands for all sessions that are open then. What is clean goes on."""
+    alias = make_alias(USER=vault.user, PASSWORD=vault.password, POOL={"pool_size": DIRTY + 1})
+    clean = connections.create_connection(alias)
+    clean.ensure_connection()
+    before = denied(mariadb)
+    return_dirty(alias, vault.rotate)
+    clean.close()
+    assert (denied(mariadb) - before, pool_of(alias).closed, pool_of(alias).idle) == (1, DIRTY, 1)
+    assert pool_stats()[alias]["replaced"] == {
+        "it could not be cleaned": 1,
+        "opened before the server refused its user": DIRTY - 1,
+    }
+    assert use(alias)
+    # A session that is opened with the right one can be reset.
+    pool_of(alias).close_idle()
+    connections[alias].settings_dict["PASSWORD"] = vault.password
+    session = use(alias)
+    use(alias, "SET @left = 1")
+    assert use(alias) == session
+
+
+def test_a_refused_connect_stands_for_the_sessions_that_are_open(
+    make_alias: MakeAlias, vault: Vault, mariadb: MariaDB
+) -> None:
+    alias = make_alias(USER=vault.user, PASSWORD=vault.password, POOL={"pool_size": DIRTY + 1})
+    before = denied(mariadb)
+
+    def rotate() -> None:
+        vault.rotate()
+        with pytest.raises(OperationalError, match="1045"):
+            use(alias)
+
+    return_dirty(alias, rotate)
+    assert (denied(mariadb) - before, pool_of(alias).closed) == (1, DIRTY)
+
+
+def test_an_account_that_is_locked_is_tried_once(
+    make_alias: MakeAlias, vault: Vault, mariadb: MariaDB
+) -> None:
+    """There the password is right, so nobody who is asked for it could know."""
+    alias = make_alias(USER=vault.user, PASSWORD=vault.ask)
+    return_dirty(alias, lambda: mariadb.execute(f"ALTER USER '{vault.user}'@'%' ACCOUNT LOCK"))
+    assert (pool_of(alias).closed, pool_of(alias).resets, vault.asked) == (DIRTY, 1, DIRTY + 1)
+    mariadb.execute(f"ALTER USER '{vault.user}'@'%' ACCOUNT UNLOCK")
+    assert use(alias)
+
+
+def test_a_session_of_another_user_is_closed_in_place_of_a_reset(
+    make_alias: MakeAlias, mariadb: MariaDB, vault: Vault
+) -> None:
+    """Its user may be gone by now."""
+    another = Vault(mariadb)
+    try:
+        answers = [vault.ask_for_both(), another.ask_for_both(), another.ask_for_both()]
+        alias = make_alias(USER="", POOL={"credentials": lambda: answers.pop(0)})
+        before = denied(mariadb)
+        use(alias, "SET @left = 1")
+        assert (pool_of(alias).closed, denied(mariadb)) == (1, before)
+        assert use(alias, "SELECT USER()").startswith(another.user)
+        assert answers == []
+    finally:
+        another.drop()
+
+
+def test_a_vault_that_does_not_answer_costs_the_session_that_needs_a_reset(
+    make_alias: MakeAlias, vault: Vault, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what it says is not logged: it may say too much."""
+    caplog.set_level(logging.DEBUG)
+
+    def ask() -> str:
+        if vault.asked == 1:
+            vault.asked += 1
+            raise Unreachable(f"no answer to {vault.password}")
+        return vault.ask()
+
+    alias = make_alias(USER=vault.user, PASSWORD=ask)
+    use(alias, "SET @left = 1")
+    assert (pool_of(alias).closed, pool_of(alias).out) == (1, 0)
+    assert "could not be asked for: Unreachable" in caplog.text
+    assert "s3cret" not in caplog.text
+    assert use(alias)
+
+
+def test_a_session_whose_wrapper_is_gone_is_reset_as_it_was_opened(one: str, vault: Vault) -> None:
+    """There is no entry of DATABASES any more by which to ask."""
+    wrapper = connections.create_connection(one)
+    with wrapper.cursor() as cursor:
+        cursor.execute("SET @left = 1")
+    del wrapper, cursor
+    gc.collect()
+    pool_of(one).reclaim()
+    assert (pool_of(one).resets, pool_of(one).idle, vault.asked) == (1, 1, 1)
+    assert use(one, "SELECT @left") is None
 
 
 def test_a_password_of_yesterday_is_an_error_that_passes(one: str, vault: Vault) -> None:

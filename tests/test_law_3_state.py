@@ -465,10 +465,10 @@ def test_a_password_that_is_no_longer_valid_costs_the_session(
     alias = make_alias(NAME=name, POOL=ONE, USER="rotating", PASSWORD="old")
     first = ask(alias, "SELECT CONNECTION_ID()")
     mariadb.execute("SET PASSWORD FOR rotating@'%' = PASSWORD('new')")
-    connections[alias].settings_dict["PASSWORD"] = "new"
     ask(alias, "SET @left = 1")
     give_back(alias)
     assert (pool_of(alias).out, pool_of(alias).closed) == (0, 1)
+    connections[alias].settings_dict["PASSWORD"] = "new"
     assert ask(alias, "SELECT @left") is None
     assert ask(alias, "SELECT CONNECTION_ID()") != first
 
