@@ -176,14 +176,29 @@ def test_the_table_in_the_documentation_has_each_call(engine: str) -> None:
     assert {call for name in CALLS[engine] for call in name.removesuffix(", dead").split("; ")} <= documented
 
 
-@pytest.mark.parametrize("engine", CALLS)
+#: Ways to have a driver reconnect.
+RECONNECTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "only ping(True)": lambda file: {},
+    "option file": lambda file: {"OPTIONS": {"read_default_file": str(file)}},
+    "group in an option file": lambda file: {
+        "OPTIONS": {"read_default_file": str(file), "read_default_group": "shop"}
+    },
+    "host": lambda file: {"HOST": "host=127.0.0.1;reconnect=1"},
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "how"),
+    [*((MYSQLCLIENT, how) for how in RECONNECTS), *((PYMYSQL, how) for how in RECONNECTS if how != "host")],
+)
 def test_a_session_with_a_lock_that_dies_is_never_followed_by_another(
-    make_alias: MakeAlias, mariadb: MariaDB, tmp_path: Path, engine: str
+    make_alias: MakeAlias, mariadb: MariaDB, tmp_path: Path, engine: str, how: str
 ) -> None:
-    """Neither by a recipe's ping(True) nor by an option file that has the C client reconnect."""
+    """Neither by a recipe's ping(True) nor by options that have the C client reconnect."""
     file = tmp_path / "my.cnf"
-    file.write_text(f"[client]\nuser={mariadb.user}\npassword={mariadb.password}\nreconnect=1\n")
-    alias = make_alias(engine, POOL=ONE, **options(engine, read_default_file=str(file)))
+    options = f"user={mariadb.user}\npassword={mariadb.password}\nreconnect=1\n"
+    file.write_text(f"[client]\n{options}[shop]\n{options}")
+    alias = make_alias(engine, POOL=ONE, **RECONNECTS[how](file))
     connections[alias].ensure_connection()
     connections[alias].connection.ping(True)
     with connections[alias].cursor() as cursor:

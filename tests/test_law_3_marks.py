@@ -132,7 +132,7 @@ def refuse(*_: Any) -> None:
 
 def swap(connection: Any) -> None:
     """Leave as many attributes as there were."""
-    del vars(connection)["host"]
+    vars(connection).pop(next(iter(connection.marks_at_rest)))
     connection._ready = True
 
 

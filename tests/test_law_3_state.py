@@ -514,6 +514,16 @@ def test_parameters_in_a_file_cost_the_session(
         assert (pool_of(alias).opened, pool_of(alias).closed) == (opened, opened)
 
 
+def test_parameters_in_the_host_cost_the_session(make_alias: MakeAlias, name: str, mariadb: MariaDB) -> None:
+    """libmariadb takes it for a connection string."""
+    host = f"host={mariadb.host};init-command=SELECT 1 INTO @started"
+    alias = make_alias(NAME=name, POOL=ONE, HOST=host)
+    for opened in 1, 2:
+        assert ask(alias, "SELECT @started") == 1
+        give_back(alias)
+        assert (pool_of(alias).opened, pool_of(alias).closed) == (opened, opened)
+
+
 def test_a_session_that_dies_before_it_is_reset_is_replaced(alias: str, mariadb: MariaDB) -> None:
     ask(alias, "SET @left = 1")
     mariadb.execute(f"KILL {raw(alias).thread_id()}")

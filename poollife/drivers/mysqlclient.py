@@ -151,7 +151,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """Have the server forget all, and repeat what ``connect`` did: three round trips at least."""
         params = self.params
-        if "user" not in params or DEFAULTS_FILES & params.keys():
+        if "user" not in params or has_more_options(params):
             raise MySQLdb.NotSupportedError("what a new session begins with is not in its parameters")
         self.check_references()
         # Before anything is sent: a server may lock an account after a few wrong passwords.
@@ -213,7 +213,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
 def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     """See ``Driver.adopt``."""
     driver = unwrap(connection)
-    if DEFAULTS_FILES & params.keys():
+    if has_more_options(params):
         forbid_reconnect(driver)
     driver.params = params
     driver.session = driver.thread_id()
@@ -223,8 +223,14 @@ def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     return connection
 
 
+def has_more_options(params: Mapping[str, Any]) -> bool:
+    """Return whether the C client has options that are not parameters: of a file, or a connection string."""
+    # libmariadb takes a host with a semicolon for the latter: "host=db;init-command=...".
+    return bool(DEFAULTS_FILES & params.keys()) or ";" in str(params.get("host", ""))
+
+
 def forbid_reconnect(driver: Any) -> None:
-    """Switch off what "reconnect" in an option file has switched on, if it has. Two round trips.
+    """Switch off what a "reconnect" in more options has switched on, if it has. Two round trips.
 
     The C client would then open another session by itself wherever the server has gone away, without an
     error. Only libmariadb reads that option.
