@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -189,6 +190,27 @@ def test_a_mark_on_a_handle_of_sqlite_goes(make_alias: MakeAlias, tmp_path: Path
     give_back(alias)
     assert raw(alias) is handle
     assert not hasattr(handle, "_ready")
+
+
+class CountingConnection(sqlite3.Connection):
+    """A connection class of a site's, which keeps something of its own."""
+
+    cursors_opened = 0
+
+    def cursor(self, *args: Any) -> Any:
+        self.cursors_opened += 1
+        return super().cursor(*args)
+
+
+def test_the_attributes_of_a_sites_own_connection_class_stay(make_alias: MakeAlias, tmp_path: Path) -> None:
+    options = {"factory": CountingConnection}
+    alias = make_alias(SQLITE, NAME=str(tmp_path / "db.sqlite3"), POOL=ONE, OPTIONS=options)
+    opened = []
+    for _ in range(3):
+        ask(alias, "SELECT 1")
+        opened.append(raw(alias).cursors_opened)
+        give_back(alias)
+    assert opened == [opened[0], opened[0] + 1, opened[0] + 2]
 
 
 # --- what stays ---------------------------------------------------------------------------------------------

@@ -210,7 +210,8 @@ class GuardedConnection(Guarded, sqlite3.Connection):
 
     def clean(self) -> None:
         """Leave no transaction and no marks for the next borrower."""
-        restore(self, self.marks_at_rest, self.CHANGING)
+        if type(self) is GuardedConnection:  # a "factory" of the site's keeps attributes of its own
+            restore(self, self.marks_at_rest, self.CHANGING)
         if self.in_transaction:
             inside(sqlite3.Connection.rollback)(self)
         ISOLATION_LEVEL.__set__(self, self.level_at_rest)
