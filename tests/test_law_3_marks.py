@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ import pytest
 from django.db import connections
 from django.db.backends.signals import connection_created
 
-from poollife.drivers import mysqlclient
-from poollife.drivers import pymysql as pymysql_driver
 from poollife.drivers.mysql import MySQLConnection
 from servers import MariaDB
 from tests.conftest import MakeAlias
@@ -55,6 +53,12 @@ def raw(alias: str) -> Any:
     """The driver's connection."""
     connections[alias].ensure_connection()
     return connections[alias].connection
+
+
+def module_of(alias: str) -> Any:
+    """The driver's module."""
+    wrapper: Any = connections[alias]
+    return wrapper.Database
 
 
 def give_back(alias: str) -> None:
@@ -163,7 +167,7 @@ def test_a_mark_is_gone_at_the_next_checkout(alias: str, kind: str, dirty: bool)
         "server_thread_id",
         "salt",
     }
-    assert pool_of(alias).closed == (dirty and connections[alias].Database is pymysql)
+    assert pool_of(alias).closed == (dirty and module_of(alias) is pymysql)
     ask(alias, "SELECT 1")
     raw(alias).commit()
 
@@ -254,32 +258,34 @@ def test_marks_are_of_tools_and_borrowers_only(alias: str) -> None:
     """All that poollife itself keeps on a connection is known by name: it is never taken for a mark."""
     connections[alias].ensure_connection()
     own = vars(raw(alias)).keys()
-    plain = MySQLdb if connections[alias].Database is MySQLdb else pymysql
-    with plain.connect(**connections[alias].get_connection_params()) as connection:
+    with module_of(alias).connect(**connections[alias].get_connection_params()) as connection:
         given = vars(connection).keys()
     changing = type(raw(alias)).CHANGING
     assert own - given <= changing
     assert (
         given & changing
         == {
-            mysqlclient: {"cursorclass", "encoders", "encoding"},
-            pymysql_driver: {
+            MySQLdb: {"cursorclass", "encoders", "encoding"},
+            pymysql: {
                 *{"cursorclass", "decoders", "encoders", "encoding", "use_unicode", "_sock", "_closed"},
                 *{"_affected_rows", "_current_timeout", "_next_seq_id", "_result", "_rfile"},
                 *{"autocommit_mode", "server_status"},
             },
-        }[connections[alias].driver]
+        }[module_of(alias)]
     )
 
 
 @pytest.fixture
-def dropped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def dropped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """All connections whose marks were looked at one by one."""
     found: list[Any] = []
     drop = MySQLConnection.drop_marks
-    monkeypatch.setattr(
-        MySQLConnection, "drop_marks", lambda self, marks: (found.append(self), drop(self, marks))
-    )
+
+    def note(connection: MySQLConnection, marks: dict[str, Any]) -> None:
+        found.append(connection)
+        drop(connection, marks)
+
+    monkeypatch.setattr(MySQLConnection, "drop_marks", note)
     return found
 
 
