@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +24,7 @@ from servers import MariaDB
 from servers.proxy import Proxy
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
+from tests.web_server import eventually
 
 MYSQLCLIENT, PYMYSQL = "poollife.backends.mysql", "poollife.backends.mysql_pymysql"
 ENGINES: dict[str, dict[str, Any]] = {MYSQLCLIENT: {}, PYMYSQL: {"OPTIONS": {"ssl_disabled": True}}}
@@ -169,6 +171,80 @@ def test_a_session_is_kept_after_an_error_about_its_statement(
         fill(alias)
     assert heard.count("DO 1") == 0
     assert (pool_of(alias).idle, pool_of(alias).closed, pool_of(alias).resets) == (SIZE, 0, 1)
+
+
+# --- in the middle of a result --------------------------------------------------------------------------
+
+ROWS = "SELECT seq, REPEAT('x', 1000), SLEEP(0.00001) FROM seq_1_to_200000"
+UNBUFFERED = {MYSQLCLIENT: MySQLdb.cursors.SSCursor, PYMYSQL: pymysql.cursors.SSCursor}
+
+
+def read_one_by_one(cursor: Any) -> None:
+    while cursor.fetchone():
+        pass
+
+
+#: How a borrower comes across the end of the session, if at all.
+READINGS: dict[str, Callable[[Any], object]] = {
+    "fetchone": read_one_by_one,
+    "fetchmany": lambda cursor: cursor.fetchmany(200_000),
+    "fetchall": lambda cursor: list(cursor.fetchall()),
+    "iteration": list,
+    "close": lambda cursor: cursor.close(),
+    "execute": lambda cursor: cursor.execute("SELECT 1"),
+}
+
+
+def begin_to_read(alias: str, engine: str, server: MariaDB) -> Any:
+    """A cursor in the middle of a long result, the session of which has ended."""
+    connections[alias].ensure_connection()
+    connection = connections[alias].connection
+    cursor = connection.cursor(UNBUFFERED[engine])
+    cursor.execute(ROWS)
+    cursor.fetchone()
+    session = connection.thread_id()
+    server.execute(f"KILL {session}")
+    eventually("it is gone", lambda: session not in {each.id for each in server.sessions()})
+    return cursor
+
+
+@pytest.mark.filterwarnings("ignore:Previous unbuffered result")
+@pytest.mark.parametrize("how", READINGS)
+def test_a_session_that_ends_in_the_middle_of_a_result_is_lost(
+    make_alias: MakeAlias, mariadb: MariaDB, tap: Wiretap, engine: str, how: str
+) -> None:
+    """No call of the connection has failed: the rows come from its socket."""
+    alias = make_alias(engine, POOL=POOL, PORT=str(tap.port), **ENGINES[engine])
+    fill(alias)
+    cursor = begin_to_read(alias, engine, mariadb)
+    with pytest.raises(Exception):  # noqa: B017, PT011  # PyMySQL has an AttributeError for the second time
+        READINGS[how](cursor)
+    connections[alias].close()
+    assert (pool_of(alias).idle, pool_of(alias).closed) == (SIZE - 1, 1)
+    with tap.listening() as heard:
+        fill(alias)
+    assert heard.count("DO 1") == SIZE - 1
+
+
+def test_a_session_that_ends_behind_a_dropped_cursor_is_not_kept(
+    make_alias: MakeAlias, mariadb: MariaDB, engine: str
+) -> None:
+    """The driver reads the rest by itself and closes its socket, without an error."""
+    alias = make_alias(engine, POOL=POOL, **ENGINES[engine])
+    cursor = begin_to_read(alias, engine, mariadb)
+    del cursor
+    gc.collect()
+    connections[alias].close()
+    assert (pool_of(alias).idle, pool_of(alias).closed) == (0, 1)
+
+
+def test_a_cursor_that_is_misused_says_nothing_of_its_session(make_alias: MakeAlias, engine: str) -> None:
+    alias = make_alias(engine, POOL=POOL, **ENGINES[engine])
+    connections[alias].ensure_connection()
+    with pytest.raises((MySQLdb.ProgrammingError, pymysql.ProgrammingError)):
+        connections[alias].connection.cursor().fetchall()
+    connections[alias].close()
+    assert (pool_of(alias).idle, pool_of(alias).closed) == (1, 0)
 
 
 # --- said where a session is opened -------------------------------------------------------------------------

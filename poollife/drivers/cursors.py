@@ -46,6 +46,9 @@ class LeasedCursor:
         lease.cursors.discard(self)
         try:
             super().close()  # type: ignore[misc]
+        except Exception as error:
+            self._note(error)
+            raise
         finally:
             # Also where it found an error in what was left to read.
             lease.open_cursors.discard(id(self))
@@ -62,9 +65,18 @@ class LeasedCursor:
         self._check()
         try:
             return method(*args, **kwargs)
+        except Exception as error:
+            self._note(error)
+            raise
         finally:
             # From now on there may be something to read.
             self._lease.cursors.add(self)
+
+    def _note(self, error: Exception) -> None:
+        """Tell the connection of an error that the server or the network made in the middle of a result."""
+        # Others are of who uses the cursor: it was closed, or nothing was executed.
+        if isinstance(error, (self._driver.OperationalError, self._driver.InternalError)):
+            self._driver.note_failure(error)
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         return self._run(super().execute, *args, **kwargs)  # type: ignore[misc]
@@ -79,17 +91,31 @@ class LeasedCursor:
         self._check()
         return super().nextset()  # type: ignore[misc]
 
+    # A row may come from the socket. Flat, as these are called for each.
+
     def fetchone(self) -> Any:
         self._check()
-        return super().fetchone()  # type: ignore[misc]
+        try:
+            return super().fetchone()  # type: ignore[misc]
+        except Exception as error:
+            self._note(error)
+            raise
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
         self._check()
-        return super().fetchmany(*args, **kwargs)  # type: ignore[misc]
+        try:
+            return super().fetchmany(*args, **kwargs)  # type: ignore[misc]
+        except Exception as error:
+            self._note(error)
+            raise
 
     def fetchall(self) -> Any:
         self._check()
-        return super().fetchall()  # type: ignore[misc]
+        try:
+            return super().fetchall()  # type: ignore[misc]
+        except Exception as error:
+            self._note(error)
+            raise
 
     # Not the driver's: mysqlclient 2.2 iterates over the rows themselves.
     def __iter__(self) -> Any:
@@ -98,7 +124,11 @@ class LeasedCursor:
 
     def __next__(self) -> Any:
         self._check()
-        row = super().fetchone()  # type: ignore[misc]
+        try:
+            row = super().fetchone()  # type: ignore[misc]
+        except Exception as error:
+            self._note(error)
+            raise
         if row is None:
             raise StopIteration
         return row

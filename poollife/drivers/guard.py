@@ -45,13 +45,18 @@ class Guard:
         """Whether this process is another one than that which opened the connection."""
         return self.pid != self._getpid()
 
+    @property
+    def intact(self) -> bool:
+        """Whether the descriptor still is the socket that was opened: drivers close theirs without a word."""
+        return self._identity() == self.identity
+
     def cover(self) -> None:
         """Put /dev/null over an inherited socket. Only ever called in a foreign process.
 
         Closing it instead would free its number for the child's own next connection, which the inherited
         connection's destructor would then kill.
         """
-        if self.fd is None or self.identity is None or self._identity() != self.identity:
+        if self.fd is None or self.identity is None or not self.intact:
             return
         try:
             devnull = self._open(self._devnull, self._flags)

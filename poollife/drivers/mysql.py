@@ -247,9 +247,9 @@ class MySQLConnection(Guarded):
             self.messages.clear()
 
     def check_references(self) -> None:
-        """Look whether somewhere else there may be a mark of this connection, by a WeakSet or the like.
+        """Look for marks elsewhere, in a WeakSet or the like.
 
-        :raises NotSupportedError: if so: the mark would outlive a reset.
+        :raises NotSupportedError: if there may be one, which would outlive a reset.
         """
         if weakref.getweakrefcount(self) > self.references_at_birth:
             raise self.NotSupportedError("weak references to it may be marks of its borrower")

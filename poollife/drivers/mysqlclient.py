@@ -71,13 +71,15 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     charset: str
     #: The server's number of the session that was adopted.
     session: int
+    #: Whether a result was ever read row by row, so that the session may have ended in the middle of one.
+    streams: bool
     #: mysqlclient's own.
     OperationalError: Any
 
     class_for = staticmethod(class_for)
     conversions = conversions
     SETTINGS = ("encoders", "converter", "cursorclass")
-    CHANGING = MySQLConnection.CHANGING | {*SETTINGS, "in_flight", "params", "charset", "session"}
+    CHANGING = MySQLConnection.CHANGING | {*SETTINGS, "in_flight", "params", "charset", "session", "streams"}
     settings = attrgetter(*SETTINGS)
     _rollback, _autocommit = Connection.rollback, Connection.autocommit
     _send_query, _read_query_result = Connection.send_query, Connection.read_query_result
@@ -94,7 +96,11 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     shutdown = guarded(Connection.shutdown)
     stat = guarded(Connection.stat)
     dump_debug_info = guarded(Connection.dump_debug_info)
-    use_result = guarded(Connection.use_result)
+
+    @guarded
+    def use_result(self) -> Any:
+        self.streams = True
+        return super().use_result()
 
     @guarded
     def query(self, query: bytes | str) -> None:
@@ -196,6 +202,9 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     def _driver_fault(self) -> str | None:
         if self.thread_id() != self.session:
             return "its driver has opened another session"
+        if self.streams and not self.guard.intact:
+            # The C client does so when it finds the session dead; a dropped cursor hides that error.
+            return "its driver has closed its socket"
         return "results left unread" if self._has_unread() else None
 
     def _has_unread(self) -> bool:
@@ -218,7 +227,7 @@ def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
     driver.params = params
     driver.session = driver.thread_id()
     driver.charset = params.get("charset") or driver.character_set_name()
-    driver.in_flight = False
+    driver.in_flight = driver.streams = False
     become(driver, connection_class(), Guard(pid, driver.fileno()))
     return connection
 
@@ -237,7 +246,7 @@ def forbid_reconnect(driver: Any) -> None:
     """
     if MySQLdb.get_client_info().split(".")[0] in ORACLES_CLIENTS:
         return
-    # Whoever passes something is warned; the filter is for this module only, and there once.
+    # The driver warns of any argument. The filter is for this module only, and added once.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=re.escape(__name__))
     # mysqlclient sets it only where that differs from what it has set before.
     driver.ping(True)

@@ -39,7 +39,11 @@ class UnbufferedCursor(LeasedCursor):
 
     def read_next(self) -> Any:
         self._check()
-        return super().read_next()  # type: ignore[misc]  # the driver's
+        try:
+            return super().read_next()  # type: ignore[misc]  # the driver's
+        except Exception as error:
+            self._note(error)
+            raise
 
 
 class ReadingUnbufferedCursor(UnbufferedCursor, ReadingCursor):
