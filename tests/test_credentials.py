@@ -332,6 +332,24 @@ def test_a_vault_that_does_not_answer_costs_the_session_that_needs_a_reset(
     assert use(alias)
 
 
+def test_another_thread_that_resets_a_session_leaves_its_wrapper_alone(one: str, vault: Vault) -> None:
+    """The wrapper's own thread may be using it."""
+    wrappers: list[Any] = []
+
+    def leave() -> None:
+        wrappers.append(connections[one])
+        with connections[one].cursor() as cursor:
+            cursor.execute("SET @left = 1")
+
+    run(threading.Thread(target=leave))
+    (left,) = wrappers
+    left.get_connection_params = None  # as good as in use
+    vault.rotate()
+    pool_of(one).reclaim()
+    assert (pool_of(one).resets, pool_of(one).idle, pool_of(one).closed, vault.asked) == (1, 1, 0, 2)
+    assert left.settings_dict["PASSWORD"] == vault.ask
+
+
 def test_a_session_whose_wrapper_is_gone_is_reset_as_it_was_opened(one: str, vault: Vault) -> None:
     """There is no entry of DATABASES any more by which to ask."""
     wrapper = connections.create_connection(one)

@@ -225,6 +225,9 @@ class Lease:
         """
         borrower = self._borrower()
         try:
+            if borrower and self.thread is not threading.current_thread():
+                # Its own thread may be using it, and it keeps an answer on itself for the time of that call.
+                borrower = borrower.opener()
             return borrower.get_connection_params() if borrower else None
         except Exception as error:
             raise LookupError(f"its password could not be asked for: {type(error).__name__}") from None
