@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from django.db.backends.base import base as wrapper
@@ -46,6 +47,8 @@ class PooledMixin(BaseDatabaseWrapper):
     _asks = True
     #: What NAME was at checkout: Django's test runner changes it in place.
     _database: Any = None
+    #: The shallow copies of this wrapper and of its copies, if there are any.
+    _copies: weakref.WeakSet[PooledMixin] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -59,6 +62,19 @@ class PooledMixin(BaseDatabaseWrapper):
         super().__init__(*args, **kwargs)
         #: Who may use it. A shared one may be connected by another thread, and outlive that.
         self.owner = threading.current_thread()
+
+    def __copy__(self) -> Self:
+        """Return a wrapper that uses the same session, as with Django's backends.
+
+        The lease stays with this one: the end of the copy ends nothing. Once this one has given its session
+        back, the copy borrows another.
+        """
+        twin = type(self).__new__(type(self))
+        if self._copies is None:
+            self._copies = weakref.WeakSet()
+        self._copies.add(twin)
+        vars(twin).update(vars(self))
+        return twin
 
     @cached_property
     def pool_options(self) -> PoolOptions:
@@ -104,7 +120,9 @@ class PooledMixin(BaseDatabaseWrapper):
         # In a child that no hook announced, the connection in here is the parent's. (This would be nearer in
         # ensure_connection(), but Django's own tests put a stub below it that calls it.)
         at_fork.ensure_process()
-        if self.lease and not self.in_atomic_block:
+        if self.lease and self.lease.ended and not self.lease.is_of(self):
+            self.lose_lease()  # it is a copy
+        elif self.lease and not self.in_atomic_block:
             if self.lease.ended:
                 self._replace("its return was interrupted")
             elif self.autocommit and (
@@ -263,9 +281,7 @@ class PooledMixin(BaseDatabaseWrapper):
             # Django keeps a connection that was closed in an atomic block until the block ends.
             self._drop_lease("closed in an atomic block")
         else:
-            lease = self.lease
-            lease.checkin()
-            self._forget_lease(lease)
+            self._leave_lease(self.lease)
 
     def _end_lease(self) -> None:
         # As Django's close() does it, which cares for blocks and hooks as well.
@@ -276,15 +292,21 @@ class PooledMixin(BaseDatabaseWrapper):
             self.connection = None
 
     def _drop_lease(self, reason: str) -> None:
-        # Forgotten last: should this be interrupted, the next connect() or give_back() goes on with it.
         if lease := self.lease:
-            lease.discard(reason)
-            self._forget_lease(lease)
+            self._leave_lease(lease, reason)
 
-    def _forget_lease(self, lease: Lease) -> None:
+    def _leave_lease(self, lease: Lease, reason: str | None = None) -> None:
+        # A copy has its original's.
+        if lease.returned or lease.is_of(self):
+            lease.pool.checkin(lease, reason)
+        # Forgotten last: should this be interrupted, the next connect() or give_back() goes on with it.
         # It may be another by now: the pool logs, and a handler of the user's may query.
         if self.lease is lease:
             self.lease = None
+        if self._copies and lease.ended:
+            for twin in self._copies:
+                if twin.lease is lease:
+                    twin.lose_lease()
 
     def _checkout(self) -> Lease:
         deadline = None
