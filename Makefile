@@ -43,7 +43,7 @@ coverage: $(VENV)/.installed ## Run the tests and report what they do not reach
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-conformance: $(VENV)/.installed ## Run Django's own tests with stock and pooled MySQL and compare (ARGS=--all: the whole suite)
+conformance: $(VENV)/.installed ## Run Django's own tests with stock and pooled backends and compare (ARGS='--database sqlite --all': all of it)
 	$(BIN)/python -m tools.conformance $(ARGS)
 
 fuzz: $(VENV)/.installed ## Fork at random moments and count what was harmed (ARGS='--seed 7 --forks 2000')

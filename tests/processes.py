@@ -54,6 +54,8 @@ class Counts:
     #: Ends that the server counted as aborted.
     aborted: int
     tracebacks: int
+    #: Requests without an answer, asked again about another number. No mistake: their worker was told to end.
+    repeated: int = 0
 
     @property
     def harmed(self) -> bool:

@@ -26,16 +26,28 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_life_cycle_is_that_of_django() -> None:
-    """Serial, and with test workers that fork."""
-    done = run()
+@pytest.mark.parametrize("database", ["mysql", "sqlite"])
+def test_the_life_cycle_is_that_of_django(database: str) -> None:
+    """With test workers that fork, and on MySQL serial as well."""
+    runs = ("1", "2") if database == "mysql" else ("2",)
+    done = run("--database", database, *(f"--parallel={number}" for number in runs))
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("new failures: 0") == 2
-    assert done.stdout.count("ran with stock only: 0") == 2
+    assert done.stdout.count("new failures: 0") == len(runs)
+    assert done.stdout.count("ran with stock only: 0") == len(runs)
+
+
+def test_database_in_memory_is_that_of_django() -> None:
+    """It is not pooled. Django's tests act on shallow copies of its wrapper, which share its only handle."""
+    done = run("--database", "sqlite-in-memory", "--parallel", "1", "--labels", "backends.sqlite")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("new failures: 0") == 1
 
 
 def test_a_backend_that_does_not_work_is_told() -> None:
-    done = run("--labels", "db_utils", "--parallel", "2", "--engine", "django.db.backends.dummy")
+    done = run(
+        *("--database", "mysql", "--labels", "db_utils", "--parallel", "2"),
+        *("--engine", "django.db.backends.dummy"),
+    )
     assert done.returncode == 1, done.stdout
     assert "db_utils.tests.ConnectionHandlerTests" in done.stdout.partition("ran with stock only")[2]
 
@@ -59,14 +71,14 @@ def outcomes(passed: str = "", failed: str = "", finished: bool = True) -> Outco
     ],
 )
 def test_verdict(stock: Outcomes, pooled: Outcomes, fine: bool) -> None:
-    assert Difference(1, stock, pooled).fine is fine
+    assert Difference("mysql", 1, stock, pooled).fine is fine
 
 
 def test_a_known_difference_is_told_and_is_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(conformance.KNOWN, "b", "by design")
-    difference = Difference(1, outcomes("a b"), outcomes("a", "b"))
+    difference = Difference("mysql", 1, outcomes("a b"), outcomes("a", "b"))
     assert difference.fine
     conformance.report(difference)
     assert "known differences: 1\n  b (by design)\n" in capsys.readouterr().out

@@ -12,7 +12,16 @@ from servers import MariaDB
 from tests.celery_site.worker import VARIANTS
 from tests.processes import Counts
 from tests.redis_server import Redis
-from tests.servers_site.running import ASGI, SERVERS, count
+from tests.servers_site.running import (
+    ASGI,
+    REPEATED,
+    SERVERS,
+    Question,
+    Serving,
+    WebServer,
+    count,
+    misplaced,
+)
 from tools.processes import CELERY, Place, Row, all_rows, chosen, show
 
 REQUESTS = 24
@@ -44,6 +53,7 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str) -> None:
         over_limit=0,
         aborted=0,
         tracebacks=0,
+        repeated=counts.repeated,
     )
     assert counts.requests > REQUESTS
     assert counts.processes > SERVERS[name].workers or not SERVERS[name].replaced_by
@@ -69,6 +79,35 @@ def test_uvicorn_without_a_goodbye(server: MariaDB, tmp_path: Path) -> None:
     server.create_database("law_1")
     without = replace(UVICORN, arguments=(*UVICORN.arguments[:-1], ASGI))
     assert count(server, "law_1", tmp_path, without, 8).aborted > 0
+
+
+# --- the client ------------------------------------------------------------------------------------------
+
+
+def test_client_never_sends_again_what_may_have_been_carried_out(tmp_path: Path) -> None:
+    """A worker that is killed may have inserted the row already; no answer tells."""
+    server = WebServer("tests.servers_site.hanging_up", ("{port}",), parent="")
+    with Serving(server, tmp_path, {}, 1) as serving:
+        answer = serving.get(Question("fork/fork", 7))
+    assert (tmp_path / "asked").read_text().split() == ["/fork/fork/7/", f"/fork/fork/{REPEATED}/"]
+    assert serving.unanswered == [Question("fork/fork", 7)]
+    assert answer == {"question": Question("fork/fork", REPEATED)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "mistakes"),
+    [
+        ({1}, 0),  # the request without an answer did not arrive
+        ({1, 2}, 0),  # it did
+        ({2}, 1),
+        (set(), 1),
+        ({1, 3}, 1),
+        ({1, -1}, 1),  # a child's insert into its parent's transaction
+    ],
+)
+def test_rows_of_requests_without_an_answer_may_be_there_or_not(rows: set[int], mistakes: int) -> None:
+    answered = [Question("fork/fork", 1), Question("echo", 3)]
+    assert misplaced(rows, answered, [Question("fork/fork", 2), Question("echo", 4)]) == mistakes
 
 
 # --- the table -------------------------------------------------------------------------------------------
@@ -118,7 +157,8 @@ def test_all_lines_are_there() -> None:
     rows = all_rows(1)
     assert sum(name.startswith("gunicorn") for name in rows) == 8
     assert {name.partition(" ")[0] for name in chosen(rows, ["uwsgi", "daphne"])} == {"uwsgi", "daphne"}
-    assert len(chosen(rows, ["uwsgi"])) == 7
+    assert len(chosen(rows, ["uwsgi"])) == 14
+    assert len(chosen(rows, ["uwsgi of Debian"])) == 7
     assert chosen(rows, []) == rows
     assert tuple(VARIANTS) == CELERY
 

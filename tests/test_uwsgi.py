@@ -19,16 +19,19 @@ from MySQLdb import OperationalError
 from servers import MariaDB
 from tests.processes import Counts
 from tests.uwsgi_site.running import (
-    PROGRAM,
+    CLASSIC,
     REQUESTS,
     ROUNDS,
     VARIANTS,
+    WHEEL,
     WORKERS,
+    Build,
     Uwsgi,
     Variant,
     count,
 )
 from tests.web_server import PATIENCE, eventually
+from tools import system_packages
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = VARIANTS["default"]
@@ -41,14 +44,26 @@ def server() -> Iterator[MariaDB]:
         yield server
 
 
+#: The tests of what may differ between the two.
+builds = pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(WHEEL, id="wheel"),
+        pytest.param(
+            CLASSIC, id="Debian", marks=pytest.mark.skipif(bool(CLASSIC.unfit), reason=CLASSIC.unfit)
+        ),
+    ],
+)
+
 # --- law 1 -----------------------------------------------------------------------------------------------
 
 
+@builds
 @pytest.mark.parametrize("name", VARIANTS)
-def test_law_1(server: MariaDB, tmp_path: Path, name: str) -> None:
+def test_law_1(server: MariaDB, tmp_path: Path, name: str, build: Build) -> None:
     """Workers come and go, requests fork, and whoever loaded the application ends in its first sessions."""
     server.create_database("law_1")
-    variant = VARIANTS[name]
+    variant = replace(VARIANTS[name], build=build)
     generations = ROUNDS if variant.master else 1
     parents = 0 if variant.lazy else 2
     counts = count(server, "law_1", tmp_path, variant)
@@ -65,6 +80,11 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str) -> None:
         aborted=0,
         tracebacks=0,
     )
+
+
+def test_debians_build_is_there_where_it_fits_this_python() -> None:
+    """Else the tests of it are skipped, and nobody is told why."""
+    assert system_packages.has_uwsgi(), "python3 tools/system_packages.py installs it"
 
 
 def test_law_1_without_the_hook(server: MariaDB, tmp_path: Path) -> None:
@@ -130,10 +150,11 @@ def test_max_requests(server: MariaDB, tmp_path: Path) -> None:
     assert uwsgi.aborted == 0
 
 
+@builds
 @pytest.mark.parametrize("name", ["default", "threads", "fork-hooks", "lazy-apps"])
-def test_reload(server: MariaDB, tmp_path: Path, name: str) -> None:
+def test_reload(server: MariaDB, tmp_path: Path, name: str, build: Build) -> None:
     """The master too becomes a new program, and leaves nothing behind."""
-    with site(server, tmp_path, VARIANTS[name]) as uwsgi:
+    with site(server, tmp_path, replace(VARIANTS[name], build=build)) as uwsgi:
         before = uwsgi.get("/echo/1/")
         uwsgi.process.send_signal(signal.SIGHUP)
         eventually("others are ready", lambda: uwsgi.accepting == 2 * WORKERS)
@@ -242,11 +263,13 @@ class Copy(Site):
             assert text.count(old) == 1
             text = text.replace(old, new)
         file.write_text(text)
-        return [sys.executable, str(PROGRAM), "--ini", str(file), *self.signs]
+        build = self._variant.build
+        return [*build.command, *build.arguments, "--ini", str(file), *self.signs]
 
 
-def test_the_file_to_copy(server: MariaDB, tmp_path: Path) -> None:
-    with Copy(server, tmp_path, DEFAULT) as uwsgi:
+@builds
+def test_the_file_to_copy(server: MariaDB, tmp_path: Path, build: Build) -> None:
+    with Copy(server, tmp_path, replace(DEFAULT, build=build)) as uwsgi:
         answers = uwsgi.get_all([f"/echo/{number}/" for number in range(20)])
         uwsgi.end()
     uwsgi.wait_for_its_end()

@@ -1,4 +1,6 @@
-"""Run Django's own test suite with Django's MySQL backend and with ours, and report the difference.
+"""Run Django's own test suite with Django's backend and with poollife's, and report the difference.
+
+Once with MySQL, on a private server, and once with SQLite, in files: a database in memory is not pooled.
 
 The suite is that of the installed Django: pip downloads its source distribution into .cache. The exit status
 is 0 if nothing failed with ours that passed with Django's, and all that ran with Django's ran with ours.
@@ -14,13 +16,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import django
 
@@ -28,8 +30,6 @@ from servers import MariaDB
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "conformance"
-STOCK = "django.db.backends.mysql"
-POOLED = "tools.conformance_engine"
 MIDDLEWARE = ("poollife.middleware.PoolMiddleware",)
 
 #: The parts of the suite that open, share, close, fork or break connections.
@@ -48,6 +48,9 @@ KNOWN: dict[str, str] = {}
 #: Seconds. A test worker that dies leaves Django's runner waiting for ever.
 PATIENCE = 1200.0
 PATIENCE_FOR_ALL = 6 * 3600.0
+
+#: A folder in memory: Linux's.
+MEMORY = Path("/dev/shm")
 
 #: All of Django's models at once are more tables than the server's own cache holds in the tests of poollife.
 SERVER_OPTIONS = (
@@ -79,6 +82,8 @@ class Outcomes:
 class Difference:
     """What poollife changes."""
 
+    #: Of the databases: a key of DATABASES.
+    kind: str
     parallel: int
     stock: Outcomes
     pooled: Outcomes
@@ -107,35 +112,123 @@ class Difference:
         return finished and bool(self.stock.ran) and not self.new_failures and not self.never_ran
 
 
-class Suite:
-    """Django's tests, and a server to run them on."""
+class Databases(Protocol):
+    """A place for databases of one kind."""
 
-    def __init__(self, tests: Path, server: MariaDB, labels: Sequence[str], patience: float) -> None:
+    #: Django's backend for them, and poollife's.
+    stock: str
+    pooled: str
+    #: Tests that fail by their order with Django's backend, too. The value: why.
+    skipped: dict[str, str]
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return an entry for DATABASES, without its ENGINE."""
+
+
+class MySQL:
+    """Databases on a private server."""
+
+    stock = "django.db.backends.mysql"
+    pooled = "tools.conformance_engine.mysql"
+    skipped: dict[str, str] = {}
+
+    def __init__(self, server: MariaDB) -> None:
+        self._server = server
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[MySQL]:
+        """Start the server, and end it with the block."""
+        with MariaDB(options=SERVER_OPTIONS) as server:
+            yield cls(server)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        return {**self._server.database(name), "TEST": {"CHARSET": "utf8mb4"}}
+
+
+class SQLite:
+    """Databases in files, test databases as well: one in memory is not pooled."""
+
+    stock = "django.db.backends.sqlite3"
+    pooled = "tools.conformance_engine.sqlite3"
+    skipped = {
+        "backends.sqlite.tests.ThreadSharing.test_database_sharing_in_threads": (
+            "made for a database in memory: it may close the connection of the tests that follow it"
+        )
+    }
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[SQLite]:
+        """Make the folder, where possible in memory: commits wait for the disk elsewhere."""
+        with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
+            yield cls(Path(folder))
+
+    def settings(self, name: str) -> dict[str, Any]:
+        return {"NAME": self._file(name), "TEST": {"NAME": self._file(f"test_{name}")}}
+
+    def _file(self, name: str) -> str:
+        return str(self._folder / f"{name}.sqlite3")
+
+
+class SQLiteInMemory(SQLite):
+    """Test databases in memory, as Django has them by default; not pooled."""
+
+    skipped: dict[str, str] = {}
+
+    def settings(self, name: str) -> dict[str, Any]:
+        return {"NAME": self._file(name)}
+
+
+#: What ``--database`` takes.
+DATABASES: dict[str, type[MySQL | SQLite]] = {
+    "mysql": MySQL,
+    "sqlite": SQLite,
+    "sqlite-in-memory": SQLiteInMemory,
+}
+
+
+class Suite:
+    """Django's tests, and databases to run them on."""
+
+    def __init__(self, tests: Path, labels: Sequence[str], patience: float) -> None:
         self.tests = tests
-        self.server = server
         self.labels = labels
         self.patience = patience
         # One that was stopped may go on writing for a while.
         self.files = CACHE / "runs" / f"django-{django.__version__}-{os.getpid()}"
 
-    def compare(self, engine: str, parallel: int) -> Difference:
-        """Run it with both, side by side: a good part of it is sleeping."""
-        with ThreadPoolExecutor() as executor:
-            stock = executor.submit(self.run, STOCK, parallel, f"stock_{parallel}", ())
-            pooled = executor.submit(self.run, engine, parallel, f"pooled_{parallel}", MIDDLEWARE)
-        return Difference(parallel, stock.result(), pooled.result())
+    def compare(self, kind: str, databases: Databases, engine: str, parallel: int) -> Difference:
+        """Run it with both, side by side: a good part of it is sleeping.
 
-    def run(self, engine: str, parallel: int, name: str, middleware: Sequence[str]) -> Outcomes:
+        :param engine: what to compare with Django's.
+        """
+        name = f"{kind}_{parallel}".replace("-", "_")
+        with ThreadPoolExecutor() as executor:
+            stock = executor.submit(self.run, databases, databases.stock, parallel, f"stock_{name}", ())
+            pooled = executor.submit(self.run, databases, engine, parallel, f"pooled_{name}", MIDDLEWARE)
+        return Difference(kind, parallel, stock.result(), pooled.result())
+
+    def run(
+        self, databases: Databases, engine: str, parallel: int, name: str, middleware: Sequence[str]
+    ) -> Outcomes:
         """Run it once; what it prints goes to a file of that name."""
         self.files.mkdir(parents=True, exist_ok=True)
         outcomes = self.files / f"{name}.jsonl"
         outcomes.write_text("")
-        databases = {"default": self.database(engine, name), "other": self.database(engine, f"{name}_other")}
+        entries = {
+            alias: {"ENGINE": engine, **databases.settings(database)}
+            for alias, database in (("default", name), ("other", f"{name}_other"))
+        }
         environment = {
             **os.environ,
-            "CONFORMANCE_DATABASES": json.dumps(databases),
+            "CONFORMANCE_DATABASES": json.dumps(entries),
             "CONFORMANCE_MIDDLEWARE": json.dumps(middleware),
             "CONFORMANCE_OUTCOMES": str(outcomes),
+            "CONFORMANCE_SKIPPED": json.dumps(databases.skipped),
             "PYTHONPATH": str(ROOT),
         }
         command = [sys.executable, "runtests.py", "--settings=tools.conformance_settings", "--noinput"]
@@ -145,9 +238,6 @@ class Suite:
         with (self.files / f"{name}.log").open("wb") as log:
             finished = finishes(command, self.patience, cwd=self.tests, env=environment, stdout=log)
         return Outcomes.read(outcomes, monotonic() - began, finished)
-
-    def database(self, engine: str, name: str) -> dict[str, Any]:
-        return {"ENGINE": engine, **self.server.database(name), "TEST": {"CHARSET": "utf8mb4"}}
 
 
 def finishes(command: Sequence[str], patience: float, **popen: Any) -> bool:
@@ -186,7 +276,10 @@ def download(requirement: str, folder: Path) -> None:
 
 def report(difference: Difference) -> None:
     """Print one table."""
-    print(f"\n--parallel {difference.parallel}" if difference.parallel > 1 else "\nserial")
+    print(
+        f"\n{difference.kind}, "
+        + (f"--parallel {difference.parallel}" if difference.parallel > 1 else "serial")
+    )
     print(f"{'':10}{'ran':>8}{'failed':>8}{'seconds':>9}")
     for name, outcomes in (("stock", difference.stock), ("poollife", difference.pooled)):
         end = "" if outcomes.finished else "  did not come to its end"
@@ -208,7 +301,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--labels", nargs="+", default=LIFE_CYCLE, help="what runtests.py calls labels")
     parser.add_argument("--all", action="store_true", help="the whole suite: hours")
     parser.add_argument("--parallel", type=int, action="append", help="only with so many processes")
-    parser.add_argument("--engine", default=POOLED, help=f"what to compare with Django's ({POOLED})")
+    parser.add_argument(
+        "--database", choices=DATABASES, action="append", help="only with this kind (mysql and sqlite)"
+    )
+    parser.add_argument("--engine", help="what to compare with Django's (poollife's)")
     return parser.parse_args()
 
 
@@ -218,9 +314,16 @@ def main() -> int:
     labels, patience = ([], PATIENCE_FOR_ALL) if given.all else (given.labels, PATIENCE)
     tests = tests_of_django()
     print(f"Django {django.__version__}, its suite: {' '.join(labels) or 'all'}")
-    with MariaDB(options=SERVER_OPTIONS) as server:
-        suite = Suite(tests, server, labels, patience)
-        differences = [suite.compare(given.engine, parallel) for parallel in given.parallel or (1, 2)]
+    suite = Suite(tests, labels, patience)
+    differences = []
+    for kind in given.database or ("mysql", "sqlite"):
+        with DATABASES[kind].running() as databases:
+            for test, reason in databases.skipped.items():
+                print(f"Not run with {kind}: {test} ({reason})")
+            differences += [
+                suite.compare(kind, databases, given.engine or databases.pooled, parallel)
+                for parallel in given.parallel or (1, 2)
+            ]
     for difference in differences:
         report(difference)
     print(f"\nWhat the runs printed is in {suite.files.relative_to(ROOT)}.")

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,7 @@ LOG_LINES = 40
 #: What the columns are called, and how they are filled.
 COLUMNS: dict[str, Callable[[Counts], object]] = {
     "requests": lambda counts: counts.requests,
+    "repeated": lambda counts: counts.repeated,
     "processes": lambda counts: counts.processes,
     "parent's sessions": lambda counts: counts.parent_sessions or "-",
     "alive": lambda counts: counts.alive if counts.parent_sessions else "-",
@@ -86,10 +88,11 @@ def all_rows(requests: int) -> dict[str, Row]:
     for name, web_server in servers_site.SERVERS.items():
         packages = (web_server.program, *(["gevent"] if "gevent" in name else []))
         rows[name] = Row(partial(run_web_server, web_server, requests), packages)
-    for name in UWSGI:
-        # The site leaves out what crashes there.
-        unfit = "" if name in uwsgi_site.VARIANTS else "its workers crash on this Python"
-        rows[f"uwsgi {name}"] = Row(partial(run_uwsgi, name), ("pyuwsgi",), unfit)
+    for beginning, build in uwsgi_site.BUILDS.items():
+        for name in UWSGI:
+            # The site leaves out what crashes there.
+            unfit = "" if name in uwsgi_site.VARIANTS else "its workers crash on this Python"
+            rows[f"{beginning} {name}"] = Row(partial(run_uwsgi, name, build), (), build.unfit or unfit)
     for name in CELERY:
         packages = ("celery", "redis", *(["gevent"] if name == "gevent" else []))
         rows[f"celery {name}"] = Row(partial(run_celery, name), packages)
@@ -160,8 +163,9 @@ def run_web_server(web_server: servers_site.WebServer, requests: int, place: Pla
     return servers_site.count(place.server, place.database, place.folder, web_server, requests)
 
 
-def run_uwsgi(name: str, place: Place) -> Counts:
-    return uwsgi_site.count(place.server, place.database, place.folder, uwsgi_site.VARIANTS[name])
+def run_uwsgi(name: str, build: uwsgi_site.Build, place: Place) -> Counts:
+    variant = replace(uwsgi_site.VARIANTS[name], build=build)
+    return uwsgi_site.count(place.server, place.database, place.folder, variant)
 
 
 def run_celery(name: str, place: Place) -> Counts:

@@ -41,6 +41,8 @@ def needs() -> list[Need]:
         Need("MariaDB's client programs", has_client_programs, ["mariadb-client"]),
         # For Celery and RQ. The package has the server's binary, without the system service around it.
         Need("a Redis server", has_redis, ["redis-tools"]),
+        # Its own program, without the system service around it (that is the package uwsgi).
+        Need("uWSGI with this Python in a plugin", has_uwsgi, ["uwsgi-core", "uwsgi-plugin-python3"]),
         Need("pkg-config", lambda: has_program("pkg-config"), ["pkg-config"]),
         Need("the headers of MariaDB's or MySQL's client library", has_client_headers, ["libmariadb-dev"]),
         Need("a C compiler", has_compiler, ["gcc", "libc6-dev"]),
@@ -72,6 +74,15 @@ def has_redis() -> bool:
     """redis-check-rdb is the server too, if it is called by the server's name."""
     names = ["redis-server", "valkey-server", "redis-check-rdb", "valkey-check-rdb"]
     return any(has_program(name) for name in names)
+
+
+def has_uwsgi() -> bool:
+    """Debian's has the system's Python, so it is missed only where that is the same version as this one."""
+    version = "python{}.{}".format(*sys.version_info)
+    if not has_program("apt-get") or Path("/usr/bin/python3").resolve().name != version:
+        return True
+    plugin = Path("/usr/lib/uwsgi/plugins", f"{version.replace('.', '')}_plugin.so")
+    return has_program("uwsgi-core") and plugin.exists()
 
 
 def has_client_headers() -> bool:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
+
 from poollife.backends.credentials import answered
 from poollife.pools.registry import registry
 
@@ -30,11 +32,11 @@ class PooledCreation(BaseDatabaseCreation):
             return name
 
     def clone_test_db(self, *args: Any, **kwargs: Any) -> None:
-        with self._disposing("the test database was cloned"), self._answered():
+        with self._disposing("the test database was cloned", touched=True), self._answered():
             super().clone_test_db(*args, **kwargs)
 
     def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
-        with self._disposing("the test database was destroyed"):
+        with self._disposing("the test database was destroyed", touched=True):
             super().destroy_test_db(*args, **kwargs)
 
     def set_as_test_mirror(self, *args: Any, **kwargs: Any) -> None:
@@ -46,11 +48,15 @@ class PooledCreation(BaseDatabaseCreation):
             super().setup_worker_connection(*args, **kwargs)
 
     @contextmanager
-    def _disposing(self, reason: str) -> Iterator[None]:
-        """Close the pools before, for the database's sake, and after, for what was opened meanwhile."""
-        self._dispose(reason)
+    def _disposing(self, reason: str, *, touched: bool = False) -> Iterator[None]:
+        """Close the pools before, for the database's sake, and after, for what was opened meanwhile.
+
+        :param reason: for people.
+        :param touched: whether the database itself is read or dropped, and not only named in the settings.
+        """
+        self._dispose(reason, touched)
         yield
-        self._dispose(reason)
+        self._dispose(reason, touched)
 
     @contextmanager
     def _answered(self) -> Iterator[None]:
@@ -62,9 +68,18 @@ class PooledCreation(BaseDatabaseCreation):
         finally:
             self.connection.settings_dict = given
 
-    def _dispose(self, reason: str) -> None:
-        self.connection.close()
-        registry.dispose(self.connection.alias, reason)
+    def _dispose(self, reason: str, touched: bool) -> None:
+        wrapper: Any = self.connection
+        # What the wrapper has without a lease is no pool's, and ends as Django says: a database in memory
+        # would end with it.
+        if wrapper.lease:
+            wrapper.close()
+        if wrapper.settings_dict is connections.settings.get(wrapper.alias):
+            # The settings of all its threads: they lead elsewhere now.
+            registry.dispose(wrapper.alias, reason)
+        elif touched:
+            # A copy's own settings. All others go on, but for those whose database it is.
+            registry.dispose(wrapper.alias, reason, wrapper.pool_key())
 
 
 @cache

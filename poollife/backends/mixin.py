@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from django.db.backends.base import base as wrapper
@@ -46,6 +47,8 @@ class PooledMixin(BaseDatabaseWrapper):
     _asks = True
     #: What NAME was at checkout: Django's test runner changes it in place.
     _database: Any = None
+    #: The shallow copies of this wrapper and of its copies, if there are any.
+    _copies: weakref.WeakSet[PooledMixin] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -59,6 +62,19 @@ class PooledMixin(BaseDatabaseWrapper):
         super().__init__(*args, **kwargs)
         #: Who may use it. A shared one may be connected by another thread, and outlive that.
         self.owner = threading.current_thread()
+
+    def __copy__(self) -> Self:
+        """Return a wrapper that uses the same session, as with Django's backends.
+
+        The lease stays with this one: the end of the copy ends nothing. Once this one has given its session
+        back, the copy borrows another.
+        """
+        twin = type(self).__new__(type(self))
+        if self._copies is None:
+            self._copies = weakref.WeakSet()
+        self._copies.add(twin)
+        vars(twin).update(vars(self))
+        return twin
 
     @cached_property
     def pool_options(self) -> PoolOptions:
@@ -105,9 +121,12 @@ class PooledMixin(BaseDatabaseWrapper):
         # ensure_connection(), but Django's own tests put a stub below it that calls it.)
         at_fork.ensure_process()
         lease = self.lease
-        if lease and not self.in_atomic_block:
+        if lease and lease.ended and lease.has_ended() and not lease.is_of(self):
+            if self.lease is lease:  # else the pool has taken it back
+                self.lose_lease()  # it is a copy
+        elif lease and not self.in_atomic_block:
             if lease.ended and lease.has_ended():
-                if self.lease is lease:  # else the pool has taken it back
+                if self.lease is lease:
                     self._replace("its return was interrupted")
             elif self.autocommit and (lease.pool.disposed or self._database != self.settings_dict["NAME"]):
                 self._replace("the database behind its alias has changed")
@@ -265,9 +284,7 @@ class PooledMixin(BaseDatabaseWrapper):
             # Django keeps a connection that was closed in an atomic block until the block ends.
             self._drop_lease("closed in an atomic block")
         else:
-            lease = self.lease
-            lease.checkin()
-            self._forget_lease(lease)
+            self._leave_lease(self.lease)
 
     def _end_lease(self) -> None:
         # As Django's close() does it, which cares for blocks and hooks as well.
@@ -278,15 +295,21 @@ class PooledMixin(BaseDatabaseWrapper):
             self.connection = None
 
     def _drop_lease(self, reason: str) -> None:
-        # Forgotten last: should this be interrupted, the next connect() or give_back() goes on with it.
         if lease := self.lease:
-            lease.discard(reason)
-            self._forget_lease(lease)
+            self._leave_lease(lease, reason)
 
-    def _forget_lease(self, lease: Lease) -> None:
+    def _leave_lease(self, lease: Lease, reason: str | None = None) -> None:
+        # A copy has its original's.
+        if lease.returned or lease.is_of(self):
+            lease.pool.checkin(lease, reason)
+        # Forgotten last: should this be interrupted, the next connect() or give_back() goes on with it.
         # It may be another by now: the pool logs, and a handler of the user's may query.
         if self.lease is lease:
             self.lease = None
+        if self._copies and lease.ended:
+            for twin in self._copies:
+                if twin.lease is lease:
+                    twin.lose_lease()
 
     def _checkout(self) -> Lease:
         deadline = None

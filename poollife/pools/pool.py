@@ -58,6 +58,10 @@ class PoolKey(NamedTuple):
     user: Any
     options: Any
 
+    def same_database(self, other: PoolKey) -> bool:
+        """Whether both lead to one database, be it with other options."""
+        return (self.server, self.database) == (other.server, other.database)
+
 
 class PoolClosed(Exception):
     """A pool was closed while somebody waited for its sessions."""

@@ -65,12 +65,13 @@ class Registry:
         """Those that a checkout may find now."""
         return list(self._pools.copy().values())
 
-    def dispose(self, alias: str, reason: str) -> None:
+    def dispose(self, alias: str, reason: str, like: PoolKey | None = None) -> None:
         """Close this alias's pools because its database has changed; the next checkout starts a new one.
 
         :param reason: for people.
+        :param like: close only the pools of the database that this key leads to. None: all of the alias.
         """
-        for pool in self._remove(alias):
+        for pool in self._remove(alias, like):
             pool.dispose(reason)
 
     def drain(self, alias: str | None, reason: str) -> None:
@@ -123,9 +124,13 @@ class Registry:
     def _of(self, alias: str) -> list[LeasePool]:
         return [pool for pool in self.pools() if pool.key.alias == alias]
 
-    def _remove(self, alias: str | None) -> list[LeasePool]:
+    def _remove(self, alias: str | None, like: PoolKey | None = None) -> list[LeasePool]:
         at_fork.ensure_process()
-        keys = [pool.key for pool in self.pools() if alias in (None, pool.key.alias)]
+        keys = [
+            pool.key
+            for pool in self.pools()
+            if alias in (None, pool.key.alias) and (like is None or like.same_database(pool.key))
+        ]
         return [pool for key in keys if (pool := self._pools.pop(key, None))]
 
     def _reclaim_closed(self) -> None:

@@ -5,6 +5,7 @@ Arguments: the name of the case, the settings of a database, and what else it ta
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
@@ -182,6 +183,23 @@ def fork_in_pool(settings: Settings, where: str) -> Report:
         "same session": session() == mine,
         "opened": pool.opened,
     }
+
+
+def copy_in_a_child(settings: Settings, bare: bool) -> Report:
+    """A shallow copy of a wrapper is used in a child, and closed; so is its original in the parent."""
+    set_up({"default": settings})
+    mine = session()
+    twin = copy.copy(connections["default"])
+
+    def use() -> Report:
+        with twin.cursor() as cursor:
+            cursor.execute("SELECT CONNECTION_ID()")
+            (found,) = cursor.fetchone()
+        twin.close()
+        return {"own session": found not in (mine, 0)}
+
+    child = children.fork(use, lambda: os._exit(0), bare=bare)
+    return {"child": child.finish(), "same session": session() == mine}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -12,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from servers import MariaDB
 from servers.ports import free_port
@@ -37,6 +39,27 @@ WSGI, ASGI = "tests.servers_site.wsgi:application", "tests.servers_site.asgi:app
 KINDS = ("echo", "fork/process", "echo", "fork/fork")
 ASYNC_KINDS = ("echo", "fork/process", "async", "fork/fork")
 Answer = dict[str, Any]
+#: The numbers of questions that are asked once more begin here.
+REPEATED = 1_000_000
+
+
+class Question(NamedTuple):
+    """A request for one of the site's pages."""
+
+    kind: str
+    #: Asked about there; a fork inserts it as a row.
+    number: int
+
+    @property
+    def path(self) -> str:
+        return f"/{self.kind}/{self.number}/"
+
+    @property
+    def forks(self) -> bool:
+        return self.kind.startswith("fork/")
+
+
+ECHO = Question("echo", 0)
 
 
 @dataclass(frozen=True)
@@ -138,6 +161,9 @@ class Serving:
         self._folder = folder
         self._port = free_port()
         self._values = {"port": self._port, "workers": server.workers, "share": share}
+        #: Questions that may have been carried out, though no answer came.
+        self.unanswered: list[Question] = []
+        self._numbers = itertools.count(REPEATED)
         (folder / "changing.py").touch()
         self._environment = {
             **os.environ,
@@ -168,28 +194,37 @@ class Serving:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def get(self, path: str) -> Answer:
-        """What the site answers, as soon as it does: who leaves may hang up on whom it has not heard yet."""
+    def get(self, question: Question) -> Answer:
+        """Return what the site answers, as soon as it does.
+
+        A worker that leaves hangs up on clients, and one that is killed may have carried out their requests.
+        So what was sent is never sent again: the same is asked about another number.
+        """
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                return self._get(path)
-            except ConnectionError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise AssertionError(f"no answer:\n{self.log}") from None
-                time.sleep(0.02)
+                return self._get(question)
+            except ConnectionRefusedError as error:
+                refusal: Exception = error
+            except (ConnectionError, HTTPException) as error:
+                refusal = error
+                self.unanswered.append(question)
+                question = question._replace(number=next(self._numbers))
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise AssertionError(f"no answer: {refusal!r}\n{self.log}")
+            time.sleep(0.02)
 
-    def _get(self, path: str) -> Answer:
-        status, body = fetch(self._port, path)
+    def _get(self, question: Question) -> Answer:
+        status, body = fetch(self._port, question.path)
         if status != 200:
-            return {"path": path, "status": status, "pid": None, "right": False}
+            return {"question": question, "status": status, "pid": None, "right": False}
         answer: Answer = json.loads(body)
-        return answer
+        return {"question": question, **answer}
 
-    def get_all(self, paths: Sequence[str], meanwhile: Callable[[], object] = dict) -> list[Answer]:
-        """What it answers to many; :param meanwhile: is done when half of them are through."""
+    def get_all(self, questions: Sequence[Question], meanwhile: Callable[[], object] = dict) -> list[Answer]:
+        """Return what it answers to many; :param meanwhile: is done when half of them are through."""
         with ThreadPoolExecutor(CLIENTS) as crowd:
-            answers = [crowd.submit(self.get, path) for path in paths]
+            answers = [crowd.submit(self.get, question) for question in questions]
             wait(answers[: len(answers) // 2])
             meanwhile()
             return [answer.result() for answer in answers]
@@ -253,9 +288,9 @@ def count(
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}
     aborted = mariadb.status("Aborted_clients")
     kinds = server.kinds
-    paths = [f"/{kinds[number % len(kinds)]}/{number}/" for number in range(1, requests + 1)]
+    questions = [Question(kinds[number % len(kinds)], number) for number in range(1, requests + 1)]
     with Serving(server, folder, database, requests // SHARE, without) as serving:
-        answers = serve(serving, server, paths)
+        answers = serve(serving, server, questions)
         parents = serving.sessions("start")
         allowed = len(parents) + server.workers * LIMIT
         over_limit = left_over(mariadb, allowed) + opened_over(answers)
@@ -264,10 +299,10 @@ def count(
         serving.end(answers[-1]["pid"])
         eventually("all sessions end", lambda: not mariadb.sessions())
     in_the_end = serving.sessions("end")
-    forks = sum("/fork/" in path for path in paths)
-    ((rows,),) = mariadb.execute(f"SELECT COUNT(*) FROM `{name}`.rows_")
+    rows = {number for (number,) in mariadb.execute(f"SELECT number FROM `{name}`.rows_")}
+    answered = [answer["question"] for answer in answers]
     # From 3.13 on these children leave by os._exit(): see tests/programs/children.py.
-    hasty = sum("/fork/fork/" in path for path in paths) if sys.version_info >= (3, 13) else 0
+    hasty = sum(each.kind == "fork/fork" for each in answered) if sys.version_info >= (3, 13) else 0
     return Counts(
         requests=len(answers),
         processes=len({answer["pid"] for answer in answers}),
@@ -276,31 +311,42 @@ def count(
         inherited_sockets=sum(inherited(answer) for answer in answers),
         wrong_answers=sum(not is_right(answer) for answer in answers)
         + shared(answers, dict.fromkeys(parents.values(), serving.parent))
-        + abs(forks - rows),
+        + misplaced(rows, answered, serving.unanswered),
         over_limit=over_limit,
         aborted=(aborted_so_far if server.kills else mariadb.status("Aborted_clients")) - aborted - hasty,
         tracebacks=serving.log.count("Traceback"),
+        repeated=len(serving.unanswered),
     )
 
 
-def serve(serving: Serving, server: WebServer, paths: list[str]) -> list[Answer]:
+def misplaced(rows: set[int], answered: Sequence[Question], unanswered: Sequence[Question]) -> int:
+    """Return how many rows are missing, or should not be there.
+
+    :param unanswered: of these, either is right.
+    """
+    expected = {question.number for question in answered if question.forks}
+    possible = expected | {question.number for question in unanswered if question.forks}
+    return len(expected - rows) + len(rows - possible)
+
+
+def serve(serving: Serving, server: WebServer, questions: list[Question]) -> list[Answer]:
     """Have it answer all of it, and go on until there are others who do."""
-    answers = [serving.get("/echo/0/")]
+    answers = [serving.get(ECHO)]
     if server.replaced_by == "change":
         # It ends at once then, whatever it is doing.
-        half = len(paths) // 2
-        answers += serving.get_all(paths[:half])
+        half = len(questions) // 2
+        answers += serving.get_all(questions[:half])
         serving.replace_workers()
-        answers += serving.get_all(paths[half:])
+        answers += serving.get_all(questions[half:])
     else:
-        answers += serving.get_all(paths, serving.replace_workers)
+        answers += serving.get_all(questions, serving.replace_workers)
     eventually("others serve", partial(others_serve, serving, server, answers))
     return answers
 
 
 def others_serve(serving: Serving, server: WebServer, answers: list[Answer]) -> bool:
     """Ask once more, and look who has answered so far."""
-    answers.append(serving.get("/echo/0/"))
+    answers.append(serving.get(ECHO))
     expected = server.workers + 1 if server.replaced_by else server.workers
     return len({answer["pid"] for answer in answers}) >= expected
 

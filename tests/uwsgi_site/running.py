@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
+import sysconfig
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,8 +21,6 @@ from tests.processes import Counts, is_right, start_program
 from tests.web_server import PATIENCE, eventually, fetch
 
 ROOT = Path(__file__).parent.parent.parent
-#: The wheel pyuwsgi puts it beside Python.
-PROGRAM = Path(sys.executable).with_name("uwsgi")
 WORKERS = 2
 #: Each with so many requests, after which all workers are replaced.
 ROUNDS, REQUESTS = 3, 24
@@ -40,6 +40,54 @@ MASTER = (
 
 
 @dataclass(frozen=True)
+class Build:
+    """A uWSGI that somebody has built."""
+
+    #: What is run, ahead of its options.
+    command: tuple[str, ...]
+    #: Options that it needs in any case.
+    arguments: tuple[str, ...] = ()
+    #: Why it can't be run here, if so.
+    unfit: str = ""
+
+
+def wheel() -> Build:
+    """Return the one in the wheel pyuwsgi, which puts a program beside Python and is a module of that."""
+    program = Path(sys.executable).with_name("uwsgi")
+    return Build(
+        (sys.executable, str(program)),
+        # A reload would lose the virtual environment.
+        ("--binary-path", sys.executable),
+        unfit="" if program.exists() else "not installed: pyuwsgi",
+    )
+
+
+def classic() -> Build:
+    """Return Debian's: a program of its own, with the system's Python in a plugin.
+
+    It can't be told to use a virtual environment that another build of that Python made: with ``virtualenv``
+    it takes the other one's standard library, too. Packages are found by their path.
+    """
+    program, plugin = shutil.which("uwsgi-core"), "python{}{}".format(*sys.version_info)
+    unfit = ""
+    if not program:
+        unfit = "not installed: Debian's uwsgi-core"
+    elif not Path(PLUGINS, f"{plugin}_plugin.so").exists():
+        found = ", ".join(sorted(path.stem for path in Path(PLUGINS).glob("python3?*_plugin.so"))) or "none"
+        unfit = f"its plugin is not for this Python ({found})"
+    paths = sysconfig.get_paths()
+    packages = [f"--pythonpath={path}" for path in {paths["purelib"], paths["platlib"]}]
+    return Build((program or "uwsgi-core",), (f"--plugin={plugin}", *packages), unfit)
+
+
+#: Where Debian has uWSGI's plugins.
+PLUGINS = "/usr/lib/uwsgi/plugins"
+WHEEL, CLASSIC = wheel(), classic()
+#: By what rows of ``make processes`` are called.
+BUILDS = {"uwsgi": WHEEL, "uwsgi of Debian": CLASSIC}
+
+
+@dataclass(frozen=True)
 class Variant:
     """A way of running it."""
 
@@ -52,6 +100,7 @@ class Variant:
     helpers: int = 0
     #: What is asked for, in turn.
     kinds: tuple[str, ...] = ("echo", "fork/process", "echo", "fork/fork")
+    build: Build = field(default=WHEEL)
 
 
 VARIANTS = {
@@ -98,9 +147,8 @@ class Uwsgi:
         """What is run."""
         variant = self._variant
         return [
-            *(sys.executable, str(PROGRAM), "--module", "tests.uwsgi_site.wsgi", "--need-app"),
-            # A reload would lose the virtual environment.
-            *("--binary-path", sys.executable),
+            *(*variant.build.command, *variant.build.arguments),
+            *("--module", "tests.uwsgi_site.wsgi", "--need-app"),
             *("--http-socket", f"127.0.0.1:{self.port}", "--processes", str(variant.workers)),
             *self.signs,
             *(MASTER if variant.master else ()),

@@ -1,0 +1,5 @@
+"""poollife's MySQL wrapper."""
+
+from poollife.backends.mysql.base import DatabaseWrapper
+
+__all__ = ["DatabaseWrapper"]

@@ -1,0 +1,5 @@
+"""poollife's SQLite wrapper."""
+
+from poollife.backends.sqlite3.base import DatabaseWrapper
+
+__all__ = ["DatabaseWrapper"]
