@@ -8,15 +8,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.db import connections
 
 from poollife import pool_stats
-from poollife.pools.pool import LeasePool, live_pools
+from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry
-from poollife.pools.sweeper import next_sweep, unused_pools
+from poollife.pools.sweeper import next_sweep, quiet_pools
 from servers import MariaDB
 from tests.borrowing import PATIENCE, Busy, connection_id
 from tests.conftest import MakeAlias
@@ -70,6 +71,12 @@ def sessions(server: MariaDB, databases: list[str]) -> set[int]:
     return {session.id for session in server.sessions() if session.db in databases}
 
 
+def swept(server: MariaDB, databases: list[str]) -> bool:
+    """Sweep, as happens at least once a minute, and return whether these databases have no session."""
+    registry._sweeper.sweep()
+    return not sessions(server, databases)
+
+
 def sweepers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "poollife's sweeper"]
 
@@ -92,7 +99,7 @@ def used_pools(*numbers: int, alias: str = "default", **options: Any) -> list[Le
 def closed(pools: list[LeasePool], after: float) -> dict[int, str]:
     """Return which of these pools are closed, and why, if none is used for so many seconds."""
     now = max(pool.last_used for pool in pools) + after
-    return {pools.index(pool): reason for pool, reason in unused_pools(pools, now)}
+    return {pools.index(pool): reason for pool, reason in quiet_pools(pools, now)}
 
 
 # --- which pools are closed -------------------------------------------------------------------------------
@@ -109,12 +116,14 @@ def test_max_pool_idle_none_keeps_a_pool_for_ever() -> None:
 
 
 def test_a_pool_with_a_session_out_is_in_use() -> None:
-    (pool,) = used_pools(2)
-    borrower = StubBorrower(StubServer())
+    (pool,) = used_pools(2, max_pool_idle=30)
+    borrower, states = StubBorrower(StubServer()), [pool.in_use]
     borrower.borrow(pool)
-    assert closed([pool], 1e9) == {}
+    states.append(pool.in_use)
+    # And so it is looked at again after the whole time, not at once.
+    assert next_sweep([pool], pool.made + 1e6) == pytest.approx(30)
     borrower.give_back()
-    assert closed([pool], 1e9) != {}
+    assert [*states, pool.in_use] == [False, True, False]
 
 
 def test_a_pool_that_is_waited_for_is_in_use() -> None:
@@ -123,7 +132,7 @@ def test_a_pool_that_is_waited_for_is_in_use() -> None:
     thread = threading.Thread(target=StubBorrower(server).borrow, args=(pool,))
     thread.start()
     eventually("a session is being opened", lambda: server.connecting == 1)
-    assert closed([pool], 1e9) == {}
+    assert pool.in_use
     thread.join(PATIENCE)
 
 
@@ -160,7 +169,8 @@ def test_a_sweep_is_planned_only_where_something_can_be_due() -> None:
     pools = used_pools(1)
     now = pools[0].last_used
     pools[0].made = now - 60
-    assert next_sweep(pools, now) == pytest.approx(3600)
+    assert next_sweep(pools, now) == pytest.approx(60)
+    assert next_sweep(pools, now + 3599) == pytest.approx(1)
     assert next_sweep(pools, now + 1e6) == pytest.approx(0.01)
     assert next_sweep([], now) is None
     (never,) = used_pools(1, max_pool_idle=None)
@@ -191,7 +201,7 @@ def test_one_alias_that_is_gone_is_enough(
     make_alias: MakeAlias, mariadb: MariaDB, databases: list[str]
 ) -> None:
     """No other pool is made, or used, after it."""
-    use_tenant(make_alias(POOL={**QUICK, "retire_interval": 0.5}), databases[0])
+    use_tenant(make_alias(POOL={**QUICK, "retire_interval": 3}), databases[0])
     assert len(sessions(mariadb, databases)) == 1
     eventually("its session ends", lambda: not sessions(mariadb, databases))
 
@@ -210,9 +220,29 @@ def test_what_is_borrowed_outlives_its_alias(
     assert len(sessions(mariadb, databases)) == 1
     busy.go_on.set()
     thread.join(PATIENCE)
-    for pool in live_pools.hold():
-        pool.reclaim()
-    eventually("its session ends", lambda: not sessions(mariadb, databases))
+    eventually("its session ends", lambda: swept(mariadb, databases))
+
+
+@pytest.mark.parametrize("leave", ["ends", "waits for a job"])
+def test_what_threads_have_left_out_of_an_alias_that_is_gone_is_taken_back(
+    make_alias: MakeAlias, mariadb: MariaDB, databases: list[str], leave: str
+) -> None:
+    """No checkout of that pool comes by any more, which would look for it."""
+    alias, name = make_alias(POOL=QUICK), databases[0]
+    connections.settings[name] = {**connections[alias].settings_dict, "NAME": name}
+    executor = ThreadPoolExecutor(1)
+
+    def work() -> None:
+        with connections[name].cursor() as cursor:
+            cursor.execute("SET @mine = 1")
+
+    executor.submit(work).result()
+    if leave == "ends":
+        executor.shutdown()
+    assert len(sessions(mariadb, databases)) == 1
+    del connections.settings[name]
+    eventually("its session ends", lambda: swept(mariadb, databases))
+    executor.shutdown()
 
 
 def test_databases_of_one_alias_keep_what_one_pool_may_have(
@@ -419,6 +449,6 @@ def test_the_sweeper_keeps_no_process_alive_and_says_nothing(tmp_path: Any, more
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=4 * PATIENCE,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

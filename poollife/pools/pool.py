@@ -92,7 +92,7 @@ class LeasePool:
         self.checkouts = 0
         self.resets = 0
         self.meters = Meters(options.stats)
-        #: When the pool was made, and when a session was last asked for or given back; monotonic.
+        #: When the pool was made, and when a session was last borrowed or given back; monotonic.
         self.made = self.last_used = time.monotonic()
         #: Why the last session could not be opened, unless one was opened since.
         self.connect_error: Exception | None = None
@@ -145,12 +145,17 @@ class LeasePool:
         """Whether nobody is served."""
         return self._slots.suspended
 
-    def unused_for(self, now: float) -> float:
-        """Return the seconds since a session of this pool was used; 0 while one is out or asked for.
+    @property
+    def in_use(self) -> bool:
+        """Whether a session is out, or asked for."""
+        return bool(self.leases or self.opening or self.waiting)
+
+    def quiet_for(self, now: float) -> float:
+        """Return the seconds since a session was last borrowed or given back.
 
         :param now: on the monotonic clock.
         """
-        return 0.0 if self.leases or self.opening or self.waiting else max(0.0, now - self.last_used)
+        return max(0.0, now - self.last_used)
 
     @property
     def counting(self) -> threading.RLock:
@@ -181,6 +186,7 @@ class LeasePool:
             with self._lock:
                 self.leases.add(lease)
                 self.checkouts += 1
+                self.last_used = lease.since
                 # Not by its length: that of any other has the wait for Python's own lock in it.
                 if ticket.joined >= began or lease.driver.born >= began:
                     self.meters.wait_time.observe(lease.since - began)

@@ -99,17 +99,20 @@ class Registry:
             pool.drain(reason)
 
     def close_unused(self, pool: LeasePool, reason: str) -> None:
-        """Close this pool, unless it has come into use since it was looked at.
+        """Close this pool, unless something of it is in use.
 
-        A session that is borrowed at this very moment is closed when it comes back.
+        What dead threads have left out, and threads that wait for a job, is taken back first: no checkout of
+        such a pool comes by to do it. A session that is borrowed at this very moment is closed when it comes
+        back.
 
         :param reason: for people.
         """
-        with self._lock:
-            if self._pools.get(pool.key) is not pool or not pool.unused_for(time.monotonic()):
-                return
-            del self._pools[pool.key]
         try:
+            pool.reclaim(needed=True)
+            with self._lock:
+                if self._pools.get(pool.key) is not pool or pool.in_use:
+                    return
+                del self._pools[pool.key]
             pool.drain(reason)
         finally:
             # A handler of the user's logs may have queried, in a thread that ends with nothing.

@@ -11,8 +11,8 @@ from django.db import connections
 from poollife.pools.housekeeper import Housekeeper
 from poollife.pools.pool import LeasePool
 
-#: Seconds between two sweeps, at the least.
-SHORTEST_NAP = 0.01
+#: Seconds between two sweeps, at the least and at the most: nothing tells that an alias was removed.
+SHORTEST_NAP, LONGEST_NAP = 0.01, 60.0
 #: Seconds that a fork or the end of the process waits for a sweep that is under way.
 STOP_WAIT = 1.0
 
@@ -27,7 +27,7 @@ class Sweeper:
     def __init__(self, pools: Callable[[], list[LeasePool]], close: Callable[[LeasePool, str], None]) -> None:
         """
         :param pools: returns the pools that a checkout can find now.
-        :param close: closes one of them, for a reason in words, unless it has come into use meanwhile.
+        :param close: closes one of them, for a reason in words, unless something of it is in use.
         """
         self._pools = pools
         self._close = close
@@ -58,13 +58,13 @@ class Sweeper:
 
         :returns: seconds until the next pool can be due; None: there is no pool to look after.
         """
-        for pool, reason in unused_pools(self._pools(), time.monotonic()):
+        for pool, reason in quiet_pools(self._pools(), time.monotonic()):
             self._close(pool, reason)
         return next_sweep(self._pools(), time.monotonic())
 
 
-def unused_pools(pools: list[LeasePool], now: float) -> Iterator[tuple[LeasePool, str]]:
-    """Find the pools to close, each with the reason in words.
+def quiet_pools(pools: list[LeasePool], now: float) -> Iterator[tuple[LeasePool, str]]:
+    """Find the pools to close, unless they are in use, each with the reason in words.
 
     A pool of an alias that is gone, and what an alias has beyond its limit in the pools of several databases,
     is surplus: as in one pool, surplus goes when it was idle for ``retire_interval``. An alias that switches
@@ -72,12 +72,12 @@ def unused_pools(pools: list[LeasePool], now: float) -> Iterator[tuple[LeasePool
     sessions used last, as many as one of its pools may have.
     """
     sessions: Counter[str] = Counter()
-    for pool in sorted(pools, key=lambda pool: pool.unused_for(now)):
-        alias, options, unused_for = pool.key.alias, pool.options, pool.unused_for(now)
+    for pool in sorted(pools, key=lambda pool: pool.quiet_for(now)):
+        alias, options, quiet_for = pool.key.alias, pool.options, pool.quiet_for(now)
         sessions[alias] += pool.out + pool.idle
-        if options.max_pool_idle is not None and unused_for >= options.max_pool_idle:
+        if options.max_pool_idle is not None and quiet_for >= options.max_pool_idle:
             yield pool, f"unused for {options.max_pool_idle:g} s (max_pool_idle)"
-        elif unused_for < options.retire_interval:
+        elif quiet_for < options.retire_interval:
             continue
         elif alias not in connections.settings:
             yield pool, "its alias is not in DATABASES any more"
@@ -88,11 +88,13 @@ def unused_pools(pools: list[LeasePool], now: float) -> Iterator[tuple[LeasePool
 def next_sweep(pools: list[LeasePool], now: float) -> float | None:
     """Return the seconds until one of these pools can be due; None: none will be."""
     pools = [pool for pool in pools if pool.keeps_sessions]
-    ages = [(pool, pool.options.max_pool_idle) for pool in pools]
-    naps = [limit - pool.unused_for(now) for pool, limit in ages if limit is not None]
-    # An alias that was made for one query is gone soon after that. Nothing tells of its removal.
+    limits = [(pool, pool.options.max_pool_idle) for pool in pools]
+    naps = [
+        limit if pool.in_use else limit - pool.quiet_for(now) for pool, limit in limits if limit is not None
+    ]
+    # An alias that was made for one query is gone soon after that.
     naps += [nap for pool in pools if (nap := pool.made + pool.options.retire_interval - now) > 0]
     aliases = {pool.key.alias for pool in pools}
     if len(pools) > len(aliases) or not aliases <= connections.settings.keys():
         naps += [pool.options.retire_interval for pool in pools]
-    return max(SHORTEST_NAP, min(naps)) if naps else None
+    return max(SHORTEST_NAP, min(*naps, LONGEST_NAP)) if naps else None
