@@ -181,9 +181,11 @@ def test_a_sweep_is_planned_only_where_something_can_be_due() -> None:
     assert next_sweep([], now) is None
     # Its alias may be gone by then.
     assert next_sweep(pools, pools[0].made) == pytest.approx(5)
+    (unpooled,) = used_pools(1, poolclass="sqlalchemy.pool.NullPool")
+    assert next_sweep([unpooled], now) is None
     (never,) = used_pools(1, max_pool_idle=None)
     never.made = -math.inf
-    assert next_sweep([never], now) is None
+    assert next_sweep([never], now) == pytest.approx(60)
     (gone,) = used_pools(1, alias="gone")
     gone.made = -math.inf
     assert next_sweep([gone], now) == pytest.approx(5)

@@ -86,7 +86,7 @@ def quiet_pools(pools: list[LeasePool], now: float) -> Iterator[tuple[LeasePool,
 
 
 def next_sweep(pools: list[LeasePool], now: float) -> float | None:
-    """Return the seconds until one of these pools can be due; None: none will be."""
+    """Return the seconds until one of these pools can be due; None: there is none that keeps sessions."""
     pools = [pool for pool in pools if pool.keeps_sessions]
     limits = [(pool, pool.options.max_pool_idle) for pool in pools]
     naps = [
@@ -97,4 +97,4 @@ def next_sweep(pools: list[LeasePool], now: float) -> float | None:
     aliases = {pool.key.alias for pool in pools}
     if len(pools) > len(aliases) or not aliases <= connections.settings.keys():
         naps += [pool.options.retire_interval for pool in pools]
-    return max(SHORTEST_NAP, min(*naps, LONGEST_NAP)) if naps else None
+    return max(SHORTEST_NAP, min([*naps, LONGEST_NAP])) if pools else None
