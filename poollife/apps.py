@@ -1,6 +1,7 @@
 """``INSTALLED_APPS = ["poollife", ...]``."""
 
 import sys
+from types import ModuleType
 
 from django.apps import AppConfig
 
@@ -10,6 +11,13 @@ class PoollifeConfig(AppConfig):
 
     name = "poollife"
     verbose_name = "Connection pools"
+
+    def __init__(self, app_name: str, app_module: ModuleType | None) -> None:
+        """Refuse an ENGINE that does not exist, before the first model is imported."""
+        super().__init__(app_name, app_module)
+        from poollife.engines import refuse_missing_engine
+
+        refuse_missing_engine()
 
     def ready(self) -> None:
         """Register the system checks, and connect Celery's signals."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
-from poollife.fork import close_pool
+from poollife.fork import close
 from poollife.pools.work import Work
 
 logger = logging.getLogger("poollife")
@@ -130,7 +130,7 @@ class Lifespan:
 
     async def drain(self) -> None:
         """End the sessions."""
-        await sync_to_async(close_pool)()
+        await sync_to_async(close)(None, "its ASGI server shuts down")
 
 
 async def warm_up(count: int) -> None:

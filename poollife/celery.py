@@ -14,7 +14,6 @@ from typing import Any
 
 from celery import signals
 
-from poollife.fork import close_pool
 from poollife.pools.registry import registry
 from poollife.pools.work import Work, current_work
 
@@ -93,5 +92,5 @@ def end() -> None:
 
 
 def say_goodbye(**_: Any) -> None:
-    """A child leaves by ``os._exit()``, which runs no exit handler."""
-    close_pool()
+    """Close the pools of a child: it leaves by ``os._exit()``, which runs no exit handler."""
+    registry.close("its Celery worker process ends")

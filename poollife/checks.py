@@ -18,6 +18,7 @@ from django.db.utils import load_backend
 from django.utils.module_loading import import_string
 
 from poollife.conf import READERS, PoolOptions
+from poollife.engines import missing_engine
 
 #: Not Django's "database": `manage.py check` of newer versions leaves those out where no alias is named.
 TAG = "poollife"
@@ -35,6 +36,10 @@ FOREIGN_SETTINGS = (
 FOREIGN_OPTIONS = {"MAX_CONNS", "MAX_LIFETIME", "REUSE_CONNS", "pool_name", "pool_reset_session"}
 #: What no driver knows; "timeout" is one of sqlite3's.
 NOT_FOR_DRIVERS = (READERS.keys() - {"timeout"}) | FOREIGN_OPTIONS
+
+
+#: Of POOL: any of them shows that somebody has thought of the size.
+SIZES = ("pool_size", "max_overflow", "preset")
 
 
 class Database(NamedTuple):
@@ -62,6 +67,11 @@ class Database(NamedTuple):
     def place(self) -> str:
         return f"DATABASES[{self.alias!r}]"
 
+    @property
+    def wrapper(self) -> Any:
+        """The class that ENGINE names."""
+        return load_backend(self.entry["ENGINE"]).DatabaseWrapper
+
 
 def databases() -> list[Database]:
     """Those that poollife's backends serve."""
@@ -74,11 +84,17 @@ def is_ours(engine: str) -> bool:
     """Whether this ENGINE pools, composed ones included."""
     from poollife.backends.mixin import PooledMixin  # which registers these checks
 
+    # Of one that can't be loaded Django says so itself.
+    return (wrapper := wrapper_of(engine)) is not None and issubclass(wrapper, PooledMixin)
+
+
+def wrapper_of(engine: str) -> type | None:
+    """Return the DatabaseWrapper of this ENGINE; None: it can't be loaded."""
     try:
-        wrapper = load_backend(engine).DatabaseWrapper
+        wrapper: type = load_backend(engine).DatabaseWrapper
     except (ImportError, ImproperlyConfigured):
-        return False  # Django says so itself
-    return issubclass(wrapper, PooledMixin)
+        return None
+    return wrapper
 
 
 def read_options() -> None:
@@ -95,14 +111,15 @@ def check_databases(**_: Any) -> list[CheckMessage]:
     """Each entry of ``DATABASES``, by itself and beside the others."""
     ours = databases()
     issues = [issue for database in ours for issue in _of_one(database)]
-    return [*issues, *_of_several(ours), *_of_others({database.alias for database in ours})]
+    several = list(_of_several(ours)) or _of_servers(ours)
+    return [*issues, *several, *_of_others({database.alias for database in ours})]
 
 
 @register(TAG)
 def check_project(**_: Any) -> list[CheckMessage]:
     """What belongs to a pooled ENGINE elsewhere in the settings."""
     if not (ours := databases()):
-        return []
+        return list(_of_no_pool())
     return [*_of_the_app(), *_of_the_middleware(), *_of_predecessors(ours)]
 
 
@@ -184,6 +201,31 @@ def _of_options(database: Database, options: PoolOptions) -> Iterator[CheckMessa
             id="poollife.W009",
         )
 
+    if options.reset != "rollback":
+        yield from _of_option_files(database, options)
+
+
+def _of_option_files(database: Database, options: PoolOptions) -> Iterator[CheckMessage]:
+    """Options that a reset can't repeat."""
+    files: set[str] = getattr(database.wrapper.driver, "DEFAULTS_FILES", set())
+    if not (named := sorted(files & database.driver_options.keys())):
+        return
+    hint = "Say in DATABASES what the file says: USER, PASSWORD, HOST, NAME, and the rest in OPTIONS."
+    if options.reset == "always":
+        yield checks.Warning(
+            f"{database.place}: OPTIONS has {_list(named)}: a session can't be reset, so with POOL['reset'] "
+            f'"always" each is closed when it comes back, and nothing is pooled.',
+            hint=hint,
+            id="poollife.W013",
+        )
+    else:
+        yield checks.Info(
+            f"{database.place}: OPTIONS has {_list(named)}: a session can't be reset, so each in which "
+            f"something may be left is closed, and costs a connect.",
+            hint=f"{hint} If all that runs there are plain queries, silence this.",
+            id="poollife.I003",
+        )
+
 
 def _is_poolable(alias: str) -> bool:
     wrapper: Any = connections[alias]
@@ -205,10 +247,63 @@ def _of_several(ours: list[Database]) -> Iterator[CheckMessage]:
             )
 
 
+def _of_servers(ours: list[Database]) -> Iterator[CheckMessage]:
+    """Aliases whose limits add up on one server, unless each of them was given a size."""
+    servers: dict[tuple[str, ...], list[tuple[Database, int]]] = {}
+    for database in ours:
+        limit = _limit_of(database)
+        if limit and database.wrapper.vendor != "sqlite":
+            server = tuple(str(database.entry[part]) for part in ("HOST", "PORT"))
+            servers.setdefault(server, []).append((database, limit))
+    for pools in servers.values():
+        if len(pools) > 1 and not all(database.given.keys() & set(SIZES) for database, _ in pools):
+            limits = " + ".join(f"{limit} ({database.alias})" for database, limit in pools)
+            yield checks.Info(
+                f"DATABASES has {len(pools)} aliases on one server: each process may open {limits} = "
+                f"{sum(limit for _, limit in pools)} connections there.",
+                hint="Each alias has a pool of its own. Give each its pool_size and max_overflow in POOL: "
+                "processes x this sum must stay below the server's max_connections.",
+                id="poollife.I002",
+            )
+
+
+def _limit_of(database: Database) -> int | None:
+    try:
+        return database.options.limit
+    except ImproperlyConfigured:
+        return None  # it has an error of its own
+
+
+def _of_no_pool() -> Iterator[CheckMessage]:
+    """The app, or the middleware, and no ENGINE that pools: something may have replaced it."""
+    entries = connections.settings
+    named = [
+        f"{alias!r}: {entry['ENGINE']!r}" for alias, entry in entries.items() if _is_real(entry["ENGINE"])
+    ]
+    parts = ["INSTALLED_APPS"] if apps.is_installed("poollife") else []
+    parts += ["MIDDLEWARE"] if any(map(_is_pool_middleware, settings.MIDDLEWARE)) else []
+    # What can't be loaded, and POOL beside another ENGINE, have issues of their own.
+    told = any("POOL" in entry or wrapper_of(entry["ENGINE"]) is None for entry in entries.values())
+    if parts and named and not told:
+        yield checks.Warning(
+            f"{' and '.join(parts)} {'have' if parts[1:] else 'has'} poollife, but no ENGINE in DATABASES "
+            f"pools ({', '.join(named)}).",
+            hint='Use one that does, such as "poollife.backends.mysql". If the settings have one, something '
+            "replaces it later, as frameworks do for their metrics. Without a pool on purpose, silence this.",
+            id="poollife.W012",
+        )
+
+
+def _is_real(engine: str) -> bool:
+    return engine != "django.db.backends.dummy"
+
+
 def _of_others(ours: set[str]) -> Iterator[CheckMessage]:
-    """POOL beside an ENGINE that does not read it."""
+    """ENGINEs that do not exist, and POOL beside an ENGINE that does not read it."""
     for alias, entry in connections.settings.items():
-        if "POOL" in entry and alias not in ours:
+        if found := missing_engine(alias, entry["ENGINE"]):
+            yield checks.Error(found[0], hint=found[1], id="poollife.E005")
+        elif "POOL" in entry and alias not in ours:
             yield checks.Warning(
                 f"DATABASES[{alias!r}]: POOL does nothing: ENGINE {entry['ENGINE']!r} does not pool.",
                 hint='Use one that does, such as "poollife.backends.mysql", or leave POOL out.',

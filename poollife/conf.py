@@ -92,6 +92,8 @@ class PoolOptions:
     #: Each so many seconds, of the surplus that was idle for as long, so many sessions are closed.
     retire_interval: float = 5.0
     retire_quantity: int = 1
+    #: Seconds without any use after which the whole pool is closed, its core included; None: never.
+    max_pool_idle: float | None = 3600.0
     #: Seconds to wait for a free connection. Under gunicorn's 30, so that our error comes before its kill.
     timeout: float = 10.0
     #: How many may wait at the same time; None: any number.
@@ -349,6 +351,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "unload_timeout": _seconds,
     "retire_interval": _interval,
     "retire_quantity": _integer(1, "the sessions closed at a time"),
+    "max_pool_idle": _or_none(_interval),
     "timeout": _seconds,
     "max_waiting": _or_none(_integer(0, "who may wait at a time, or None for any number")),
     "recycle": _recycle,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poollife.fork import close_pool
+from poollife.fork import close
 
 if TYPE_CHECKING:
     from poollife.conf import PoolOptions
@@ -22,7 +22,7 @@ def drain_pool(alias: str | None = None, timeout: float = 10.0) -> bool:
     """
     from poollife.pools.registry import registry
 
-    close_pool(alias)
+    close(alias, "drain_pool() was called")
     return registry.wait_until_back(alias, timeout)
 
 

@@ -14,6 +14,15 @@ def close_pool(alias: str | None = None) -> None:
     :raises ConnectionDoesNotExist: there is no such alias.
     :raises SynchronousOnlyOperation: in a coroutine, if its thread has borrowed something.
     """
+    close(alias, "close_pool() was called")
+
+
+def close(alias: str | None, reason: str) -> None:
+    """Do what ``close_pool()`` does, for a reason of the caller's.
+
+    :param reason: for people.
+    :raises: as ``close_pool()``.
+    """
     # Here: `import poollife` needs no settings, no driver, and no SQLAlchemy either.
     from django.db import connections
     from django.utils.connection import ConnectionDoesNotExist
@@ -22,5 +31,4 @@ def close_pool(alias: str | None = None) -> None:
 
     if alias is not None and alias not in connections:
         raise ConnectionDoesNotExist(f"The connection {alias!r} doesn't exist.")
-    registry.give_back(alias)
-    registry.drain(alias, "close_pool() was called")
+    registry.close(reason, alias)

@@ -74,7 +74,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     global _speaker
     if _speaker is None or _speaker.cfg is not server.cfg:
         _speaker = worker  # the first one since the configuration was read
-    close_pools()
+    close_pools("gunicorn's master is about to fork a worker")
 
 
 def post_worker_init(worker: Any) -> None:
@@ -108,12 +108,13 @@ HOOKS: dict[str, Hook] = {
 }
 
 
-def close_pools() -> None:
-    """Close this process's pools, if it ever loaded one of poollife's backends."""
-    if "poollife.pools.registry" in sys.modules:
-        from poollife.fork import close_pool
+def close_pools(reason: str = "its gunicorn worker ends") -> None:
+    """Close this process's pools, if it ever loaded one of poollife's backends.
 
-        close_pool()
+    :param reason: for the log.
+    """
+    if pools := sys.modules.get("poollife.pools.registry"):
+        pools.registry.close(reason)
 
 
 def announce(worker: Any) -> None:

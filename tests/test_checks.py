@@ -95,10 +95,18 @@ def sqlite(**entry: Any) -> dict[str, Any]:
         {"shop": sqlite(NAME=":memory:")},
         {"shop": mysql(OPTIONS=None)},
         {"shop": mysql(POOL={"pool_size": 4}), "again": mysql(POOL={"pool_size": 4})},
-        {"shop": mysql(POOL={"pool_size": 4}), "other": mysql(NAME="other")},
+        {"shop": mysql(POOL={"pool_size": 4}), "other": mysql(NAME="other", POOL={"max_overflow": 0})},
+        {"shop": mysql(POOL={"preset": "fast_and_sane"}), "again": mysql(POOL={"preset": "fast_and_sane"})},
+        {"shop": mysql(), "other": mysql(NAME="other", POOL=False)},  # which has no limit
+        {"shop": mysql(), "file": sqlite(HOST="db"), "another": sqlite(HOST="db", NAME="b.sqlite3")},
+        {"shop": mysql(POOL={"reset": "rollback"}, OPTIONS={"read_default_file": "my.cnf"})},
+        {"shop": {**mysql(OPTIONS={"read_default_group": "x"}), "ENGINE": "poollife.backends.mysql_pymysql"}},
         {"shop": mysql(POOL={"pool_size": 4}), "replica": mysql(HOST="replica")},
-        {"shop": mysql(POOL={"pool_size": 4}), "reader": mysql(USER="reader")},
-        {"stock": {"ENGINE": "django.db.backends.sqlite3", "CONN_MAX_AGE": None, "ATOMIC_REQUESTS": True}},
+        {"shop": mysql(POOL={"pool_size": 4}), "reader": mysql(USER="reader", POOL={"pool_size": 1})},
+        {
+            "shop": mysql(),
+            "stock": {"ENGINE": "django.db.backends.sqlite3", "CONN_MAX_AGE": None, "ATOMIC_REQUESTS": True},
+        },
         {"absent": {"ENGINE": "no.such.backend", "CONN_MAX_AGE": 60}},  # Django says so itself
         {"composed": {"ENGINE": "tests.engines.tenants", "NAME": "site"}},
     ],
@@ -264,6 +272,72 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
         "ATOMIC_REQUESTS borrows a connection for every request",
         "transaction.non_atomic_requests",
     ),
+    (
+        {"shop": mysql(ENGINE="poollife.backends.mariadb")},
+        "E005",
+        "DATABASES['shop']: ENGINE 'poollife.backends.mariadb' does not exist",
+        "Did you mean 'poollife.backends.mysql'? There are 'poollife.backends.mysql', ",
+    ),
+    (
+        {"shop": mysql(), "other": mysql(ENGINE="poollife.backends.sqlite", POOL={"pool_size": 1})},
+        "E005",
+        "DATABASES['other']: ENGINE 'poollife.backends.sqlite' does not exist",
+        "Did you mean 'poollife.backends.sqlite3'?",
+    ),
+    (
+        {"shop": mysql(ENGINE="poollife.mysql.base")},
+        "E005",
+        "ENGINE 'poollife.mysql.base' does not exist",
+        "There are 'poollife.backends.mysql', 'poollife.backends.mysql_gis', "
+        "'poollife.backends.mysql_pymysql', 'poollife.backends.sqlite3'.",
+    ),
+    (
+        {"shop": mysql(ENGINE="django.db.backends.mysql")},
+        "W012",
+        "INSTALLED_APPS and MIDDLEWARE have poollife, but no ENGINE in DATABASES pools "
+        "('shop': 'django.db.backends.mysql')",
+        "something replaces it later",
+    ),
+    (
+        {"shop": {"ENGINE": "django.db.backends.sqlite3"}, "other": {"ENGINE": "django.db.backends.mysql"}},
+        "W012",
+        "('shop': 'django.db.backends.sqlite3', 'other': 'django.db.backends.mysql')",
+        "silence this",
+    ),
+    (
+        {"shop": mysql(POOL={"reset": "always"}, OPTIONS={"read_default_file": "/etc/mysql/my.cnf"})},
+        "W013",
+        "OPTIONS has 'read_default_file': a session can't be reset",
+        "Say in DATABASES what the file says",
+    ),
+    (
+        {"shop": mysql(OPTIONS={"read_default_file": "my.cnf", "read_default_group": "shop"})},
+        "I003",
+        "OPTIONS has 'read_default_file', 'read_default_group': a session can't be reset",
+        "plain queries",
+    ),
+    (
+        {"shop": {**mysql(OPTIONS={"read_default_file": "my.cnf"}), "ENGINE": "tests.engines.composed"}},
+        "I003",
+        "costs a connect",
+        "silence this",
+    ),
+    (
+        {
+            "shop": mysql(POOL={"pool_size": 4}),
+            "other": mysql(NAME="other"),
+            "replica": mysql(HOST="replica"),
+        },
+        "I002",
+        "DATABASES has 2 aliases on one server: each process may open 14 (shop) + 15 (other) = 29 conn",
+        "Give each its pool_size",
+    ),
+    (
+        {"shop": mysql(), "again": mysql()},
+        "I002",
+        "15 (shop) + 15 (again) = 30 connections",
+        "max_connections",
+    ),
 ]
 
 BAD_SITES: list[tuple[dict[str, Any], str, str, str]] = [
@@ -311,6 +385,26 @@ def test_the_app_is_missing(check: Check) -> None:
     with modify_settings(INSTALLED_APPS={"remove": "poollife"}):
         issues = check({"shop": mysql()})
     assert_says(issues, "W001", "INSTALLED_APPS has no poollife", 'INSTALLED_APPS = ["poollife", ...]')
+
+
+@pytest.mark.parametrize(
+    ("app", "middleware", "parts"),
+    [
+        (True, [COMMON], "INSTALLED_APPS has"),
+        (False, [COMMON, FIRST], "MIDDLEWARE has"),
+        (False, [COMMON], ""),
+    ],
+)
+def test_either_of_app_and_middleware_wants_an_engine(
+    check: Check, app: bool, middleware: list[str], parts: str
+) -> None:
+    stock = {"shop": mysql(ENGINE="django.db.backends.mysql")}
+    with modify_settings(INSTALLED_APPS={} if app else {"remove": "poollife"}):
+        issues = check(stock, MIDDLEWARE=middleware)
+    if parts:
+        assert_says(issues, "W012", f"{parts} poollife, but no ENGINE", "silence this")
+    else:
+        assert issues == []
 
 
 def test_all_at_once(check: Check) -> None:
@@ -381,6 +475,25 @@ def test_a_good_project(port: int) -> None:
         done.stderr
     )
     assert project(*SERVE, port=port).returncode == 0
+
+
+def test_an_engine_that_was_replaced_after_the_settings_were_written(port: int) -> None:
+    """As nautobot does where its metrics are on: nothing pools, and nothing else says so."""
+    done = project(*CHECK, port=port, DATABASES={"default": mysql(ENGINE="django.db.backends.sqlite3")})
+    assert done.returncode == 0
+    assert "(poollife.W012) INSTALLED_APPS and MIDDLEWARE have poollife, but no ENGINE" in done.stderr
+
+
+@pytest.mark.parametrize("command", [CHECK, SERVE])
+def test_an_engine_that_does_not_exist_is_named_before_a_model_is_imported(
+    port: int, command: tuple[str, ...]
+) -> None:
+    """Django's own error for that comes first otherwise, and names only Django's ENGINEs."""
+    done = project(*command, port=port, DATABASES={"default": mysql(ENGINE="poollife.backends.mariadb")})
+    assert done.returncode == 1
+    assert "DATABASES['default']: ENGINE 'poollife.backends.mariadb' does not exist." in done.stderr
+    assert "Did you mean 'poollife.backends.mysql'? There are 'poollife.backends.mysql'," in done.stderr
+    assert "django.db.backends.XXX" not in done.stderr
 
 
 def test_a_bad_pool(port: int) -> None:

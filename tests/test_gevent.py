@@ -182,6 +182,17 @@ def test_waiting_in_vain(greenlets: Run) -> None:
 
 
 @each_engine
+def test_unused_pools_are_closed(greenlets: Run, engine: str) -> None:
+    report = greenlets("unused", engine=engine, POOL={"max_pool_idle": 0.05})
+    assert report == {"closed": True, "pools": 0}
+
+
+def test_the_sweeper_is_nothing_that_gevent_waits_for(greenlets: Run) -> None:
+    """``gevent.wait()`` is how programs wait for all their greenlets: it must not take an hour."""
+    assert greenlets("unused") == {"sweepers": 1, "waited for all": True}
+
+
+@each_engine
 def test_a_worker_of_gunicorns(
     mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path, engine: str
 ) -> None:

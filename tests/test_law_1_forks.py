@@ -278,18 +278,28 @@ def test_bare_fork(entry: Entry, via: Via) -> None:
 def test_log(entry: Entry) -> None:
     """One line names who had a connection, at the child's first checkout."""
     line = "Forked while these connections were in use; the parent keeps them: 'default' (thread some thread)"
-    assert run("fork_cases", "log", entry(), True) == {
-        "child": {**UNHARMED, "before": 0, "lines": [f"INFO {line}"]},
+    settings = entry()
+    assert run("fork_cases", "log", settings, True) == {
+        "child": {**UNHARMED, "before": 0, "lines": [f"INFO {line}", *pools_begin(settings)]},
         "parent": [],
     }
 
 
 def test_no_log_if_nobody_had_a_connection(entry: Entry) -> None:
     """Idle sessions concern nobody."""
-    assert run("fork_cases", "log", entry(), False) == {
-        "child": {**UNHARMED, "before": 0, "lines": []},
+    settings = entry()
+    assert run("fork_cases", "log", settings, False) == {
+        "child": {**UNHARMED, "before": 0, "lines": pools_begin(settings)},
         "parent": [],
     }
+
+
+def pools_begin(settings: dict[str, Any]) -> list[str]:
+    """What the log says of the pools that the child makes."""
+    place = f"database {settings['NAME']!r} at {settings['HOST']}:{settings['PORT']}"
+    return [
+        f"INFO Pool {alias!r} begins: {place}, pool_size 5, max_overflow 10" for alias in ("other", "default")
+    ]
 
 
 @pytest.mark.parametrize("via", ["tcp", "socket", "tls"])

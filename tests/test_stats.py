@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -20,7 +24,7 @@ from tests.borrowing import PATIENCE, Busy, connection_id, run
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
 from tests.test_law_5_calls import calls_of, cycle
-from tests.web_server import eventually
+from tests.web_server import ROOT, eventually
 
 ONE = {"pool_size": 1, "max_overflow": 0, "timeout": 0.05}
 
@@ -66,6 +70,81 @@ def test_a_quiet_day(make_alias: MakeAlias) -> None:
     assert 0 < found["create_time"]["sum"] < PATIENCE
     assert found["use_time"] is None
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_checkout_that_is_held_up_by_other_threads_did_not_wait(
+    make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python gave its lock to others, for far longer than a warm checkout takes."""
+    alias = make_alias(POOL=ONE)
+    use(alias)
+    pool, get = pool_of(alias), LeasePool._get
+
+    def slow_get(pool: LeasePool, ticket: Any) -> Any:
+        time.sleep(0.02)
+        return get(pool, ticket)
+
+    monkeypatch.setattr(LeasePool, "_get", slow_get)
+    before = pool.meters.wait_time.sum
+    use(alias, 3)
+    assert (stats(alias)["wait_time"]["count"], pool.meters.wait_time.sum) == (4, before)
+    connection_id(alias)
+    with pytest.raises(PoolTimeout, match="5 checkouts, 1 of them queued or opened a session, 1 time-outs"):
+        connections.create_connection(alias).ensure_connection()
+
+
+def test_a_checkout_that_replaces_a_session_waits_for_the_new_one(make_alias: MakeAlias) -> None:
+    alias = make_alias(POOL={**ONE, "recycle": 60})
+    connection_id(alias)
+    lease_of(alias).driver.born -= 61
+    connections[alias].close()
+    use(alias, 2)
+    pool = pool_of(alias)
+    assert (pool.opened, sum(pool.meters.wait_time.counts)) == (2, 2)
+
+
+@pytest.mark.parametrize("poolclass", ["poollife.pools.queue.FairQueuePool", "sqlalchemy.pool.QueuePool"])
+def test_a_checkout_that_queues_waits_with_any_poolclass(make_alias: MakeAlias, poolclass: str) -> None:
+    alias = make_alias(POOL={**ONE, "timeout": PATIENCE, "poolclass": poolclass})
+    connection_id(alias)
+    waiter = threading.Thread(target=use, args=(alias,))
+    waiter.start()
+    waiter.join(0.1)
+    connections[alias].close()
+    waiter.join(PATIENCE)
+    pool = pool_of(alias)
+    assert (pool.opened, sum(pool.meters.wait_time.counts)) == (1, 2)
+
+
+SITE = """
+from poollife import pool_stats
+
+stats = pool_stats()["default"]
+print(stats["wait_time"]["count"] == stats["checkouts"], stats["create_time"]["sum"], stats["waiting"])
+if use_time := stats["use_time"]:
+    print(use_time["counts"], sum(use_time["bounds"]))
+"""
+
+
+def test_numbers_of_a_pool_are_typed(tmp_path: Path) -> None:
+    """As a site's own checker sees it: what is always there is not optional."""
+    (tmp_path / "site_stats.py").write_text(SITE)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--follow-imports=silent",
+            "--config-file=",
+            "site_stats.py",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_waiting_and_giving_up(make_alias: MakeAlias) -> None:

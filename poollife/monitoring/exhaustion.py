@@ -119,8 +119,8 @@ def counted_by(pool: LeasePool) -> str:
     """What tells a bad moment from a bad habit."""
     meters = pool.meters
     return (
-        f"{pool.checkouts} checkouts, {sum(meters.wait_time.counts)} of them not at once, {meters.timeouts} "
-        f"time-outs; {pool.opened} sessions opened, {meters.connect_errors} could not be"
+        f"{pool.checkouts} checkouts, {sum(meters.wait_time.counts)} of them queued or opened a session, "
+        f"{meters.timeouts} time-outs; {pool.opened} sessions opened, {meters.connect_errors} could not be"
     )
 
 

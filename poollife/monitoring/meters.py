@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from typing import TypedDict
+from typing import TypedDict, overload
 
-#: Seconds of waiting that are not told from none.
-INSTANT = 0.001
 #: Upper bounds in seconds, as OpenTelemetry advises for databases. What is longer than the last comes on top.
-BOUNDS = (INSTANT, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 class HistogramStats(TypedDict):
@@ -40,7 +38,7 @@ class Histogram:
     def stats(self, total: int = 0) -> HistogramStats:
         """Its numbers now.
 
-        :param total: how many there were; those not observed took less than the first bound.
+        :param total: how many there were; those not observed count as shorter than the first bound.
         """
         counts = self.counts.copy()
         counts[0] += max(0, total - sum(counts))
@@ -51,7 +49,7 @@ class Meters:
     """One pool's. Its lock guards them."""
 
     def __init__(self, use_time: bool) -> None:
-        #: From asking to having a connection, opening it included; only of those that took their time.
+        #: From asking to having a connection, of the checkouts that queued or opened a session.
         self.wait_time = Histogram()
         #: Opening a session, from the driver's ``connect()`` to its end.
         self.create_time = Histogram()
@@ -72,8 +70,12 @@ def kind_of(reason: str) -> str:
     return reason.partition(":")[0].partition(" (")[0]
 
 
+@overload
+def added(one: HistogramStats, other: HistogramStats) -> HistogramStats: ...
+@overload
+def added(one: HistogramStats | None, other: HistogramStats | None) -> HistogramStats | None: ...
 def added(one: HistogramStats | None, other: HistogramStats | None) -> HistogramStats | None:
-    """Of two pools of one alias."""
+    """Add up the histograms of two pools of one alias; None where neither pool has one."""
     if not (one and other):
         return one or other
     return HistogramStats(

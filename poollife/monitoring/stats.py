@@ -35,10 +35,11 @@ class PoolStats(TypedDict):
     resets: int
     #: Sessions that were closed because they could not be kept, by reason.
     replaced: dict[str, int]
-    #: Seconds from asking to having a connection, opening it included; of all checkouts.
-    wait_time: HistogramStats | None
+    #: Seconds from asking to having a connection, opening it included. It counts all checkouts; those that
+    #: neither queued nor opened a session count as instant, and add nothing to the sum.
+    wait_time: HistogramStats
     #: Seconds for opening a session.
-    create_time: HistogramStats | None
+    create_time: HistogramStats
     #: Seconds from checkout to checkin; None without ``POOL["stats"]``.
     use_time: HistogramStats | None
 
@@ -48,7 +49,7 @@ def pool_stats() -> dict[str, PoolStats]:
 
     An alias whose database, user or options have changed has several pools, and one that was closed while
     something was out has a second until that is back: their numbers are added up. What counts from the
-    beginning does so anew with each pool.
+    beginning does so anew with each pool. A pool that is closed, with nothing out, is not counted any more.
     """
     # Imported here: `import poollife` needs no settings and no Django app.
     from poollife.drivers.atfork import at_fork
@@ -59,6 +60,8 @@ def pool_stats() -> dict[str, PoolStats]:
     for pool in live_pools.hold():
         # What dead threads had is not out.
         pool.reclaim(thoroughly=False)
+        if pool.closed_because and not (pool.out or pool.opening):
+            continue
         alias, numbers = pool.key.alias, stats_of(pool)
         stats[alias] = _sum(stats[alias], numbers) if alias in stats else numbers
     return stats

@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import math
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from poollife.pools.queue import FairQueuePool, Ticket, current
@@ -33,6 +35,8 @@ class Housekeeper:
         self._name = name
         self._work = work
         self._awake = False
+        self._thread: threading.Thread | None = None
+        self._stopping = False
         # Of C, so whoever is struck by something from outside in there leaves no lock behind.
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -40,9 +44,10 @@ class Housekeeper:
         """There may be something to do. Takes no time where the thread is there."""
         if self._awake:
             return
-        self._awake = True
+        self._awake, self._stopping = True, False
         try:
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
         except RuntimeError as error:
             # Too many threads, or the interpreter ends: sessions just stay for longer.
             self._awake = False
@@ -57,9 +62,20 @@ class Housekeeper:
         if self._awake and self._calls.empty():
             self._calls.put(None)
 
+    def stop(self, timeout: float) -> None:
+        """End the thread, and wait for that for ``timeout`` seconds at most; ``call()`` starts another."""
+        thread = self._thread
+        if thread is None or not self._awake or thread is threading.current_thread():
+            return
+        self._stopping = True
+        self._calls.put(None)
+        # Should the thread not have begun yet, or not be startable, there is nothing to wait for.
+        with suppress(RuntimeError):
+            thread.join(timeout)
+
     def _run(self) -> None:
         try:
-            while (pause := self._pause()) is not None:
+            while not self._stopping and (pause := self._pause()) is not None:
                 self._sleep(pause)
         except Exception:
             logger.exception("%s gives up until the next burst", self._name)
@@ -76,10 +92,13 @@ class Housekeeper:
         return pause
 
     def _sleep(self, seconds: float) -> None:
-        try:
-            self._calls.get(timeout=seconds)
-        except queue.Empty:
-            pass
+        if "gevent" in type(self._calls).__module__:
+            # Not by the queue's own timeout: gevent.wait() would wait for that, too.
+            with sys.modules["gevent"].Timeout(seconds, False, ref=False):
+                self._calls.get()
+        else:
+            with suppress(queue.Empty):
+                self._calls.get(timeout=seconds)
 
 
 class Housekeeping:

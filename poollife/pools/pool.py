@@ -25,7 +25,7 @@ from poollife.drivers.guard import WeakRegistry
 from poollife.errors import PoolTimeout, remembered
 from poollife.monitoring.exhaustion import overload_of, timeout_of
 from poollife.monitoring.leaks import watch_for
-from poollife.monitoring.meters import INSTANT, Meters
+from poollife.monitoring.meters import Meters
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.liveness import OUTDATED, REFUSED, SHORTEST_LIFETIME, Liveness
@@ -96,6 +96,8 @@ class LeasePool:
         self.checkouts = 0
         self.resets = 0
         self.meters = Meters(options.stats)
+        #: When the pool was made, and when a session was last borrowed or given back; monotonic.
+        self.made = self.last_used = time.monotonic()
         #: Why the last session could not be opened, unless one was opened since.
         self.connect_error: Exception | None = None
         # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
@@ -148,6 +150,18 @@ class LeasePool:
         return self._slots.suspended
 
     @property
+    def in_use(self) -> bool:
+        """Whether a session is out, or asked for."""
+        return bool(self.leases or self.opening or self.waiting)
+
+    def quiet_for(self, now: float) -> float:
+        """Return the seconds since a session was last borrowed or given back.
+
+        :param now: on the monotonic clock.
+        """
+        return max(0.0, now - self.last_used)
+
+    @property
     def counting(self) -> threading.RLock:
         """To be held by who wants to see several counters as of one moment."""
         return self._lock
@@ -176,7 +190,9 @@ class LeasePool:
             with self._lock:
                 self.leases.add(lease)
                 self.checkouts += 1
-                if lease.since - began >= INSTANT:
+                self.last_used = lease.since
+                # Not by its length: that of any other has the wait for Python's own lock in it.
+                if ticket.joined >= began or lease.driver.born >= began:
                     self.meters.wait_time.observe(lease.since - began)
             if self.closed_because:
                 closed_pools.add(self)
@@ -212,11 +228,15 @@ class LeasePool:
         self.drain(reason)
 
     def drain(self, reason: str) -> None:
-        """End the idle sessions now, and each borrowed one when it comes back."""
-        self.closed_because = reason
+        """End the idle sessions now, and each borrowed one when it comes back.
+
+        :param reason: for people. The first one stays, and is logged once.
+        """
+        closes, self.closed_because = self.closed_because is None, self.closed_because or reason
         closed_pools.add(self)
         self.reclaim(thoroughly=True)
-        logger.info("Pool %r is closed: %s", self.key.alias, reason)
+        if closes and self.keeps_sessions:
+            logger.info("Pool %r is closed: %s", self.key.alias, reason)
         self.housekeeping.hurry()
         self._wind_up()
         self._slots.wake()
@@ -381,6 +401,7 @@ class LeasePool:
         if lease:
             lease.ended = lease.returned = True
             self._forget(lease)
+        self.last_used = time.monotonic()
         self._slots.free(handle)
 
     def _open(self) -> Any:
@@ -469,10 +490,11 @@ class LeasePool:
             self.liveness.note_end(lease.driver)
         reason = reason or self.closed_because or self._clean(lease)
         if reason:
+            self.last_used = time.monotonic()
             self._count_replaced(reason)
             self._close(lease)
         else:
-            lease.driver.idle_since = time.monotonic()
+            self.last_used = lease.driver.idle_since = time.monotonic()
             self._slots.put(lease.handle)
         lease.returned = True
         self._forget(lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,8 @@ class Counted:
             raise exc.DisconnectionError(reason)
 
     def take(self, ticket: Ticket) -> PoolProxiedConnection:
+        if self.exhausted:
+            ticket.joined = time.monotonic()
         return self._pool.connect()
 
     def put(self, handle: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from poollife.drivers.connection import Driver
 from poollife.pools.lease import Lease
 from poollife.pools.outage import forget_outages
 from poollife.pools.pool import LeasePool, PoolKey, closed_pools, live_pools
+from poollife.pools.sweeper import Sweeper
 
 logger = logging.getLogger("poollife")
 #: Seconds between two looks whether all is back.
@@ -36,6 +38,7 @@ class Registry:
         self._sizes: dict[str, dict[str, int]] = {}
         self._news: str | None = None
         self._ends_with_process = False
+        self._sweeper = Sweeper(self.pools, self.close_unused)
 
     def pool(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
         """The pool of this key, made if there is none yet."""
@@ -44,13 +47,18 @@ class Registry:
             self._tell()
         if closed_pools:
             self._reclaim_closed()
-        pool = self._pools.get(key)
-        if pool is None:
-            with self._lock:
-                pool = self._pools.get(key)
-                if pool is None:
-                    pool = self._pools.setdefault(key, self._make(key, options, driver))
-                    self._end_with_process()
+        return self._pools.get(key) or self._begin(key, options, driver)
+
+    def _begin(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
+        with self._lock:
+            if pool := self._pools.get(key):
+                return pool
+            pool = self._pools.setdefault(key, self._make(key, options, driver))
+            self._end_with_process()
+        if pool.keeps_sessions:
+            # Without the lock: a handler of the user's may query.
+            logger.info("Pool %r begins: %s", key.alias, description_of(pool))
+            self._sweeper.start()
         return pool
 
     def _make(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
@@ -74,6 +82,15 @@ class Registry:
         for pool in self._remove(alias, like):
             pool.dispose(reason)
 
+    def close(self, reason: str, alias: str | None = None) -> None:
+        """Give back what the calling thread has, and drain.
+
+        :param reason: for people.
+        :param alias: None: all aliases.
+        """
+        self.give_back(alias)
+        self.drain(alias, reason)
+
     def drain(self, alias: str | None, reason: str) -> None:
         """Close this alias's pools, or all, but leave to borrowers what they have.
 
@@ -81,6 +98,27 @@ class Registry:
         """
         for pool in self._remove(alias):
             pool.drain(reason)
+
+    def close_unused(self, pool: LeasePool, reason: str) -> None:
+        """Close this pool, unless something of it is in use.
+
+        What dead threads have left out, and threads that wait for a job, is taken back first: no checkout of
+        such a pool comes by to do it. A session that is borrowed at this very moment is closed when it comes
+        back.
+
+        :param reason: for people.
+        """
+        try:
+            pool.reclaim(needed=True)
+            with self._lock:
+                if self._pools.get(pool.key) is not pool or pool.in_use:
+                    return
+                del self._pools[pool.key]
+            pool.drain(reason)
+        finally:
+            # A handler of the user's logs may have queried, in a thread that ends with nothing.
+            self.end_thread()
+        self._reclaim_closed()
 
     def suspend(self, alias: str, suspended: bool = True) -> None:
         """Have who asks this alias's pools wait, those that are still to be made included; or end that."""
@@ -131,7 +169,9 @@ class Registry:
             for pool in self.pools()
             if alias in (None, pool.key.alias) and (like is None or like.same_database(pool.key))
         ]
-        return [pool for key in keys if (pool := self._pools.pop(key, None))]
+        removed = [pool for key in keys if (pool := self._pools.pop(key, None))]
+        self._sweeper.hurry()
+        return removed
 
     def _reclaim_closed(self) -> None:
         """What threads had that have ended since: nobody checks out there any more, and so looks for it."""
@@ -163,6 +203,7 @@ class Registry:
         """Say goodbye to the servers, as the process ends. What other living threads have is left alone."""
         # Exit handlers are inherited: a child forgets here what is its parent's.
         at_fork.ensure_process()
+        self._sweeper.end()
         # First, so that wrappers know: an exit handler that runs after this one may query.
         self.give_back(None)
         self._pools = {}
@@ -181,7 +222,13 @@ class Registry:
                 finalize(None, self.end, exitpriority=0)
 
     def settle(self) -> None:
-        """Before a fork. Leases may be out: nothing to wait for."""
+        """Stop the sweeper before a fork. Leases may be out: nothing else to wait for."""
+        self._sweeper.stop()
+
+    def resume(self) -> None:
+        """Start the sweeper again, in the parent."""
+        if any(pool.keeps_sessions for pool in self.pools()):
+            self._sweeper.start()
 
     def hold(self) -> list[LeasePool]:
         """A pool holds its leases, and those SQLAlchemy's handles."""
@@ -194,6 +241,7 @@ class Registry:
         # Who suspended them does not know of this process.
         self._suspended = set()
         self._lock = threading.RLock()
+        self._sweeper = Sweeper(self.pools, self.close_unused)
         self._ends_with_process = False
         leases = [lease for pool in held for lease in pool.leases if not lease.returned]
         # Not logged here: a thread that no longer exists may have held the lock of the log's stream. A child
@@ -210,8 +258,17 @@ class Registry:
         logger.info("Forked while these connections were in use; the parent keeps them: %s", news)
 
 
+def description_of(pool: LeasePool) -> str:
+    """Return where a pool leads, and its sizes, for the log."""
+    key, options = pool.key, pool.options
+    server = ":".join(str(part) for part in key.server if part)
+    place = f"database {str(key.database)!r}" + (f" at {server}" if server else "")
+    return f"{place}, pool_size {options.pool_size}, max_overflow {options.max_overflow}"
+
+
 registry = Registry()
 at_fork.join(registry)
+os.register_at_fork(after_in_parent=lambda: registry.resume())
 atexit.register(registry.end)
 # Ahead of atexit's, which waits for threads, or is left out (skip-atexit-teardown).
 uwsgi.at_exit(registry.end)

@@ -19,8 +19,10 @@ import pymysql  # noqa: E402
 from django.db import connections, transaction  # noqa: E402
 from django.db.backends.signals import connection_created  # noqa: E402
 
+from poollife.conf import DEFAULTS  # noqa: E402
 from poollife.errors import PoolTimeout  # noqa: E402
 from poollife.pools.pool import LeasePool  # noqa: E402
+from poollife.pools.registry import registry  # noqa: E402
 from tests.counting import pool_of  # noqa: E402
 from tests.programs import sockets  # noqa: E402
 from tests.programs.databases import ask, hold, session, set_up  # noqa: E402
@@ -361,6 +363,18 @@ def in_vain(observer: Observer) -> dict[str, Any]:
     message = in_greenlet(wait)
     connections["default"].close()
     return {"message": message}
+
+
+@case
+def unused(observer: Observer) -> dict[str, Any]:
+    """A pool is left alone: with a short ``max_pool_idle`` it is closed, and nothing waits for that."""
+    session()
+    connections["default"].close()
+    if pool().options.max_pool_idle == DEFAULTS.max_pool_idle:
+        sweepers = [thread.name for thread in threading.enumerate() if "sweeper" in thread.name]
+        # It ends when no greenlet or timer is left to wait for.
+        return {"sweepers": len(sweepers), "waited for all": gevent.wait(timeout=PATIENCE)}
+    return {"closed": until(lambda: not observer.sessions()), "pools": len(registry.pools())}
 
 
 @case

@@ -1,0 +1,45 @@
+"""The ENGINEs that poollife has, and the nearest to a misspelt one."""
+
+from __future__ import annotations
+
+import pkgutil
+from difflib import get_close_matches
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS
+
+#: What a database is called where its backend has another name.
+OTHER_NAMES = {"mariadb": "mysql", "gis": "mysql_gis", "pymysql": "mysql_pymysql"}
+
+
+def engines() -> list[str]:
+    """Return the ENGINEs that poollife has."""
+    from poollife import backends  # which loads the system checks, and so this module
+
+    prefix = f"{backends.__name__}."
+    return [module.name for module in pkgutil.iter_modules(backends.__path__, prefix) if module.ispkg]
+
+
+def missing_engine(alias: str, engine: str) -> tuple[str, str] | None:
+    """Return message and hint if this ENGINE would be one of poollife's, but does not exist."""
+    if not engine.startswith("poollife.") or engine in (known := engines()):
+        return None
+    name = engine.rpartition(".")[2]
+    names = {each.rpartition(".")[2]: each for each in known}
+    near = [OTHER_NAMES.get(name, name), *get_close_matches(name, names, n=1)]
+    guess = next((f"Did you mean {names[each]!r}? " for each in near if each in names), "")
+    message = f"DATABASES[{alias!r}]: ENGINE {engine!r} does not exist."
+    return message, f"{guess}There are {', '.join(map(repr, known))}."
+
+
+def refuse_missing_engine() -> None:
+    """Name the right ENGINE of the default alias, if poollife has none of that name.
+
+    The import of any model needs that alias, and then Django's error names Django's own backends.
+
+    :raises ImproperlyConfigured: does that.
+    """
+    engine = settings.DATABASES.get(DEFAULT_DB_ALIAS, {}).get("ENGINE", "")
+    if found := missing_engine(DEFAULT_DB_ALIAS, engine):
+        raise ImproperlyConfigured(" ".join(found))
