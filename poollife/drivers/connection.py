@@ -58,6 +58,9 @@ class Driver(Protocol):
     def unreachable(self, error: Exception) -> bool | None:
         """Whether no session could be opened because there is no server; None: that may well be."""
 
+    def is_full(self, error: Exception) -> bool:
+        """Return whether the server refused a session because there are as many as it allows."""
+
 
 class Guarded:
     """Mixed into a driver's connection class: refuses to work in a process that did not open it."""

@@ -26,6 +26,8 @@ UNREACHABLE = {2002, 2003, 2004, 2005}
 #: This one could not: 1053 shutdown, 2006, 2012, 2013 and 2055 the server went away, or never said anything;
 #: over TLS libmariadb calls that 2026, like all that goes wrong there.
 CUT_OFF = {1053, 2006, 2012, 2013, 2026, 2055}
+#: As many sessions as may be: 1040 of the server, 1203 of this user, 1226 of a resource of this user.
+TOO_MANY = {1040, 1203, 1226}
 #: Refused because the server is read-only: 1290 an option, 1792 the transaction, 1836 the whole server.
 READ_ONLY = {1290, 1792, 1836}
 
@@ -306,6 +308,14 @@ def means_unreachable(error: Exception) -> bool | None:
     """
     code = error.args[0] if error.args else None
     return None if code in CUT_OFF else code in UNREACHABLE
+
+
+def means_full(error: Exception) -> bool:
+    """See ``Driver.is_full``.
+
+    :param error: one of a driver's.
+    """
+    return bool(error.args) and error.args[0] in TOO_MANY
 
 
 class _Inherited:

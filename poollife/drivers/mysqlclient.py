@@ -21,12 +21,13 @@ from poollife.drivers.mysql import (
     ReadingCursor,
     become,
     is_greened,
+    means_full,
     means_unreachable,
     peers,
     vouches,
 )
 
-__all__ = ["GuardedConnection", "adopt", "idle_limit", "peers", "unreachable", "unwrap"]
+__all__ = ["GuardedConnection", "adopt", "idle_limit", "is_full", "peers", "unreachable", "unwrap"]
 
 if not hasattr(MySQLdb, "_mysql"):
     raise ImportError(
@@ -197,6 +198,11 @@ def unwrap(connection: Any) -> Any:
 def unreachable(error: Exception) -> bool | None:
     """See ``Driver.unreachable``."""
     return isinstance(error, MySQLdb.MySQLError) and means_unreachable(error)
+
+
+def is_full(error: Exception) -> bool:
+    """See ``Driver.is_full``."""
+    return isinstance(error, MySQLdb.MySQLError) and means_full(error)
 
 
 def idle_limit(connection: GuardedConnection) -> int:

@@ -15,9 +15,17 @@ from poollife.drivers.connection import guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.guard import Guard
-from poollife.drivers.mysql import MySQLConnection, ReadingCursor, become, means_unreachable, peers, vouches
+from poollife.drivers.mysql import (
+    MySQLConnection,
+    ReadingCursor,
+    become,
+    means_full,
+    means_unreachable,
+    peers,
+    vouches,
+)
 
-__all__ = ["adopt", "idle_limit", "peers", "unreachable", "unwrap"]
+__all__ = ["adopt", "idle_limit", "is_full", "peers", "unreachable", "unwrap"]
 
 
 #: The driver's own default, in seconds.
@@ -151,6 +159,11 @@ def unwrap(connection: Any) -> Any:
 def unreachable(error: Exception) -> bool | None:
     """See ``Driver.unreachable``."""
     return isinstance(error, pymysql.MySQLError) and means_unreachable(error)
+
+
+def is_full(error: Exception) -> bool:
+    """See ``Driver.is_full``."""
+    return isinstance(error, pymysql.MySQLError) and means_full(error)
 
 
 def idle_limit(connection: GuardedConnection) -> int:

@@ -269,6 +269,11 @@ def unreachable(error: Exception) -> bool:
     return False
 
 
+def is_full(error: Exception) -> bool:
+    """SQLite counts no sessions."""
+    return False
+
+
 def check_untainted(database: Any) -> None:
     """:raises ForkedTransaction: if the parent was using this database when it forked this process."""
     if str(database) in tainted or EVERYTHING in tainted:
