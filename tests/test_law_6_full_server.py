@@ -12,7 +12,6 @@ import pytest
 from django.db import OperationalError, connections
 
 from poollife.drivers import mysqlclient
-from poollife.errors import PoolTimeout
 from poollife.pools import gate
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
@@ -105,7 +104,7 @@ def test_a_crowd_on_a_full_server_is_served_by_what_there_is(pool: LeasePool, se
             borrower.give_back()
 
     assert in_threads(16, visit) == [None] * 16
-    assert server.opened == 2
+    assert server.opened <= 2
     # One attempt in each growing pause, and not one for each of 800 checkouts.
     assert server.attempts < 100
 
@@ -129,14 +128,13 @@ def test_a_thread_does_not_wait_for_what_it_has_itself(pool: LeasePool, server: 
         holder.give_back()
 
 
-def test_the_wait_ends_with_the_timeout_and_names_the_servers_refusal(server: Limited) -> None:
-    pool, go_on = stub_pool("stub", server, pool_size=8, timeout=0.2), threading.Event()
+def test_the_wait_ends_with_the_timeout_and_the_servers_refusal(server: Limited) -> None:
+    """For each of a crowd, and without an attempt of each."""
+    pool, go_on = stub_pool("stub", server, pool_size=20, timeout=0.2), threading.Event()
     holders = [hold_in_thread(pool, server, go_on) for _ in range(2)]
-    with pytest.raises(PoolTimeout) as caught:
-        StubBorrower(server).borrow(pool)
-    assert "1226" in str(caught.value)
-    assert "1226" in str(caught.value.__cause__)
-    assert caught.value.likeliest_cause.startswith("sessions can't be opened (OperationalError)")
+    errors = in_threads(16, lambda: StubBorrower(server).borrow(pool))
+    assert {str(error) for error in errors} == {str(server.down)}
+    assert server.attempts < 10
     go_on.set()
     for holder in holders:
         holder.join(PATIENCE)

@@ -195,9 +195,7 @@ def it_is_suspended(situation: Situation) -> str | None:
 
 
 def connecting_fails(situation: Situation) -> str | None:
-    # With room for more than are out it waited because none could be opened.
-    room = situation.admitted and len(situation.holds) < (situation.options.limit or 0)
-    if situation.connect_error and (situation.opening or room):
+    if situation.connect_error and situation.opening:
         name = type(situation.connect_error).__name__
         return f"sessions can't be opened ({name}); look at the database first."
     return None

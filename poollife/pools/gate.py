@@ -10,6 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from poollife.errors import remembered
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
 from poollife.pools.queue import Postponed, SpareTicket, Ticket
 
@@ -24,9 +25,9 @@ class Gate:
     """What a pool asks before it opens a session, and tells after that.
 
     The outage is shared with all pools that lead to the server. What is of this pool only is whether the
-    server refuses more sessions than there are. While those that are out may come back, a checkout waits for
-    one of them, and opens none before a pause is over. Both fields of that are set by single assignments: a
-    thread that reads an old value opens a session too early or waits for one pause more.
+    server refuses more sessions than there are. While one that is there may come back, checkouts wait for it,
+    and none is opened before a pause is over. The three fields of that are set by single assignments, and
+    need no lock: a thread that reads an old value opens a session too early, or waits for one pause more.
     """
 
     def __init__(self, pool: LeasePool, outage: Outage) -> None:
@@ -35,13 +36,14 @@ class Gate:
         #: On the monotonic clock: until when no other session is asked for.
         self._full_until = -math.inf
         self._full_pause = FIRST_PAUSE
+        #: How the server refused the last one.
+        self._full_error: Exception | None = None
 
     def delay(self, ticket: Ticket) -> float:
         """Return the seconds until a session may be opened for a checkout that waits."""
         delay = self._outage.delay(ticket, self._pool.options.outage_wait)
-        if self._full_until > -math.inf and self._pool.out:
-            full = min(self._full_until, ticket.deadline) - time.monotonic()
-            delay = max(delay, full)
+        if self._is_full(now := time.monotonic()):
+            return max(delay, min(self._full_until, ticket.deadline) - now)
         return delay
 
     def check(self, ticket: Ticket) -> None:
@@ -50,6 +52,8 @@ class Gate:
         :raises Postponed: it has to wait.
         :raises Exception: what the last attempt came to, where it waits no longer.
         """
+        if (error := self._full_error) and self._is_full(now := time.monotonic()):
+            raise Postponed if now < ticket.deadline else remembered(error)
         try:
             self._outage.check(ticket, self._pool.options.outage_wait)
         except Exception as error:
@@ -70,7 +74,8 @@ class Gate:
 
     def opened(self) -> None:
         """Note that a session was opened."""
-        self._full_until, self._full_pause = -math.inf, FIRST_PAUSE
+        if self._full_error:
+            self._full_until, self._full_pause, self._full_error = -math.inf, FIRST_PAUSE, None
         self._outage.over()
 
     def failed(self, ticket: Ticket, error: Exception) -> None:
@@ -82,7 +87,7 @@ class Gate:
         if (unreachable := driver.unreachable(error)) is False:
             self._outage.over()
             if driver.is_full(error):
-                self._wait_for_return(ticket)
+                self._wait_for_return(ticket, error)
             return
         self._outage.failed(ticket, error, certain=bool(unreachable))
         if wait and not isinstance(ticket, SpareTicket) and self._outage.is_worth_waiting(ticket, wait):
@@ -90,18 +95,27 @@ class Gate:
         self._call_probe(ticket, error)
 
     def error(self) -> Exception | None:
-        """Return why there is none for a checkout whose time is over, if it is for want of a server."""
-        return None if self._pool.exhausted or self._pool.suspended else self._outage.error
+        """Return why there is none for a checkout whose time is over, if it is the server's fault."""
+        if self._pool.exhausted or self._pool.suspended:
+            return None
+        return self._outage.error or self._full_error
 
-    def _wait_for_return(self, ticket: Ticket) -> None:
-        """Have a checkout wait for what others have, unless that is nothing."""
+    def _is_full(self, now: float) -> bool:
+        return now < self._full_until and bool(self._pool.out + self._pool.idle)
+
+    def _wait_for_return(self, ticket: Ticket, error: Exception) -> None:
+        """Have a checkout wait for a session that is there, unless it has that itself."""
         now, me, pool = time.monotonic(), threading.current_thread(), self._pool
-        others = pool.opening > 1 or any(lease.thread is not me for lease in pool.leases.copy())
+        others = pool.idle or any(lease.thread is not me for lease in pool.leases.copy())
+        # Those that are being opened now may soon be there, which this one asks once.
+        others = others or (pool.opening > 1 and not ticket.refused)
         if isinstance(ticket, SpareTicket) or ticket.deadline <= now or not others:
             return
         pause = self._full_pause * random.SystemRandom().uniform(JITTER, 1)
         self._full_pause = min(2 * self._full_pause, LONGEST_PAUSE)
+        self._full_error = remembered(error)
         self._full_until = now + pause
+        ticket.refused = True
         raise Postponed
 
     def _call_probe(self, ticket: Ticket, error: Exception) -> None:
