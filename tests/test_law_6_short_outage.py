@@ -323,7 +323,7 @@ def test_a_pool_that_is_drained_leaves_the_search_to_another(
     outage = first._outage
 
     def is_found() -> bool:
-        outage._no_probe_until = 0.0
+        outage.probe.rests_until = 0.0
         with suppress(OperationalError):
             visit(second, server)
         return outage.error is None
@@ -337,7 +337,7 @@ def test_where_no_thread_runs_a_checkout_makes_the_attempt(
 ) -> None:
     """uWSGI without threads: and nobody is refused for an outage that was over long ago."""
     pool = make(outage_wait=0)
-    monkeypatch.setattr(pool._outage._thread, "call", int)
+    monkeypatch.setattr(pool._outage.probe.thread, "call", int)
     find_down(pool, server)
     with pytest.raises(OperationalError, match="2002"):
         visit(pool, server)
@@ -473,7 +473,7 @@ def test_a_child_waits_for_no_attempt_of_its_parent(
     outage = pool._outage
     if (child := os.fork()) == 0:
         # The hook has forgotten all outages; who forked in the middle of a checkout may still have this one.
-        well = outage._attempt is None and not outage._thread._awake and outage.waiters.hold() == []
+        well = outage.probe.attempt is None and not outage.probe.thread._awake and outage.waiters.hold() == []
         os._exit(0 if well else 1)
     assert os.waitpid(child, 0)[1] == 0
     server.down = None
@@ -521,7 +521,7 @@ def test_a_probe_that_can_make_no_attempt_ends_and_is_not_called_at_once() -> No
     outage, calls = Outage(), list[int]()
     outage.failed(Ticket(), refused())
     outage._next_attempt = 0.0
-    outage._attempt = lambda: calls.append(1)
-    assert outage.probe() is None
-    outage.call_probe(lambda: pytest.fail("it was called"))
+    outage.probe.attempt = lambda: calls.append(1)
+    assert outage.probe.work() is None
+    outage.probe.call(lambda: pytest.fail("it was called"))
     assert calls == [1]

@@ -101,7 +101,7 @@ class PoolMachine(RuleBasedStateMachine):
         """The one that a checkout finds now. Its housekeeper and its probe are rules, and no threads."""
         pool = registry.pool(self.key, self.options, STUB_DRIVER)
         pool._slots.unbalanced = int
-        pool._outage._thread.call = int  # type: ignore[method-assign, assignment]
+        pool._outage.probe.thread.call = int  # type: ignore[method-assign, assignment]
         # Whatever is dropped here goes at once.
         pool._next_collection = math.inf
         return pool
@@ -209,7 +209,7 @@ class PoolMachine(RuleBasedStateMachine):
     def probe(self) -> None:
         """It leaves an idle session where it found the server, and nothing where it did not."""
         before, pool = set(self.server.alive), self.pool
-        pool._outage.probe()
+        pool._outage.probe.work()
         found = self.server.alive - before
         assert len(found) <= 1
         assert not (found and (self.server.down or self.suspended or pool._outage.error))
@@ -255,7 +255,7 @@ class PoolMachine(RuleBasedStateMachine):
         outage = self.pool._outage
         outage._next_attempt -= seconds
         outage._since -= seconds
-        outage._no_probe_until -= seconds
+        outage.probe.rests_until -= seconds
 
     @rule()
     def keep_house(self) -> None:

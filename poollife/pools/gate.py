@@ -123,7 +123,7 @@ class Gate:
         if isinstance(error, Postponed) or isinstance(ticket, SpareTicket):
             return
         if self._outage.is_long(self._pool.options.outage_wait):
-            self._outage.call_probe(lambda: partial(self._probe, ticket.borrower.opener()))
+            self._outage.probe.call(lambda: partial(self._probe, ticket.borrower.opener()))
 
     def _probe(self, opener: Borrower) -> None:
         """Open a session for the next that comes, in the thread of the probe, to find the server."""

@@ -11,13 +11,12 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
 from poollife.drivers.guard import WeakRegistry
 from poollife.errors import remembered
-from poollife.pools.housekeeper import Housekeeper
+from poollife.pools.probe import Probe
 from poollife.pools.queue import Postponed, SpareTicket, Ticket
 
 logger = logging.getLogger("poollife")
@@ -31,8 +30,7 @@ JITTER = 0.8
 CONFIRMATIONS = 3
 #: Seconds by which the probe may be late before a checkout makes its attempt: there may be no thread for it.
 GRACE = 1.2
-#: Seconds without another probe, where one found out that it can't make any attempt.
-PROBE_RETRY = 5.0
+NEVER = -math.inf
 
 
 class ProbeTicket(SpareTicket):
@@ -56,6 +54,10 @@ class State(Enum):
     DOWN = 3
 
 
+# To look one up in the class is a call.
+REACHABLE, DOUBTFUL, DOWN = State
+
+
 class Outage:
     """What this process knows of one server, and so when a session may be opened there.
 
@@ -74,11 +76,10 @@ class Outage:
     ``connect()``. Then it is let through.
 
     The lock guards all changes of ``_state``, ``_prober``, ``_awaited``, ``_cut_off``, ``_next_attempt``,
-    ``_pause``, ``_since``, ``error`` and ``attempts``. They are read without it: a thread that reads them in
-    the middle of a change waits in vain for a moment, or asks again under the lock. No I/O happens under it,
-    no log, no call of a pool. It is reentrant, for handlers of signals, and assignments that belong together
-    have no call between them, so that no exception from outside comes between. ``_attempt`` and
-    ``_no_probe_until`` are set by one assignment each, and need no lock.
+    ``_pause``, ``_since``, ``error`` and ``attempts``; each change counts itself in ``_changes``. They are
+    read without it: a thread that reads them in the middle of a change waits in vain for a moment, or asks
+    again. Nothing is called while it is held, so no handler of a signal, no finalizer and no exception from
+    outside comes between.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -87,7 +88,8 @@ class Outage:
         """
         self.name = name
         self._lock = threading.RLock()
-        self._state = State.REACHABLE
+        self._changes = 0
+        self._state = REACHABLE
         #: The ticket of the attempt that is under way, unless that has come to an end without a word.
         self._prober: Ticket | None = None
         #: Whether all wait for what comes of that, however long the outage.
@@ -103,23 +105,21 @@ class Outage:
         self.attempts = 0
         #: The queues of the pools that lead there.
         self.waiters: WeakRegistry[Waiters] = WeakRegistry()
-        #: Makes an attempt of the probe.
-        self._attempt: Callable[[], object] | None = None
-        self._no_probe_until = -math.inf
-        self._thread = self._make_thread()
+        #: Makes the attempts when checkouts do so no longer.
+        self.probe = Probe(self, f"poollife's probe of {name}")
 
     def abandon(self) -> None:
         """Forget, in a child, threads that no longer exist: they may have the lock, or be at an attempt."""
         self._lock = threading.RLock()
-        self._prober = self._attempt = None
+        self._prober = None
         self.waiters.forget()
-        self._thread = self._make_thread()
+        self.probe.abandon()
 
     # --- what a checkout asks -----------------------------------------------------------------------------
 
     def delay(self, ticket: Ticket, outage_wait: float) -> float:
         """Return the seconds for which a checkout should wait before it asks to be admitted; 0: none."""
-        if self._state is State.REACHABLE:
+        if self._state is REACHABLE:
             return 0.0
         now = time.monotonic()
         return max(0.0, min(self._turn(ticket, outage_wait, now), self._end(ticket, outage_wait)) - now)
@@ -130,7 +130,7 @@ class Outage:
         :raises Postponed: as ``admit()``.
         :raises Exception: as ``admit()``.
         """
-        if self._state is not State.REACHABLE:
+        if self._state is not REACHABLE:
             now = time.monotonic()
             if self._turn(ticket, outage_wait, now) > now:
                 self.refuse(ticket, outage_wait)
@@ -141,16 +141,22 @@ class Outage:
         :raises Postponed: it has to wait.
         :raises Exception: what the last attempt came to, where it waits no longer.
         """
-        if self._state is State.REACHABLE:
-            return True
-        with self._lock:
-            now = time.monotonic()
-            if self._turn(ticket, outage_wait, now) <= now:
-                overdue = self._is_long(outage_wait, now) and not isinstance(ticket, ProbeTicket)
-                self._awaited, self._prober = overdue, ticket
-                return True
-        self.refuse(ticket, outage_wait)
-        return False
+        while self._state is not REACHABLE:
+            seen, now = self._changes, time.monotonic()
+            if self._turn(ticket, outage_wait, now) > now:
+                self.refuse(ticket, outage_wait)
+                return False
+            overdue = self._is_long(outage_wait, now) and not isinstance(ticket, ProbeTicket)
+            before = self._prober  # freed after the lock
+            with self._lock:
+                if mine := self._changes == seen:
+                    self._awaited = overdue
+                    self._prober = ticket
+                    self._changes += 1
+            del before
+            if mine:
+                break
+        return True
 
     def refuse(self, ticket: Ticket, outage_wait: float) -> None:
         """Have a checkout wait, or tell it what the last attempt came to; return where none came to an end.
@@ -203,8 +209,9 @@ class Outage:
     def doubt(self) -> None:
         """Note that a session was lost: the next one is opened alone."""
         with self._lock:
-            if self._state is State.REACHABLE:
-                self._state = State.DOUBTFUL
+            if self._state is REACHABLE:
+                self._state = DOUBTFUL
+                self._changes += 1
 
     def failed(self, ticket: Ticket, error: Exception, certain: bool = True) -> None:
         """Note that a session could not be opened.
@@ -212,73 +219,55 @@ class Outage:
         :param certain: whether no other can be opened either; otherwise that has to happen several times in
             a row.
         """
+        kept, now, part = remembered(error), time.monotonic(), random.SystemRandom().uniform(JITTER, 1)
+        before = self.error, self._prober  # freed after the lock
         with self._lock:
             self.attempts += 1
-            kept, now = remembered(error), time.monotonic()
-            pause = self._pause * random.SystemRandom().uniform(JITTER, 1)
-            first = self.error is None
-            mine = ticket is self._prober
-            if first and not certain and self._cut_off + 1 < CONFIRMATIONS:
-                self._state, self._cut_off = State.DOUBTFUL, self._cut_off + 1
-                if mine:
-                    self._prober = None
-                return
-            if not (first or mine):
-                return  # it began before the first one failed: no attempt of now
-            if first:
-                self._since = now
-            self._next_attempt = now + pause
-            self._pause = 2 * self._pause if 2 * self._pause < LONGEST_PAUSE else LONGEST_PAUSE
-            self.error, self._state, self._prober = kept, State.DOWN, None
-        if first:
+            mine, first = ticket is self._prober, self.error is None
+            declared = first and (certain or self._cut_off + 1 >= CONFIRMATIONS)
+            if first and not declared:
+                self._state = DOUBTFUL
+                self._cut_off += 1
+            elif first or mine:  # otherwise it began before the first one failed: no attempt of now
+                if first:
+                    self._since = now
+                self._next_attempt = now + part * self._pause
+                self._pause = 2 * self._pause if 2 * self._pause < LONGEST_PAUSE else LONGEST_PAUSE
+                self.error = kept
+                self._state = DOWN
+            if mine:
+                self._prober = None
+            self._changes += 1
+        del before
+        if declared:
             logger.warning("%s is out of reach, and new connections wait for it: %s", self.name, kept)
 
     def over(self) -> None:
         """Note that a session was opened, or that the server has answered."""
-        if self._state is State.REACHABLE:
+        if self._state is REACHABLE:
             return
+        now, before = time.monotonic(), (self.error, self._prober)  # freed after the lock
         with self._lock:
             self.attempts += 1
-            was_down, lasted = self.error is not None, time.monotonic() - self._since
-            self._next_attempt, self._pause, self._cut_off = -math.inf, FIRST_PAUSE, 0
-            self.error, self._state, self._prober = None, State.REACHABLE, None
+            was_down, lasted = self.error is not None, now - self._since
+            self._next_attempt = NEVER
+            self._pause = FIRST_PAUSE
+            self._cut_off = 0
+            self.error = None
+            self._prober = None
+            self._state = REACHABLE
+            self._changes += 1
+        del before
         for waiters in self.waiters.hold():
             waiters.serve()
         # Last: a handler of the user's may query.
         if was_down:
             logger.info("%s is back after %.1f s", self.name, lasted)
 
-    # --- the probe ----------------------------------------------------------------------------------------
-
-    def call_probe(self, make: Callable[[], Callable[[], object]]) -> None:
-        """Have a thread make the attempts from now on.
-
-        :param make: makes what makes one, unless there is such a thing already.
-        """
-        if time.monotonic() >= self._no_probe_until:
-            if self._attempt is None:
-                self._attempt = make()
-            self._thread.call()
-
-    def probe(self) -> float | None:
-        """Make an attempt if it is time to; return the seconds until the next, None: there will be none."""
-        attempt = self._attempt
-        if not self.error or attempt is None:
-            self._attempt = None
-            return None
-        if (left := self._turn(ProbeTicket(), 0.0, time.monotonic()) - time.monotonic()) > 0:
-            return min(left, LONGEST_PAUSE)  # a checkout may be at one, and come to an end without a word
-        before = self.attempts
-        attempt()
-        if self.attempts == before and self._turn(ProbeTicket(), 0.0, time.monotonic()) < math.inf:
-            # Its pool was closed, say, or has no room. The next checkout that is refused may bring another.
-            self._no_probe_until = time.monotonic() + PROBE_RETRY
-            self._attempt = None
-            return None
-        return 0.0
-
-    def _make_thread(self) -> Housekeeper:
-        return Housekeeper(f"poollife's probe of {self.name}", self.probe)
+    def probe_delay(self) -> float | None:
+        """Return the seconds until the probe should make an attempt, None: no outage."""
+        now = time.monotonic()
+        return max(0.0, self._turn(ProbeTicket(), 0.0, now) - now) if self.error else None
 
 
 _outages: dict[tuple[Any, ...], Outage] = {}
