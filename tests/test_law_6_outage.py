@@ -156,12 +156,20 @@ def test_who_waits_for_the_one_that_tries_does_so_for_his_timeout_only(server: S
     for holder in holders:
         holder.borrow(pool)
     pool._outage.doubt()
-    server.connect_time = 0.5
+    tries, go_on, connect = threading.Event(), threading.Event(), server.connect
+
+    def slow() -> Any:
+        tries.set()
+        go_on.wait(PATIENCE)
+        return connect()
+
+    server.connect = slow  # type: ignore[method-assign]
     first = threading.Thread(target=StubBorrower(server).borrow, args=(pool,))
     first.start()
-    eventually("it tries", lambda: server.connecting == 1)
+    assert tries.wait(PATIENCE)
     with pytest.raises(PoolTimeout) as caught:
         StubBorrower(server).borrow(pool)
+    go_on.set()
     assert "the database is slow to open sessions, or out of reach" in caught.value.likeliest_cause
     first.join(PATIENCE)
     assert (server.attempts, pool.opened) == (4, 4)

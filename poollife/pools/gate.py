@@ -101,14 +101,16 @@ class Gate:
         return self._outage.error or self._full_error
 
     def _is_full(self, now: float) -> bool:
-        return now < self._full_until and bool(self._pool.out + self._pool.idle)
+        return now < self._full_until and self._pool.opened > self._pool.closed
 
     def _wait_for_return(self, ticket: Ticket, error: Exception) -> None:
-        """Have a checkout wait for a session that is there, unless it has that itself."""
+        """Have a checkout wait for a session that is there, unless its thread has it."""
         now, me, pool = time.monotonic(), threading.current_thread(), self._pool
-        others = pool.idle or any(lease.thread is not me for lease in pool.leases.copy())
-        # Those that are being opened now may soon be there, which this one asks once.
-        others = others or (pool.opening > 1 and not ticket.refused)
+        mine = sum(lease.thread is me for lease in pool.leases.copy())
+        others = pool.opened - pool.closed > mine
+        if not others and not ticket.refused:
+            # Those that are being opened may be there when it asks again. Not all pool classes count them.
+            others = pool.opening != 1
         if isinstance(ticket, SpareTicket) or ticket.deadline <= now or not others:
             return
         pause = self._full_pause * random.SystemRandom().uniform(JITTER, 1)
