@@ -68,6 +68,9 @@ class Driver(Protocol):
     def refused(self, error: Exception) -> bool:
         """Return whether the server did not take a session's user or password."""
 
+    def is_full(self, error: Exception) -> bool:
+        """Return whether the server refused a session because there are as many as it allows."""
+
 
 class Guarded:
     """Mixed into a driver's connection class: refuses to work in a process that did not open it."""

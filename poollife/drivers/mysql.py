@@ -333,6 +333,11 @@ def means_refused(error: Exception) -> bool:
     return Verdict.REFUSED in verdict_on(error)
 
 
+def means_full(error: Exception) -> bool:
+    """Implement ``Driver.is_full`` for an error of a driver's."""
+    return Verdict.FULL in verdict_on(error)
+
+
 class _Inherited:
     """What the drivers give up in a child."""
 

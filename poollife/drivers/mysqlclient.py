@@ -24,13 +24,14 @@ from poollife.drivers.mysql import (
     ReadingCursor,
     become,
     is_greened,
+    means_full,
     means_refused,
     means_unreachable,
     peers,
     vouches,
 )
 
-__all__ = ["GuardedConnection", "adopt", "idle_limit", "peers", "refused", "unreachable", "unwrap"]
+__all__ = ["GuardedConnection", "adopt", "idle_limit", "is_full", "peers", "refused", "unreachable", "unwrap"]
 
 if not hasattr(MySQLdb, "_mysql"):
     raise ImportError(
@@ -276,6 +277,11 @@ def unreachable(error: Exception) -> bool | None:
 def refused(error: Exception) -> bool:
     """Implement ``Driver.refused``."""
     return isinstance(error, MySQLdb.MySQLError) and means_refused(error)
+
+
+def is_full(error: Exception) -> bool:
+    """Implement ``Driver.is_full``."""
+    return isinstance(error, MySQLdb.MySQLError) and means_full(error)
 
 
 def idle_limit(connection: GuardedConnection) -> int:

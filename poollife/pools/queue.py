@@ -47,6 +47,13 @@ class QueueFull(exc.TimeoutError):
     """As many wait as may."""
 
 
+class Postponed(Exception):
+    """No session may be opened for this checkout yet: it waits in the queue, and asks again."""
+
+    def __init__(self) -> None:
+        super().__init__("another attempt to open a session comes first")
+
+
 class Holder(Protocol):
     """Who has a slot: a checkout under way, later a lease."""
 
@@ -58,20 +65,37 @@ class Holder(Protocol):
 class Ticket:
     """A checkout under way, or whoever is about to close a session."""
 
-    __slots__ = ("active", "borrower", "deadline", "entry", "joined", "served", "signal")
+    __slots__ = ("active", "borrower", "deadline", "entry", "joined", "outer", "refused", "served", "signal")
 
-    def __init__(self, borrower: Any = None, deadline: float = math.inf) -> None:
+    def __init__(self, borrower: Any = None, deadline: float = math.inf, outer: Ticket | None = None) -> None:
         #: On the monotonic clock: how long it waits, and since when.
         self.deadline = deadline
         self.joined = -math.inf
         #: For the owner to unset in a ``finally``, where nothing can come between.
         self.active = True
         self.borrower = borrower
+        #: The checkout in the middle of which this one began, in the same thread.
+        self.outer = outer
+        #: Whether the server has refused it a session because there are too many.
+        self.refused = False
         #: Whether a slot was found for it, and what is in there if there is something.
         self.served = False
         self.entry: ConnectionPoolEntry | None = None
         #: Made by those who must wait, and released when they are served.
         self.signal: threading.Lock | None = None
+
+    def is_part_of(self, other: Ticket) -> bool:
+        """Return whether the other checkout goes on only when this one has ended, or is this one."""
+        ticket: Ticket | None = self
+        while ticket is not None and ticket is not other:
+            ticket = ticket.outer
+        return ticket is other
+
+
+class SpareTicket(Ticket):
+    """The opening of a session that waits in the pool for whoever comes next."""
+
+    __slots__ = ()
 
 
 class Current(threading.local):
@@ -92,6 +116,11 @@ current = Current()
 def fit(connection: Any) -> str | None:
     """Nobody has told what else to look at."""
     return None
+
+
+def no_delay(ticket: Ticket) -> float:
+    """Nobody has told what else to wait for."""
+    return 0.0
 
 
 class FairQueuePool(QueuePool):
@@ -117,6 +146,8 @@ class FairQueuePool(QueuePool):
         self.unbalanced: Callable[[], object] = int
         #: Why a session is not fit to be handed out, if so.
         self.unfit: Callable[[Any], str | None] = fit
+        #: Seconds until a session may be opened for a ticket that waits.
+        self.opening_delay: Callable[[Ticket], float] = no_delay
         self._patience = timeout
         #: A record of SQLAlchemy's, or a ticket where that is still to be made; and who has it, or None.
         self._slots: dict[ConnectionPoolEntry | Ticket, Holder | None] = {}
@@ -176,14 +207,26 @@ class FairQueuePool(QueuePool):
         anyway. It is made only where somebody listens to checkouts.
         """
         handle: Any
-        if self.dispatch.checkout:
-            handle = self.connect()
-        else:
-            handle = self._fit_entry(ticket)
-            handle.get_connection()
+        while True:
+            try:
+                if self.dispatch.checkout:
+                    handle = self.connect()
+                else:
+                    handle = self._fit_entry(ticket)
+                    handle.get_connection()
+                break
+            except Postponed:
+                self._rejoin(ticket)
         if len(self._free) < self.bounds.min_idle:
             self.unbalanced()
         return handle
+
+    def _rejoin(self, ticket: Ticket) -> None:
+        """Have a ticket wait again, in its old place: none may be opened in the slot that it was given."""
+        with self._lock:
+            slot, ticket.entry, ticket.served, ticket.signal = ticket.entry or ticket, None, False, None
+            self._slots.pop(slot, None)
+            self._serve()
 
     def put(self, handle: Any) -> None:
         """Take back what ``take()`` gave."""
@@ -228,6 +271,11 @@ class FairQueuePool(QueuePool):
         """Close what nobody has."""
         self._close(self._free.copy)
 
+    def serve(self) -> None:
+        """Give what there is to those that wait: something has changed."""
+        with self._lock:
+            self._serve()
+
     def wake(self) -> None:
         """Have all who wait look up."""
         with self._lock:
@@ -248,13 +296,15 @@ class FairQueuePool(QueuePool):
 
         self._close(old)
 
-    def prepare(self, ticket: Ticket) -> bool:
+    def prepare(self, ticket: Ticket, *, spare: bool = False) -> bool:
         """Open a session for the next who comes, if too few are idle; whether that was so.
 
         :param ticket: the thread's current one.
+        :param spare: open one if there is room for it, however many are idle.
         """
         with self._lock:
-            if self.suspended or not self.shortage or self.opening >= OPENINGS:
+            room = len(self._slots) < self.bounds.limit
+            if self.suspended or not (room if spare else self.shortage and self.opening < OPENINGS):
                 return False
             self._slots[ticket] = ticket
         entry = self._create_connection()
@@ -337,7 +387,12 @@ class FairQueuePool(QueuePool):
         return ticket.entry
 
     def _join(self, ticket: Ticket) -> None:
-        ticket.joined = time.monotonic()
+        if ticket.joined < 0:
+            ticket.joined = time.monotonic()
+        if ticket.outer and ticket.outer.active:
+            # All that wait for the outer one wait for this.
+            self._waiting.appendleft(ticket)
+            return
         if not self._waiting or self._waiting[-1].deadline <= ticket.deadline:
             self._waiting.append(ticket)
             return
@@ -362,6 +417,10 @@ class FairQueuePool(QueuePool):
         patience = max(self._patience, len(self._waiting) / LOOKS_PER_SECOND)
         if self.bounds.unload_timeout and (unloading := self._unloading(ticket)) > 0:
             patience = min(patience, unloading)
+        # Of those that wait for leave to open one, the first gets it.
+        first = next(iter(self._waiting.copy()), None)
+        if ticket is first and (delay := self.opening_delay(ticket)) > 0:
+            patience = min(patience, delay)
         left = ticket.deadline - time.monotonic()
         return patience if patience < left else max(0.0, left)
 
@@ -373,10 +432,10 @@ class FairQueuePool(QueuePool):
         return min(ticket.joined + self.bounds.unload_timeout, ticket.deadline) - time.monotonic()
 
     def _may_open(self, ticket: Ticket) -> bool:
-        if self._unloading(ticket) > 0:
+        if self._unloading(ticket) > 0 or self.opening_delay(ticket) > 0:
             return False
         # Who can't wait at all does not wait for other people's sessions to be opened either.
-        few = self.opening < OPENINGS or ticket.deadline <= ticket.joined
+        few = self.opening < OPENINGS or ticket.deadline <= ticket.joined or ticket.outer is not None
         # Once more, and last: see _serve().
         return few and len(self._slots) < self.bounds.limit
 
@@ -415,7 +474,8 @@ class FairQueuePool(QueuePool):
                 if holder.entry is not entry:
                     return  # it is being closed
                 holder.entry, holder.served = None, False  # it could not be opened
-            if len(self._slots) <= self.bounds.limit:
+            # An empty one is not kept: whether another may be opened is for its turn to decide.
+            if entry.dbapi_connection is not None and len(self._slots) <= self.bounds.limit:
                 self._slots[entry] = None
                 self._free.append(entry)
                 if self._waiting:
