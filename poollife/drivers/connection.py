@@ -80,8 +80,10 @@ class Guarded:
     lease: Lease | None
     #: Whether it waits in its pool, to be used by nobody; see ``Lease.take_back()`` for ``CLAIMED``.
     idle: bool | Claimed
-    #: Why nobody may use it any more, if so.
+    #: The failure after which the state of the session is not known, if there was one; for people.
     broken: str | None = None
+    #: What its borrower did to it, if no other may have it after that; for people.
+    unshareable: str | None = None
     #: The holder's cursors that may have something to read.
     cursors: weakref.WeakSet[Any]
     #: What the session was initialised with; None: it was not yet.

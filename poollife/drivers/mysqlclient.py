@@ -134,17 +134,17 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
 
     @guarded
     def change_user(self, *args: Any, **kwargs: Any) -> None:
-        self.broken = "it was given to another user"
+        self.unshareable = "it was given to another user"
         super().change_user(*args, **kwargs)
 
     @guarded
     def set_server_option(self, option: int) -> None:
-        self.broken = "an option of its protocol was set"
+        self.unshareable = "an option of its protocol was set"
         super().set_server_option(option)
 
     @guarded
     def _get_native_connection(self) -> Any:
-        self.broken = "its native connection was handed out"
+        self.unshareable = "its native connection was handed out"
         return super()._get_native_connection()
 
     @guarded
