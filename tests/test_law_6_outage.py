@@ -40,7 +40,7 @@ def server() -> StubServer:
 
 @pytest.fixture
 def pool() -> Iterator[LeasePool]:
-    """As where nobody waits for a server that is away."""
+    """A pool in which no checkout waits for a server that is away."""
     pool = stub_pool("stub", pool_size=8, timeout=PATIENCE, outage_wait=0)
     yield pool
     pool.drain("the test is over")
@@ -432,7 +432,7 @@ def test_many_processes_together_make_few_attempts(monkeypatch: pytest.MonkeyPat
 
 
 def test_many_that_wait_for_one_look_up_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not after their time: in a pool class whose own queue knows nothing of turns."""
+    """In a pool class whose own queue knows nothing of turns."""
     looks, slept = 0, 0.0
 
     def sleep(seconds: float) -> None:
@@ -534,7 +534,7 @@ def test_a_deaf_network_without_a_read_timeout(
         assert all(requests(alias, 16))
         assert (pool.out, pool._slots.waiting) == (0, 0)
     # One tries at a time, after a pause.
-    eventually("somebody may try", lambda: time.monotonic() >= pool._outage._next_attempt)
+    eventually("another attempt is due", lambda: time.monotonic() >= pool._outage._next_attempt)
     assert ask(alias) is None
     assert not any(requests(alias, 20))
     assert (pool.out, pool._slots.waiting) == (0, 0)

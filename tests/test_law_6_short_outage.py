@@ -142,7 +142,7 @@ def back_at(server: MariaDB, port: int) -> float:
 def test_after_a_restart_of_two_seconds_no_request_fails(
     make_alias: MakeAlias, engine: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Those fail at most that were in the middle of a statement."""
+    """At most the requests fail that were in the middle of a statement."""
     caplog.set_level(logging.INFO, "poollife")
     with MariaDB() as server:
         server.create_database("shop")
@@ -239,7 +239,7 @@ def test_a_name_that_is_not_found_is_waited_for(
     assert len(attempts) == 4
 
 
-# --- who waits, and for what --------------------------------------------------------------------------------
+# --- what is waited for, and for how long -------------------------------------------------------------------
 
 
 def test_a_checkout_that_waits_holds_no_slot_and_takes_what_comes_back(
@@ -259,7 +259,7 @@ def test_a_checkout_that_waits_holds_no_slot_and_takes_what_comes_back(
     holders[1].give_back()
 
 
-def test_who_waits_is_bounded_by_max_waiting(
+def test_max_waiting_bounds_those_that_wait_for_a_server(
     make: Callable[..., LeasePool], server: StubServer, executor: ThreadPoolExecutor
 ) -> None:
     pool = make(pool_size=2, max_overflow=0, max_waiting=3)
@@ -335,7 +335,7 @@ def test_a_pool_that_is_drained_leaves_the_search_to_another(
 def test_where_no_thread_runs_a_checkout_makes_the_attempt(
     make: Callable[..., LeasePool], server: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """uWSGI without threads: and nobody is refused for an outage that was over long ago."""
+    """uWSGI without threads. No checkout is refused for an outage that was over long ago."""
     pool = make(outage_wait=0)
     monkeypatch.setattr(pool._outage.probe.thread, "call", int)
     find_down(pool, server)
@@ -368,7 +368,9 @@ def test_after_a_failed_attempt_those_that_waited_for_it_are_refused(
     server.down = None
 
 
-def test_nobody_waits_where_outage_wait_is_zero(make: Callable[..., LeasePool], server: StubServer) -> None:
+def test_no_checkout_waits_where_outage_wait_is_zero(
+    make: Callable[..., LeasePool], server: StubServer
+) -> None:
     pool = make(outage_wait=0)
     server.down = refused()
     with pytest.raises(OperationalError, match="2002"):
@@ -380,7 +382,7 @@ def test_nobody_waits_where_outage_wait_is_zero(make: Callable[..., LeasePool], 
 def test_an_answer_ends_the_wait(
     make: Callable[..., LeasePool], server: StubServer, executor: ThreadPoolExecutor
 ) -> None:
-    """A server that is back, and knows nobody by that password."""
+    """A server that is back, and does not take the password."""
     pool = make()
     find_down(pool, server)
     waiting = come(executor, pool, server, 4)
@@ -472,7 +474,7 @@ def test_a_child_waits_for_no_attempt_of_its_parent(
         visit(pool, server)
     outage = pool._outage
     if (child := os.fork()) == 0:
-        # The hook has forgotten all outages; who forked in the middle of a checkout may still have this one.
+        # The hook has forgotten all outages; a checkout that forked in its middle may still have this one.
         well = outage.probe.attempt is None and not outage.probe.thread._awake and outage.waiters.hold() == []
         os._exit(0 if well else 1)
     assert os.waitpid(child, 0)[1] == 0

@@ -95,7 +95,7 @@ class Gate:
         self._call_probe(ticket, error)
 
     def error(self) -> Exception | None:
-        """Return why there is none for a checkout whose time is over, if it is the server's fault."""
+        """Return why a checkout got no session in its time, if that is for the server."""
         if self._pool.exhausted or self._pool.suspended:
             return None
         return self._outage.error or self._full_error

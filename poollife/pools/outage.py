@@ -72,7 +72,7 @@ class Outage:
       the others wait for what comes of it: there is no probe, and so the last error may be an old one.
 
     A checkout asks with its ticket and its pool's ``outage_wait``. It may belong to the attempt that is under
-    way, in the same thread: a handler of a signal may query, or whoever has wrapped the driver's
+    way, in the same thread: a handler of a signal may query, or a tool that has wrapped the driver's
     ``connect()``. Then it is let through.
 
     The lock guards all changes of ``_state``, ``_prober``, ``_awaited``, ``_cut_off``, ``_next_attempt``,
@@ -193,7 +193,7 @@ class Outage:
         if isinstance(ticket, ProbeTicket):
             return due
         if isinstance(ticket, SpareTicket):
-            return math.inf  # nobody waits for what it would open
+            return math.inf  # no checkout waits for what it would open
         return due + GRACE if self._is_long(outage_wait, now) else due
 
     def _end(self, ticket: Ticket, outage_wait: float) -> float:

@@ -93,7 +93,7 @@ class Ticket:
 
 
 class SpareTicket(Ticket):
-    """The opening of a session that waits in the pool for whoever comes next."""
+    """The opening of a session that waits in the pool for the next checkout."""
 
     __slots__ = ()
 
@@ -119,7 +119,7 @@ def fit(connection: Any) -> str | None:
 
 
 def no_delay(ticket: Ticket) -> float:
-    """Nobody has told what else to wait for."""
+    """Let a session be opened at once: a queue without a pool has nothing else to wait for."""
     return 0.0
 
 
