@@ -32,6 +32,9 @@ CREATE SEQUENCE {name}.sequence
 CREATE PROCEDURE {name}.sets() SET @left = 'procedure'
 CREATE FUNCTION {name}.sets() RETURNS INT BEGIN SET @left = 'function'; RETURN 1; END
 CREATE TRIGGER {name}.trigger_ BEFORE INSERT ON {name}.watched FOR EACH ROW SET @left = 'trigger'
+CREATE FUNCTION {name}.last_id() RETURNS INT RETURN LAST_INSERT_ID()
+CREATE FUNCTION {name}.found() RETURNS INT RETURN FOUND_ROWS()
+CREATE FUNCTION {name}.last_value() RETURNS INT RETURN LASTVAL({name}.sequence)
 CREATE VIEW {name}.view_ AS SELECT {name}.sets() AS n
 CREATE TABLE {name}.defaulted (n INT DEFAULT (@left := 1))
 """
@@ -169,12 +172,13 @@ STATE: dict[str, tuple[Callable[[str], object], Callable[[str], Any]]] = {
     ),
     "PREPARE": (sql("PREPARE it FROM 'SELECT 666'"), answer("EXECUTE it")),
     "HANDLER": (sql("HANDLER log OPEN"), answer("HANDLER log READ FIRST")),
-    "LAST_INSERT_ID(expr)": (sql("SELECT LAST_INSERT_ID(77)"), answer("SELECT LAST_INSERT_ID()")),
+    # The next borrower is not answered if it asks outright: see test_law_3_telling.py.
+    "LAST_INSERT_ID(expr)": (sql("SELECT LAST_INSERT_ID(77)"), answer("SELECT last_id()")),
     "SQL_CALC_FOUND_ROWS": (
         sql("SELECT SQL_CALC_FOUND_ROWS n FROM log LIMIT 1"),
-        answer("SELECT FOUND_ROWS() > 1"),
+        answer("SELECT found() > 1"),
     ),
-    "sequence": (sql("SELECT NEXT VALUE FOR sequence"), answer("SELECT LASTVAL(sequence)")),
+    "sequence": (sql("SELECT NEXT VALUE FOR sequence"), answer("SELECT last_value()")),
     "SET ROLE": (sql("SET ROLE clerk"), answer("SELECT CURRENT_ROLE()")),
     "another user": (
         lambda alias: raw(alias).change_user("guest", "guest", "guests"),
@@ -553,7 +557,7 @@ CLEAN: dict[str, Callable[[str], object]] = {
     "raw": lambda alias: (raw(alias).query("SELECT 1"), raw(alias).store_result()),
     "an error": answer("SELECT no_such_column"),
     "system variables": answer("SELECT @@version"),
-    "reading warnings": lambda alias: raw(alias).show_warnings(),
+    "reading warnings": lambda alias: (ask(alias, "SELECT n FROM log"), raw(alias).show_warnings()),
     "pinging": lambda alias: raw(alias).ping(),
 }
 

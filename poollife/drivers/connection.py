@@ -9,6 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from poollife.drivers.atfork import at_fork
+from poollife.drivers.effects import LEAVES, PINS, READS, REFUSED, SETS
 from poollife.drivers.guard import Guard, getpid
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ class Guarded:
     initialised_with: Any = None
     #: Whether something ran since then that may have left something behind.
     dirty: bool
+    #: What the statements of the present lease have set, for later ones to ask for: bits of SETS. All of them
+    #: in a session that was never lent.
+    ran: int = SETS
+    #: Whether its borrower was told something of it that is true of no other session.
+    pinned: bool = False
     #: Seconds on the monotonic clock.
     born: float
     idle_since: float
@@ -120,6 +126,28 @@ class Guarded:
 
     def note_failure(self, error: BaseException) -> None:
         """A guarded method raised this."""
+
+    def note_effects(self, effects: int, statement: object) -> None:
+        """Take note of what a statement will do, before it is sent.
+
+        :raises InterfaceError: where it asks for what another borrower's statement may have set.
+        """
+        if (missing := (effects >> READS) & ~self.ran) and (missing := missing & ~self.set_by_last()):
+            told = self.told_by(statement, missing << READS)
+            raise self.InterfaceError(REFUSED.format(told=told))
+        if effects & LEAVES:
+            self.dirty = True
+        if effects & PINS:
+            self.pinned = True
+
+    def set_by_last(self) -> int:
+        """Return what the lease's last statement has set as far as only the server's answer shows it."""
+        return 0
+
+    @staticmethod
+    def told_by(statement: object, effects: int) -> str:
+        """Return the first function or the like in a statement that tells one of these, for people."""
+        raise NotImplementedError
 
     def at_rest(self) -> None:
         """Take the present state as that of a clean session: it was just initialised."""

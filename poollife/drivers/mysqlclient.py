@@ -23,6 +23,7 @@ from poollife.drivers.mysql import (
     is_greened,
     means_unreachable,
     peers,
+    sending,
     vouches,
 )
 
@@ -70,6 +71,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     settings = attrgetter(*SETTINGS)
     _rollback, _autocommit = Connection.rollback, Connection.autocommit
     _send_query, _read_query_result = Connection.send_query, Connection.read_query_result
+    count_warnings = Connection.warning_count
 
     commit = guarded(Connection.commit)
     rollback = guarded(Connection.rollback)
@@ -85,21 +87,19 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     dump_debug_info = guarded(Connection.dump_debug_info)
     use_result = guarded(Connection.use_result)
 
-    @guarded
-    def query(self, query: bytes | str) -> None:
-        self._note_sent(query)
-        super().query(query)
+    query = sending(Connection.query)
 
-    @guarded
-    def send_query(self, query: bytes | str) -> None:
-        self._note_sent(query)
+    def _begin_query(self, query: bytes | str) -> None:
         self.in_flight = True
         super().send_query(query)
+
+    send_query = sending(_begin_query, answered=False)
 
     @guarded
     def read_query_result(self) -> None:
         super().read_query_result()
         self.in_flight = False
+        self.note_answer()
 
     @guarded
     def change_user(self, *args: Any, **kwargs: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poollife.drivers.connection import CLAIM_INTERVAL, CLAIMED, Claimed, Guarded
+from poollife.drivers.effects import SETS
 from poollife.drivers.guard import getpid
 from poollife.monitoring.places import Stack
 from poollife.pools.executors import waits_for_job
@@ -169,7 +170,8 @@ class Lease:
         self._borrowings = self._borrowings_here()
         self._borrowings.add(self)
         self.driver.lease = self
-        self.driver.idle = False
+        self.driver.idle = self.driver.pinned = False
+        self.driver.ran = 0 if pool.keeps_sessions and self.driver.initialised_with is not None else SETS
 
     def __repr__(self) -> str:
         return f"<Lease of {self.pool.key.alias!r} by {self.holder}, {self.age:.1f} s>"
@@ -229,6 +231,8 @@ class Lease:
         """The physical connection now has the state that each borrower expects."""
         self.driver.initialised_with = with_what
         self.driver.at_rest()
+        self.driver.pinned = False
+        self.driver.ran = 0 if self.pool.keeps_sessions else SETS
 
     def give_back(self) -> None:
         """Have the borrower end this lease, unless it is in an atomic block."""
@@ -268,7 +272,7 @@ class Lease:
         """Whether another session would do for its borrower as well."""
         if self.open_cursors or not (self.settled and self.pool.keeps_sessions):
             return False
-        return not (self.driver.dirty or self.driver.begun)
+        return not (self.driver.dirty or self.driver.pinned or self.driver.begun)
 
     @property
     def lost_at_rest(self) -> bool:
