@@ -46,15 +46,16 @@ FUNCTIONS = """
 #: Reserved words: in front of a parenthesis, or of a parameter that may become one, they can't be a function.
 KEYWORDS = """
     ALL AND AS BETWEEN BINARY BY CASE DISTINCT DIV ELSE EXCEPT EXISTS FROM HAVING IN INDEX INTERSECT INTERVAL
-    IS JOIN KEY LIKE LIMIT MATCH MOD NOT ON OR OVER PARTITION REGEXP RLIKE SELECT SET THEN UNION USING VALUES
-    WHEN WHERE XOR _BINARY
+    IS JOIN KEY LIKE LIMIT MATCH MOD NOT ON OR OVER PARTITION REGEXP RLIKE SELECT SEPARATOR SET THEN UNION
+    USING VALUES WHEN WHERE XOR _BINARY
 """
 #: Behind AS, in CAST() that is.
 TYPES = "BINARY CHAR DATETIME DECIMAL DOUBLE NCHAR TIME VARCHAR"
 #: SQL_CALC_FOUND_ROWS changes what the next FOUND_ROWS() says, NEXT VALUE FOR what LASTVAL() says.
 SETTERS = "SQL_CALC_FOUND_ROWS NEXT NEXTVAL"
 STATEMENTS = (
-    "SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE\\s+SAVEPOINT|ROLLBACK\\s+TO"
+    "(?:ANALYZE\\s+(?:FORMAT\\s*=\\s*\\w+\\s+)?)?(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH)"
+    "|SHOW|EXPLAIN|SAVEPOINT|RELEASE\\s+SAVEPOINT|ROLLBACK\\s+TO"
 )
 
 
@@ -65,15 +66,18 @@ def _any_of(names: str) -> str:
 # Neither the server's sql_mode (ANSI_QUOTES, NO_BACKSLASH_ESCAPES) nor a parameter can move the end of one of
 # these: no backslash may stand before a quote, and no parameter inside. Nor can backtracking: what a
 # lookahead refuses is never read again as something longer. (No possessive groups: Python 3.11.0 had a bug.)
-_COMMENT = r"/\*(?![!M+])(?:[^*%]++|\*(?!/))*\*/"
+# A line comment is one in every sql_mode and character set: "--" with white space behind it, or "#". It ends
+# with a line feed, which is no part of a character in any character set of a client's, or with a NUL.
+_COMMENT = r"(?:/\*(?!M?!|\+)(?:[^*%]++|\*(?!/))*\*/|(?:--(?=[ \t\n]|\Z)|\#)[^\n%\0]*+(?:\n|\Z))"
 _QUOTED = r"'(?:[^'\\%\0]++|''|\\[^'\"%])*'(?!')"
 _DOUBLE_QUOTED = r'"(?:[^"\\%\0]++|""|\\[^\'"%])*"(?!")'
 _BACKQUOTED = r"`(?:[^`%\0]++|``)*`(?!`)"
 #: Oracle's sequences understand their own word in quotes, too.
 _NO_SETTER = r"(?![`\"]NEXTVAL[`\"])"
 _NAME = rf"(?:[\w$]+|{_BACKQUOTED}|{_DOUBLE_QUOTED})"
+_APART = rf"\s*(?:{_COMMENT}\s*)*"
 #: A name before one of these calls a function, if it is not a reserved word.
-_NO_CALL = r"(?!\s*[(%])"
+_NO_CALL = rf"(?!{_APART}[(%])"
 
 _HEAD = re.compile(rf"[\s(]*(?:{_COMMENT}[\s(]*)*(?:{STATEMENTS})\b".encode())
 _TOKEN = re.compile(
@@ -94,10 +98,10 @@ _TOKEN = re.compile(
             rf"(?<!\.)(?:{_any_of(KEYWORDS)})(?=\s*\(|\s+%)",
             rf"(?<!\.)(?:{_any_of(FUNCTIONS)})\(",
             r"(?<!\.)LAST_INSERT_ID\(\s*\)",
-            r"@@(?:(?:GLOBAL|LOCAL|SESSION)\.)?\w++(?!\s*[(%.])",
+            rf"@@(?:(?:GLOBAL|LOCAL|SESSION)\.)?\w++(?!{_APART}[(%.])",
             r"-(?!-)",
             r"/(?!\*)",
-            rf"{_COMMENT}(?!\s*[(%/])",
+            _COMMENT,
             r";\s*\Z",
             # All the rest at once: a text full of openings that nothing closes would take for ever.
             r"((?s:.+))",
