@@ -112,6 +112,11 @@ def answer(statement: str) -> Callable[[str], Any]:
     return lambda alias: ask(alias, statement)
 
 
+def hidden(statement: str) -> Callable[[str], Any]:
+    """Ask so that the question is not seen, which is refused otherwise: see test_law_3_telling.py."""
+    return answer(f"EXECUTE IMMEDIATE '{statement}'")
+
+
 LEFT = answer("SELECT @left")
 #: How something is left, and how the next borrower would come across it.
 STATE: dict[str, tuple[Callable[[str], object], Callable[[str], Any]]] = {
@@ -169,12 +174,12 @@ STATE: dict[str, tuple[Callable[[str], object], Callable[[str], Any]]] = {
     ),
     "PREPARE": (sql("PREPARE it FROM 'SELECT 666'"), answer("EXECUTE it")),
     "HANDLER": (sql("HANDLER log OPEN"), answer("HANDLER log READ FIRST")),
-    "LAST_INSERT_ID(expr)": (sql("SELECT LAST_INSERT_ID(77)"), answer("SELECT LAST_INSERT_ID()")),
+    "LAST_INSERT_ID(expr)": (sql("SELECT LAST_INSERT_ID(77)"), hidden("SELECT LAST_INSERT_ID()")),
     "SQL_CALC_FOUND_ROWS": (
         sql("SELECT SQL_CALC_FOUND_ROWS n FROM log LIMIT 1"),
-        answer("SELECT FOUND_ROWS() > 1"),
+        hidden("SELECT FOUND_ROWS() > 1"),
     ),
-    "sequence": (sql("SELECT NEXT VALUE FOR sequence"), answer("SELECT LASTVAL(sequence)")),
+    "sequence": (sql("SELECT NEXT VALUE FOR sequence"), hidden("SELECT LASTVAL(sequence)")),
     "SET ROLE": (sql("SET ROLE clerk"), answer("SELECT CURRENT_ROLE()")),
     "another user": (
         lambda alias: raw(alias).change_user("guest", "guest", "guests"),
@@ -563,7 +568,11 @@ CLEAN: dict[str, Callable[[str], object]] = {
     "raw": lambda alias: (raw(alias).query("SELECT 1"), raw(alias).store_result()),
     "an error": answer("SELECT no_such_column"),
     "system variables": answer("SELECT @@version"),
-    "reading warnings": lambda alias: raw(alias).show_warnings(),
+    "reading warnings": lambda alias: (ask(alias, "SELECT n FROM log"), raw(alias).show_warnings()),
+    "comments of two tools": answer("SELECT 1 /*route='x'*/ /*traceparent='00-4a8a572e-04e54ef1-03'*/"),
+    "comments around": answer("/*a*/ /*b*/ SELECT 1 /*c*//*d*/;"),
+    "a line comment": answer("SELECT 1 -- it's mine"),
+    "an encoded comment": lambda alias: ask(alias, "SELECT %s /*db_driver='x%%3A1'*/ /*b*/", [MAIL]),
     "pinging": lambda alias: raw(alias).ping(),
 }
 

@@ -6,6 +6,7 @@ Both are counted: function calls by the interpreter, round trips by a proxy. No 
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ PERSISTENT: dict[str, Any] = {"CONN_MAX_AGE": None}
 #: another place for that work. (Of Django's own and SQLAlchemy's calls a version may have one more or less.)
 POOLLIFES_CALLS = 41
 ALL_CALLS = 65
+#: The same for one more statement of a borrower: a cursor, one execute(), one row.
+STATEMENTS_CALLS = 33
 
 
 class Calls:
@@ -95,6 +98,32 @@ def test_a_warm_checkout_and_return_take_few_calls(make_alias: MakeAlias) -> Non
     assert len(calls.poollifes) <= POOLLIFES_CALLS, calls.poollifes
     assert len(calls.made) <= ALL_CALLS, calls.made
     assert (pool_of(alias).opened, pool_of(alias).checkouts) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("statement", "more"),
+    [
+        ("SELECT n FROM log WHERE n = %s", 0),
+        ("INSERT INTO log VALUES (%s)", 0),
+        # Nothing of it is read again, though the comment is another one each time.
+        ("SELECT n FROM log WHERE n = %s /*traceparent='{}'*/", 3),
+        ("/*{}*/ SELECT n FROM log WHERE n = %s /*a*/ /*b%%3A{}*/", 5),
+    ],
+)
+def test_a_warm_statement_takes_few_calls(
+    make_alias: MakeAlias, mariadb: MariaDB, statement: str, more: int
+) -> None:
+    alias = make_alias()
+    mariadb.execute(f"CREATE TABLE {connections[alias].settings_dict['NAME']}.log (n INT)")
+    numbers = itertools.count()
+
+    def work() -> None:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(statement.replace("{}", str(next(numbers))), [1])
+            cursor.fetchone()
+
+    calls = calls_of(work)
+    assert len(calls.poollifes) <= STATEMENTS_CALLS + more, calls.poollifes
 
 
 @pytest.mark.parametrize("others", [0, 50])

@@ -27,6 +27,7 @@ from poollife.backends.mysql_pymysql.base import CONVERSIONS
 from poollife.drivers.pymysql import CONNECT_TIMEOUT
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
+from tests.borrowing import ask_id
 from tests.conftest import MakeAlias
 from tests.counting import Questions, pool_of
 from tests.programs.running import run
@@ -472,26 +473,26 @@ def test_a_cursor_of_djangos(alias: str) -> None:
 def test_between_two_statements_nothing_is_out(alias: str, pool: LeasePool, mariadb: MariaDB) -> None:
     """Of a thread that lives on; and nothing is sent but its statements."""
     with ThreadPoolExecutor(1) as executor:
-        session = executor.submit(ask, alias).result()
+        session = executor.submit(ask_id, alias).result()
         with Questions(mariadb) as asked:
             for _ in range(3):
-                assert (executor.submit(ask, alias).result(), pool.out) == (session, 0)
+                assert (executor.submit(ask_id, alias).result(), pool.out) == (session, 0)
     assert asked.count == 3
     assert (pool.opened, pool.checkouts) == (1, 4)
 
 
 def test_threads_take_turns(alias: str, pool: LeasePool) -> None:
     with ThreadPoolExecutor(8) as executor:
-        assert len(set(executor.map(lambda _: ask(alias), range(200)))) == 1
+        assert len(set(executor.map(lambda _: ask_id(alias), range(200)))) == 1
         assert pool.out == 0  # and all of them are there still
 
 
 def with_one_open(alias: str) -> tuple[Any, int]:
     """One of Django's, opened before another was closed, and not used until then."""
     with connections[alias].cursor() as first:
-        ask(alias)
+        ask_id(alias)
         first.execute("SELECT 1")
-        ask(alias)
+        ask_id(alias)
         return first.fetchone()[0], pool_of(alias).out
 
 
@@ -531,7 +532,7 @@ def test_it_stays_with_something_left_in_the_session(alias: str, pool: LeasePool
 def test_it_stays_in_a_transaction(alias: str, pool: LeasePool) -> None:
     def transact() -> list[int]:
         with transaction.atomic(using=alias):
-            return [ask(alias), ask(alias), pool.out]
+            return [ask_id(alias), ask_id(alias), pool.out]
 
     with ThreadPoolExecutor(1) as executor:
         first, second, out = executor.submit(transact).result()

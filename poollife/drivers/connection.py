@@ -9,6 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from poollife.drivers.atfork import at_fork
+from poollife.drivers.effects import LEAVES, PINS, READS, REFUSED, SETS
 from poollife.drivers.guard import Guard, getpid
 from poollife.drivers.marks import marks_of
 
@@ -90,6 +91,11 @@ class Guarded:
     initialised_with: Any = None
     #: Whether something ran since then that may have left something behind.
     dirty: bool
+    #: What the statements of the present lease have set, for later ones to ask for: bits of SETS. All of them
+    #: in a session that was never lent.
+    ran: int = SETS
+    #: Whether its borrower was told something of it that is true of no other session.
+    pinned: bool = False
     #: Seconds on the monotonic clock.
     born: float
     idle_since: float
@@ -104,7 +110,7 @@ class Guarded:
     #: attributes are marks: a tool's, a receiver's of ``connection_created`` or a borrower's.
     CHANGING: frozenset[str] = frozenset(
         {"guard", "lease", "idle", "cursors", "initialised_with", "dirty", "born", "idle_since", "lifetime"}
-        | {"lost", "failed_over", "marks_at_rest", "attributes_at_rest"}
+        | {"ran", "pinned", "lost", "failed_over", "marks_at_rest", "attributes_at_rest"}
     )
     #: The marks that a clean session has, and how many attributes there are then.
     marks_at_rest: dict[str, Any]
@@ -146,6 +152,28 @@ class Guarded:
     def note_failure(self, error: BaseException) -> None:
         """A guarded method raised this."""
 
+    def note_effects(self, effects: int, statement: object) -> None:
+        """Take note of what a statement will do, before it is sent.
+
+        :raises InterfaceError: where it asks for what another borrower's statement may have set.
+        """
+        if (missing := (effects >> READS) & ~self.ran) and (missing := missing & ~self.set_by_last()):
+            told = self.told_by(statement, missing << READS)
+            raise self.InterfaceError(REFUSED.format(told=told))
+        if effects & LEAVES:
+            self.dirty = True
+        if effects & PINS:
+            self.pinned = True
+
+    def set_by_last(self) -> int:
+        """Return what the lease's last statement has set as far as only the server's answer shows it."""
+        return 0
+
+    @staticmethod
+    def told_by(statement: object, effects: int) -> str:
+        """Return the first function or the like in a statement that tells one of these, for people."""
+        raise NotImplementedError
+
     def at_rest(self) -> None:
         """Take the present state as that of a clean session: it was just initialised."""
         raise NotImplementedError
@@ -159,6 +187,11 @@ class Guarded:
     def end_cursors(self) -> None:
         """The lease of those that are open has ended."""
         self.cursors.clear()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether another session would do as well for its borrower, as far as this one tells."""
+        return not (self.dirty or self.pinned or self.begun)
 
     @property
     def begun(self) -> bool:

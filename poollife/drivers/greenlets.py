@@ -13,7 +13,7 @@ from gevent.socket import wait_read
 
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import guarded
-from poollife.drivers.mysql import LOST, QUESTION, MySQLConnection
+from poollife.drivers.mysql import LOST, QUESTION, MySQLConnection, sending
 
 #: Django refuses to share its wrapper with another greenlet, but not a cursor.
 IN_USE = "The answer to another statement is on its way on this connection: greenlets can't share a cursor."
@@ -79,11 +79,7 @@ class Cooperative(MySQLConnection):
     def _ping(self, *args: Any) -> None:
         self._run(QUESTION)
 
-    @guarded
-    def query(self, query: bytes | str) -> None:
-        self._note_sent(query)
-        self._run(query)
-
+    query = sending(_run)
     commit = guarded(_commit)
     rollback = guarded(_rollback)
     autocommit = guarded(_autocommit)

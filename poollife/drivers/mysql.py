@@ -15,10 +15,21 @@ from typing import Any
 from poollife.drivers.atfork import address, at_fork
 from poollife.drivers.connection import NO_RECONNECT, Guarded
 from poollife.drivers.cursors import LeasedCursor
+from poollife.drivers.effects import (
+    CHECKED,
+    INSERT_ID,
+    LAST_STATEMENT,
+    LEAVES,
+    MAY_SET_INSERT_ID,
+    MESSAGES,
+    SETS,
+    UNKNOWN,
+)
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
 from poollife.drivers.marks import marks_of, restore
 from poollife.drivers.mysql_errors import Verdict, verdict_on
-from poollife.drivers.statements import leaves_nothing
+from poollife.drivers.statements import EFFECTS
+from poollife.drivers.telling import told_by
 
 #: As the C client says it.
 LOST = (2013, "Lost connection to server during query")
@@ -62,6 +73,49 @@ class ReadingCursor(LeasedCursor):
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
         return self._read_and_run(super().executemany, *args, **kwargs)
+
+
+def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., Any]:
+    """Make a driver's method that sends a statement a guarded one, which reads the statement first.
+
+    Flat, as ``guarded()`` is: each statement comes through here.
+
+    :param answered: whether the method returns with the answer.
+    """
+
+    @wraps(method)
+    def call(self: MySQLConnection, query: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.guard.pid != getpid():
+            self.refuse()
+        if self.idle:
+            self.check_lease()
+        if self.reader is None:
+            self.note_statement(as_sent(query))
+        try:
+            result = method(self, query, *args, **kwargs)
+        except BaseException as error:
+            self.note_failure(error)
+            if self.broken is None:
+                self.ran |= LAST_STATEMENT | MESSAGES
+            raise
+        if answered:  # as note_answer() does it
+            self.ran |= self.effects & SETS
+            if self.effects & MAY_SET_INSERT_ID and self.insert_id():
+                self.ran |= INSERT_ID
+        return result
+
+    return call
+
+
+def as_sent(query: Any) -> Any:
+    """Return a statement that was given to the driver's connection as it can be read.
+
+    mysqlclient sends text as UTF-8 whatever the session's character set is, so beyond ASCII it is not
+    understood, like bytes.
+    """
+    if not query.isascii():
+        return query.encode(errors="replace") if isinstance(query, str) else query
+    return query if isinstance(query, str) else query.decode("ascii")
 
 
 def changing(method: Callable[..., Any]) -> Any:
@@ -109,6 +163,8 @@ class MySQLConnection(Guarded):
     settings_at_rest: tuple[Any, ...]
     #: The cursor that is running something, having read it.
     reader: ReadingCursor | None
+    #: The effects of what was read last.
+    effects: int
     poller: select.poll
     #: The marks of before initialisation: of tools that have wrapped the driver's ``connect()``.
     marks_at_birth: dict[str, Any]
@@ -118,7 +174,7 @@ class MySQLConnection(Guarded):
         Guarded.CHANGING
         | {"broken", "unshareable", "reader", "poller", "autocommit_at_rest", "makes_literals"}
         | {"reads_all_text", "encoding", "encoding_at_rest", "settings_at_rest", "marks_at_birth"}
-        | {"references_at_birth"}
+        | {"references_at_birth", "effects"}
     )
 
     #: The driver's own.
@@ -130,6 +186,7 @@ class MySQLConnection(Guarded):
     encoders: Any
     encoding: str
     get_autocommit: Any
+    insert_id: Any
     #: The same, for the pool, which has connections that are nobody's at the moment.
     _rollback: Any
     _autocommit: Any
@@ -174,19 +231,35 @@ class MySQLConnection(Guarded):
         elif Verdict.READ_ONLY in verdict:
             self.failed_over = True
 
-    def _note_sent(self, query: bytes | str) -> None:
-        # As UTF-8, whatever the driver sends: beyond ASCII it is not understood anyway.
-        if self.reader is None:
-            self.note_statement(query.encode(errors="replace") if isinstance(query, str) else query)
+    def note_statement(self, statement: Any, is_template: bool = False) -> None:
+        """Take note of what a statement will do, before it is sent.
 
-    def note_statement(self, statement: object, is_template: bool = False) -> None:
-        """Its holder runs this; see ``leaves_nothing``."""
-        if not (self.dirty or (leaves_nothing(statement, is_template) and self._says_that(statement))):
-            self.dirty = True
+        :raises InterfaceError: where it asks for what another borrower's statement may have set.
+        """
+        try:
+            effects = EFFECTS[is_template][statement]
+        except TypeError:  # not hashable: no text of a driver's
+            effects = UNKNOWN
+        if not (self.reads_all_text or effects & LEAVES or statement.isascii()):
+            effects |= LEAVES
+        self.effects = effects
+        if effects & CHECKED:
+            self.note_effects(effects, statement)
 
-    def _says_that(self, statement: Any) -> bool:
-        """Whether the server reads what was read here."""
-        return self.reads_all_text or bool(statement.isascii())
+    def note_answer(self) -> None:
+        """Take note of what the statement that was answered has set."""
+        self.ran |= self.effects & SETS
+        if self.effects & MAY_SET_INSERT_ID and self.insert_id():
+            self.ran |= INSERT_ID
+
+    def set_by_last(self) -> int:
+        return MESSAGES if self.ran & LAST_STATEMENT and self.count_warnings() else 0
+
+    told_by = staticmethod(told_by)
+
+    def count_warnings(self) -> int:
+        """Return how many messages the server has about the last statement. Sends nothing."""
+        raise NotImplementedError
 
     @property
     def begun(self) -> bool:
@@ -300,8 +373,9 @@ def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> N
     """Have a driver's new connection be of that class."""
     driver.guard = guard
     driver.lease = driver.broken = driver.unshareable = driver.reader = driver.initialised_with = None
-    driver.idle = driver.lost = driver.failed_over = False
+    driver.idle = driver.lost = driver.failed_over = driver.pinned = False
     driver.lifetime = 1.0
+    driver.ran, driver.effects = SETS, 0
     driver.cursors = weakref.WeakSet()
     driver.born = driver.idle_since = time.monotonic()
     driver.poller = kernels_poll()

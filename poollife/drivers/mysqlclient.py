@@ -28,6 +28,7 @@ from poollife.drivers.mysql import (
     means_refused,
     means_unreachable,
     peers,
+    sending,
     vouches,
 )
 
@@ -85,6 +86,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     _rollback, _autocommit = Connection.rollback, Connection.autocommit
     _send_query, _read_query_result = Connection.send_query, Connection.read_query_result
     _ping = Connection.ping
+    count_warnings = Connection.warning_count
 
     commit = guarded(Connection.commit)
     rollback = guarded(Connection.rollback)
@@ -103,21 +105,19 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         self.streams = True
         return super().use_result()
 
-    @guarded
-    def query(self, query: bytes | str) -> None:
-        self._note_sent(query)
-        super().query(query)
+    query = sending(Connection.query)
 
-    @guarded
-    def send_query(self, query: bytes | str) -> None:
-        self._note_sent(query)
+    def _begin_query(self, query: bytes | str) -> None:
         self.in_flight = True
         super().send_query(query)
+
+    send_query = sending(_begin_query, answered=False)
 
     @guarded
     def read_query_result(self) -> None:
         super().read_query_result()
         self.in_flight = False
+        self.note_answer()
 
     @guarded
     def ping(self, reconnect: bool = False) -> None:

@@ -25,6 +25,7 @@ from poollife.drivers.mysql import (
     means_refused,
     means_unreachable,
     peers,
+    sending,
     vouches,
 )
 
@@ -93,15 +94,21 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
     rollback = guarded(Connection.rollback)
     autocommit = guarded(Connection.autocommit)
     ping = guarded(Connection.ping)
-    show_warnings = guarded(Connection.show_warnings)
+    _show_warnings = guarded(Connection.show_warnings)
     select_db = guarded(leaving(Connection.select_db))
     set_charset = guarded(leaving(Connection.set_charset))
     set_character_set = guarded(leaving(Connection.set_character_set))
 
-    @guarded
-    def query(self, sql: bytes | str, unbuffered: bool = False) -> Any:
-        self._note_sent(sql)
-        return super().query(sql, unbuffered)
+    query = sending(Connection.query)
+
+    def show_warnings(self) -> Any:
+        self.check_process()
+        self.check_lease()
+        self.note_statement("SHOW WARNINGS")
+        return self._show_warnings()
+
+    def count_warnings(self) -> int:
+        return self._result.warning_count if self._result else 0
 
     @guarded
     def next_result(self, unbuffered: bool = False) -> Any:

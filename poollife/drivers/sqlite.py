@@ -19,9 +19,10 @@ from poollife.drivers.atfork import PATIENCE, at_fork
 from poollife.drivers.connection import Guarded, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
+from poollife.drivers.effects import CHECKED, INSERT_ID, MAY_SET_INSERT_ID, SETS, UNKNOWN
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
 from poollife.drivers.marks import restore
-from poollife.drivers.statements import leaves_nothing_in_sqlite
+from poollife.drivers.sqlite_statements import EFFECTS, told_by
 from poollife.errors import ForkedTransaction
 
 #: The driver's own, for the pool, which has connections that are nobody's at the moment.
@@ -59,9 +60,19 @@ def reading(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def call(self: Any, statement: Any, *args: Any) -> Any:
-        if not leaves_nothing_in_sqlite(statement):
-            self.connection.dirty = True
-        return method(self, statement, *args)
+        connection = self.connection
+        try:
+            effects = EFFECTS[statement]
+        except TypeError:  # not hashable, so no text
+            effects = UNKNOWN
+        if effects & CHECKED:
+            connection.note_effects(effects, statement)
+        result = method(self, statement, *args)
+        connection.ran |= effects & SETS
+        # An INSERT OR IGNORE may insert nothing. With RETURNING the count comes with the last row.
+        if effects & MAY_SET_INSERT_ID and (self.rowcount or self.description):
+            connection.ran |= INSERT_ID
+        return result
 
     return call
 
@@ -83,6 +94,7 @@ class LeasedSQLiteCursor(LeasedCursor):
 
     def executescript(self, script: str) -> Any:
         self._driver.dirty = True
+        self._driver.ran = SETS
         return self._run(super().executescript, script)  # type: ignore[misc]  # the driver's
 
 
@@ -91,6 +103,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
 
     InterfaceError, NotSupportedError = sqlite3.InterfaceError, sqlite3.NotSupportedError
     CHANGING = Guarded.CHANGING | {"path", "calls", "level_at_rest", "factories_at_rest"}
+    told_by = staticmethod(told_by)
     #: The database's name, as given.
     path: str
     #: The isolation level to come back to.

@@ -1,4 +1,4 @@
-"""What a statement's text says about the session that it ran in: is anything left there?
+"""Statements of MySQL and MariaDB: which of them leave something in their session, read from their text.
 
 Only statements that are known to leave nothing keep a session clean. Whatever is not understood counts as if
 it had left something: that costs a reset, the opposite mistake would hand one borrower's state to the next.
@@ -7,12 +7,10 @@ it had left something: that costs a reset, the opposite mistake would hand one b
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import partial
 
-#: Longer texts (thousands of rows in one INSERT) are read each time.
-LONGEST_REMEMBERED = 8192
-
-# --- MySQL and MariaDB: every token has to be known ---------------------------------------------------------
+from poollife.drivers.effects import LEAVES, UNKNOWN, Memory
+from poollife.drivers.telling import code_of, effects_of, text_of
 
 #: Native functions that leave nothing; no setters (GET_LOCK, SETVAL) among them. Called without white space
 #: and without a database's name, none of them can be a stored function of that name. Only such as every
@@ -48,15 +46,16 @@ FUNCTIONS = """
 #: Reserved words: in front of a parenthesis, or of a parameter that may become one, they can't be a function.
 KEYWORDS = """
     ALL AND AS BETWEEN BINARY BY CASE DISTINCT DIV ELSE EXCEPT EXISTS FROM HAVING IN INDEX INTERSECT INTERVAL
-    IS JOIN KEY LIKE LIMIT MATCH MOD NOT ON OR OVER PARTITION REGEXP RLIKE SELECT SET THEN UNION USING VALUES
-    WHEN WHERE XOR _BINARY
+    IS JOIN KEY LIKE LIMIT MATCH MOD NOT ON OR OVER PARTITION REGEXP RLIKE SELECT SEPARATOR SET THEN UNION
+    USING VALUES WHEN WHERE XOR _BINARY
 """
 #: Behind AS, in CAST() that is.
 TYPES = "BINARY CHAR DATETIME DECIMAL DOUBLE NCHAR TIME VARCHAR"
 #: SQL_CALC_FOUND_ROWS changes what the next FOUND_ROWS() says, NEXT VALUE FOR what LASTVAL() says.
 SETTERS = "SQL_CALC_FOUND_ROWS NEXT NEXTVAL"
 STATEMENTS = (
-    "SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE\\s+SAVEPOINT|ROLLBACK\\s+TO"
+    "(?:ANALYZE\\s+(?:FORMAT\\s*=\\s*\\w+\\s+)?)?(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH)"
+    "|SHOW|EXPLAIN|SAVEPOINT|RELEASE\\s+SAVEPOINT|ROLLBACK\\s+TO"
 )
 
 
@@ -67,15 +66,18 @@ def _any_of(names: str) -> str:
 # Neither the server's sql_mode (ANSI_QUOTES, NO_BACKSLASH_ESCAPES) nor a parameter can move the end of one of
 # these: no backslash may stand before a quote, and no parameter inside. Nor can backtracking: what a
 # lookahead refuses is never read again as something longer. (No possessive groups: Python 3.11.0 had a bug.)
-_COMMENT = r"/\*(?![!M+])(?:[^*%]++|\*(?!/))*\*/"
+# A line comment is one in every sql_mode and character set: "--" with white space behind it, or "#". It ends
+# with a line feed, which is no part of a character in any character set of a client's, or with a NUL.
+_COMMENT = r"(?:/\*(?!M?!|\+)(?:[^*%]++|\*(?!/))*\*/|(?:--(?=[ \t\n]|\Z)|\#)[^\n%\0]*+(?:\n|\Z))"
 _QUOTED = r"'(?:[^'\\%\0]++|''|\\[^'\"%])*'(?!')"
 _DOUBLE_QUOTED = r'"(?:[^"\\%\0]++|""|\\[^\'"%])*"(?!")'
 _BACKQUOTED = r"`(?:[^`%\0]++|``)*`(?!`)"
 #: Oracle's sequences understand their own word in quotes, too.
 _NO_SETTER = r"(?![`\"]NEXTVAL[`\"])"
 _NAME = rf"(?:[\w$]+|{_BACKQUOTED}|{_DOUBLE_QUOTED})"
+_APART = rf"\s*(?:{_COMMENT}\s*)*"
 #: A name before one of these calls a function, if it is not a reserved word.
-_NO_CALL = r"(?!\s*[(%])"
+_NO_CALL = rf"(?!{_APART}[(%])"
 
 _HEAD = re.compile(rf"[\s(]*(?:{_COMMENT}[\s(]*)*(?:{STATEMENTS})\b".encode())
 _TOKEN = re.compile(
@@ -96,10 +98,10 @@ _TOKEN = re.compile(
             rf"(?<!\.)(?:{_any_of(KEYWORDS)})(?=\s*\(|\s+%)",
             rf"(?<!\.)(?:{_any_of(FUNCTIONS)})\(",
             r"(?<!\.)LAST_INSERT_ID\(\s*\)",
-            r"@@(?:(?:GLOBAL|LOCAL|SESSION)\.)?\w++(?!\s*[(%.])",
+            rf"@@(?:(?:GLOBAL|LOCAL|SESSION)\.)?\w++(?!{_APART}[(%.])",
             r"-(?!-)",
             r"/(?!\*)",
-            rf"{_COMMENT}(?!\s*[(%/])",
+            _COMMENT,
             r";\s*\Z",
             # All the rest at once: a text full of openings that nothing closes would take for ever.
             r"((?s:.+))",
@@ -108,45 +110,64 @@ _TOKEN = re.compile(
 )
 
 
-def leaves_nothing(sql: object, is_template: bool = False) -> bool:
-    """Whether this is one statement of MySQL's or MariaDB's that leaves nothing behind in its session.
+def read(sql: object, is_template: bool = False) -> int:
+    """Return the effects that a text of MySQL's or MariaDB's has on its session.
 
     Transactions are not its business, but for savepoints inside of them.
 
-    :param sql: of bytes only ASCII is understood.
+    :param sql: of bytes only ASCII can be known to leave nothing: where one of the other characters ends
+        depends on the session.
     :param is_template: whether the driver puts parameters in place of ``%s`` and ``%(name)s``; each is taken
         to become one literal, or several in parentheses.
     """
-    if isinstance(sql, bytes | bytearray) and sql.isascii():
-        # Of others, where one character ends and the next begins depends on the session.
-        sql = sql.decode("ascii")
-    if not isinstance(sql, str):
-        return False
-    return (_remembered if len(sql) <= LONGEST_REMEMBERED else _read)(sql, is_template)
-
-
-def _read(sql: str, is_template: bool) -> bool:
-    # The operator modulo is as good as any.
-    sql = sql.replace("%%", "+") if is_template else sql.replace("%", "+")
-    # As bytes, because there upper() changes ASCII only.
-    text = sql.encode(errors="replace").upper()
+    text = text_of(sql, is_template)
+    if text is None:
+        return UNKNOWN
+    understood = isinstance(sql, str) or text.isascii()
     # Of each token the group that only what is not known has.
-    return bool(_HEAD.match(text)) and not any(_TOKEN.findall(text))
+    clean = understood and _HEAD.match(text) and not any(_TOKEN.findall(text))
+    return effects_of(code_of(text)) | (0 if clean else LEAVES)
 
 
-_remembered = lru_cache(maxsize=1024)(_read)
+def without_comments_around(sql: object, is_template: bool = False) -> object:
+    """Return a text without the comments before and behind its statement, and itself if there are none.
 
-# --- SQLite: the first word tells, and the module runs one statement at a time ------------------------------
+    Tools put into these what differs each time (a traceparent), so that no text would be remembered.
+    """
+    if not isinstance(sql, str):
+        return sql
+    bare = sql.strip(BLANK)
+    if bare.endswith("*/;"):
+        bare = bare[:-1]
+    found = False
+    while bare.endswith("*/"):
+        before = bare.rfind("*/", 0, -2)
+        start = bare.find("/*", before + 2 if before >= 0 else 0)
+        if not _means_nothing(bare[start:], is_template):
+            break
+        found, bare = True, bare[:start].rstrip(BLANK)
+    while bare.startswith("/*"):
+        end = bare.find("*/", 2) + 2
+        if not _means_nothing(bare[:end], is_template):
+            break
+        found, bare = True, bare[end:].lstrip(BLANK)
+    # Behind a semicolon even a comment is another statement.
+    return bare if found and not bare.endswith(";") else sql
 
-#: EXPLAIN is not among them but before them: a PRAGMA that is explained is carried out.
-_HARMLESS_IN_SQLITE = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"
-    r"(?:EXPLAIN\s+(?:QUERY\s+PLAN\s+)?)?"
-    r"(?:SELECT|VALUES|WITH|INSERT|UPDATE|DELETE|REPLACE|BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b",
-    re.ASCII | re.IGNORECASE,
-)
+
+def _means_nothing(comment: str, is_template: bool) -> bool:
+    """Whether this is a whole comment, neither code nor a hint for the optimizer, that takes no parameter."""
+    if len(comment) < 4 or comment[2] in "!+" or comment[2:4].upper() == "M!":
+        return False
+    return not (is_template and "%" in comment.replace("%%", ""))
 
 
-def leaves_nothing_in_sqlite(sql: object) -> bool:
-    """Whether this statement leaves nothing behind in its handle, but for an open transaction."""
-    return isinstance(sql, str) and bool(_HARMLESS_IN_SQLITE.match(sql))
+#: White space for the server in every character set.
+BLANK = " \t\n\r"
+#: By whether the driver puts parameters into the text.
+EFFECTS = {
+    is_template: Memory(
+        partial(read, is_template=is_template), partial(without_comments_around, is_template=is_template)
+    )
+    for is_template in (False, True)
+}

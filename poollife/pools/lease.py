@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poollife.drivers.connection import CLAIM_INTERVAL, CLAIMED, Claimed, Guarded
+from poollife.drivers.effects import SETS
 from poollife.drivers.guard import getpid
 from poollife.monitoring.places import Stack
 from poollife.pools.executors import waits_for_job
@@ -169,7 +170,8 @@ class Lease:
         self._borrowings = self._borrowings_here()
         self._borrowings.add(self)
         self.driver.lease = self
-        self.driver.idle = False
+        self.driver.idle = self.driver.pinned = False
+        self.driver.ran = 0 if pool.keeps_sessions and self.driver.initialised_with is not None else SETS
 
     def __repr__(self) -> str:
         return f"<Lease of {self.pool.key.alias!r} by {self.holder}, {self.age:.1f} s>"
@@ -245,6 +247,8 @@ class Lease:
         """The physical connection now has the state that each borrower expects."""
         self.driver.initialised_with = with_what
         self.driver.at_rest()
+        self.driver.pinned = False
+        self.driver.ran = 0 if self.pool.keeps_sessions else SETS
 
     def give_back(self) -> None:
         """Have the borrower end this lease, unless it is in an atomic block."""
@@ -288,8 +292,8 @@ class Lease:
         if driver.broken:
             # Of no more use. But where a work with something in it will end, its borrower is told so again.
             in_use = self.cursors or self.open_cursors - {RAW}
-            return not (in_use or (self.timed and (driver.dirty or driver.begun)))
-        return not (self.open_cursors or driver.dirty or driver.begun)
+            return not (in_use or (self.timed and not driver.is_clean))
+        return not self.open_cursors and driver.is_clean
 
     @property
     def lost_at_rest(self) -> bool:

@@ -30,6 +30,17 @@ def session(using: str = "default") -> int:
     return number
 
 
+def session_of_statement(using: str = "default") -> int:
+    """The number of the session that a statement runs in, as the driver has it.
+
+    A thread that asks the server for it keeps its session.
+    """
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT 1")
+        number: int = connections[using].connection.thread_id()
+        return number
+
+
 def hold(using: str = "default") -> None:
     """Borrow, and keep: who works with the driver's own connection has it until a clock takes it back."""
     connections[using].ensure_connection()

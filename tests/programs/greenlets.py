@@ -26,7 +26,7 @@ from poollife.pools.pool import LeasePool  # noqa: E402
 from poollife.pools.registry import registry  # noqa: E402
 from tests.counting import pool_of  # noqa: E402
 from tests.programs import sockets  # noqa: E402
-from tests.programs.databases import ask, hold, session, set_up  # noqa: E402
+from tests.programs.databases import ask, hold, session, session_of_statement, set_up  # noqa: E402
 
 CASES: dict[str, Callable[..., Any]] = {}
 #: Seconds after which something has not happened.
@@ -272,7 +272,7 @@ def at_rest(observer: Observer, greenlets: int) -> dict[str, Any]:
     enough = gevent.event.Event()
 
     def live_on() -> None:
-        answers.extend(session() for _ in range(3))
+        answers.extend(session_of_statement() for _ in range(3))
         enough.wait(PATIENCE)
 
     living = [gevent.spawn(live_on) for _ in range(greenlets)]
