@@ -189,11 +189,6 @@ class Guarded:
         self.cursors.clear()
 
     @property
-    def is_clean(self) -> bool:
-        """Whether another session would do as well for its borrower, as far as this one tells."""
-        return not (self.dirty or self.pinned or self.begun)
-
-    @property
     def begun(self) -> bool:
         """Whether its borrower may have begun a transaction that is no reason to call it dirty."""
         raise NotImplementedError

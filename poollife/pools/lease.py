@@ -290,10 +290,15 @@ class Lease:
             return False
         driver = self.driver
         if driver.broken:
-            # Of no more use. But where a work with something in it will end, its borrower is told so again.
-            in_use = self.cursors or self.open_cursors - {RAW}
-            return not (in_use or (self.timed and not driver.is_clean))
-        return not self.open_cursors and driver.is_clean
+            # Of no more use, unless something is read from it still.
+            if self.cursors or self.open_cursors - {RAW}:
+                return False
+            if not self.timed:
+                return True
+            # Where a work with something in it will end, its borrower is told again.
+        elif self.open_cursors:
+            return False
+        return not (driver.dirty or driver.pinned or driver.begun)
 
     @property
     def lost_at_rest(self) -> bool:
