@@ -10,10 +10,9 @@ from typing import Any
 
 from poollife.conf import PoolOptions
 from poollife.drivers.connection import Driver, Guarded
+from poollife.pools import log
 from poollife.pools.outage import Outage
 from poollife.pools.queue import current
-
-logger = logging.getLogger("poollife")
 
 #: Seconds; a session older than this is replaced even where the server would keep an idle one for longer.
 LONGEST_LIFE = 3600.0
@@ -87,7 +86,7 @@ class Liveness:
             self._suspect()
             reason = "closed by the server, or out of reach"
         if reason:
-            logger.info("Pool %r replaces a session: %s", self._alias, reason)
+            log.note(logging.INFO, "Pool %r replaces a session: %s", self._alias, reason)
             self._replaced(reason)
         return reason
 
@@ -97,7 +96,9 @@ class Liveness:
         :param session: is lost, or found its server read-only.
         """
         if session.failed_over:
-            logger.warning("Pool %r replaces all its sessions: their server is read-only", self._alias)
+            log.note(
+                logging.WARNING, "Pool %r replaces all its sessions: their server is read-only", self._alias
+            )
             self.renewed = time.monotonic()
         else:
             self._suspect()

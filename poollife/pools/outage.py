@@ -77,11 +77,14 @@ class Outage:
         return True
 
     def _is_prober(self, ticket: Ticket) -> bool:
+        # No call while the lock is held; see queue.py.
+        me, before = threading.get_ident(), self._prober
+        if self._closed:
+            return False
         with self._lock:
-            if self._closed:
-                return False
-            self._prober, self._thread = ticket, threading.get_ident()
-            return True
+            if mine := self._prober is before:
+                self._prober, self._thread = ticket, me
+        return mine
 
     def doubt(self) -> None:
         """A session was lost: the next one is opened by one alone."""
@@ -92,14 +95,15 @@ class Outage:
 
         :param certain: whether nobody else can open one; otherwise that has to happen several times in a row.
         """
+        kept, now, jitter = remembered(error), time.monotonic(), random.SystemRandom().uniform(JITTER, 1)
         with self._lock:
             self._doubtful, self._prober = True, None
             self._uncertain = 0 if certain else self._uncertain + 1
-            if 0 < self._uncertain < CONFIRMATIONS:
-                return
-            pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-            self._until = time.monotonic() + pause * random.SystemRandom().uniform(JITTER, 1)
-            self.error = remembered(error)
+            if not 0 < self._uncertain < CONFIRMATIONS:
+                pause = self._pause
+                self._pause = 2 * pause if 2 * pause < LONGEST_PAUSE else LONGEST_PAUSE
+                self._until = now + pause * jitter
+                self.error = kept
 
     def over(self) -> None:
         """A session was opened."""

@@ -26,6 +26,7 @@ from poollife.errors import PoolTimeout, remembered
 from poollife.monitoring.exhaustion import overload_of, timeout_of
 from poollife.monitoring.leaks import watch_for
 from poollife.monitoring.meters import Meters
+from poollife.pools import log
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.liveness import OUTDATED, REFUSED, SHORTEST_LIFETIME, Liveness
@@ -75,9 +76,9 @@ class PoolClosed(Exception):
 class LeasePool:
     """The connections of one ``PoolKey`` in this process.
 
-    The lock guards ``leases`` and the counters. No I/O happens under it, and a child never touches it: there
-    the whole pool is forgotten. The thread that has it may take it again: in there the cycle collector may
-    run a finalizer of somebody's that gives a connection back.
+    The lock guards the counters and the end of a lease. Nothing is called while it is held, so no signal's
+    handler and no finalizer ever runs in a thread that has it (see queue.py). A child never touches it: there
+    the whole pool is forgotten.
     """
 
     def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
@@ -95,13 +96,12 @@ class LeasePool:
         self.closed = 0
         self.checkouts = 0
         self.resets = 0
-        self.meters = Meters(options.stats)
         #: When the pool was made, and when a session was last borrowed or given back; monotonic.
         self.made = self.last_used = time.monotonic()
         #: Why the last session could not be opened, unless one was opened since.
         self.connect_error: Exception | None = None
-        # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
+        self.meters = Meters(options.stats)
         self._next_look = self._next_collection = -math.inf
         #: What is known of one is known of all that are reached in this way. Drivers don't know each other's
         #: errors, and with the options init_command may set the session's own limit of idleness.
@@ -163,7 +163,7 @@ class LeasePool:
 
     @property
     def counting(self) -> threading.RLock:
-        """To be held by who wants to see several counters as of one moment."""
+        """The lock to hold for reading several counters as of one moment, without a call."""
         return self._lock
 
     def checkout(self, borrower: Borrower, deadline: float | None = None) -> Lease:
@@ -178,8 +178,9 @@ class LeasePool:
         began = time.monotonic()
         if deadline is None:
             deadline = began + self.options.timeout
-        ticket, handle, lease = Ticket(borrower, deadline), None, None
         previous = current.ticket
+        outer = previous if previous and previous.active else None
+        ticket, handle, lease = Ticket(borrower, deadline, outer), None, None
         try:
             # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
             current.ticket = ticket
@@ -187,13 +188,13 @@ class LeasePool:
             if borrower.lease:  # a handler of the user's logs has queried meanwhile
                 self.checkin(borrower.lease)
             lease = Lease(self, handle, borrower)
+            self.leases.add(lease)
+            # Not by its length: that of any other has the wait for Python's own lock in it.
+            if ticket.joined >= began or lease.driver.born >= began:
+                self.meters.wait_time.observe(lease.since - began)
             with self._lock:
-                self.leases.add(lease)
                 self.checkouts += 1
                 self.last_used = lease.since
-                # Not by its length: that of any other has the wait for Python's own lock in it.
-                if ticket.joined >= began or lease.driver.born >= began:
-                    self.meters.wait_time.observe(lease.since - began)
             if self.closed_because:
                 closed_pools.add(self)
             if work := current_work.get():
@@ -214,6 +215,8 @@ class LeasePool:
         finally:
             ticket.active = False
             current.ticket = previous
+            if log.pending and borrower.lease is None:
+                log.write()
 
     def discard(self, lease: Lease, reason: str) -> None:
         """Take a lease's slot back and close the connection. Does nothing if that was done.
@@ -427,9 +430,9 @@ class LeasePool:
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
         driver.idle = ticket.borrower is self.housekeeping.opener
+        self.meters.create_time.observe(driver.born - began)
         with self._lock:
             self.opened += 1
-            self.meters.create_time.observe(driver.born - began)
         return connection
 
     def _parameters(self, borrower: Borrower) -> Any:
@@ -473,13 +476,15 @@ class LeasePool:
         try:
             with self._lock:
                 if not (lease.returned or lease.returning or lease.ended is CLAIMED):
-                    again = bool(lease.ended)
+                    again = lease.ended is True
                     mine = lease.returning = lease.ended = True
             if mine:
                 self._end(lease, "its return was interrupted" if again else reason)
         finally:
             if mine:
                 lease.returning = False
+        if log.pending:
+            log.write()
         # Asked after each return, which may have been under way while drain() looked.
         if self.closed_because:
             self._wind_up()
@@ -499,8 +504,7 @@ class LeasePool:
         lease.returned = True
         self._forget(lease)
         if uses := self.meters.use_time:
-            with self._lock:
-                uses.observe(lease.age)
+            uses.observe(lease.age)
         if watch := self._watch:
             watch.returned(lease)
         if reason:
@@ -508,8 +512,7 @@ class LeasePool:
             logger.info("Pool %r closes a session: %s", self.key.alias, reason)
 
     def _count_replaced(self, reason: str) -> None:
-        with self._lock:
-            self.meters.replace(reason)
+        self.meters.replace(reason)
 
     def watch(self) -> None:
         """Look anew whether somebody wants to know who borrows."""
