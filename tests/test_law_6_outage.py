@@ -16,6 +16,7 @@ import MySQLdb
 import pytest
 from django.db import OperationalError, connections
 
+from poollife import clock
 from poollife.drivers import mysqlclient
 from poollife.drivers.connection import Driver
 from poollife.errors import PoolTimeout
@@ -227,7 +228,7 @@ def test_a_session_that_is_cut_off_as_it_is_opened_is_not_yet_one(
                 StubBorrower(server).borrow(pool)
         server.down = None
         assert not any(crowd(pool, server))
-        pool.liveness.renewed = time.monotonic()
+        pool.liveness.renewed = clock.monotonic()
     server.down, before = OperationalError(2013, "Lost connection during query"), server.attempts
     assert all(crowd(pool, server))
     assert server.attempts - before >= 3
@@ -371,7 +372,7 @@ def test_in_a_child_nobody_tries_yet() -> None:
 def test_pauses_grow_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under five attempts in any second, and never more than two seconds without one."""
     now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
     outage, attempts = Outage(), []
     while now < 1030:
         ticket = Ticket()
@@ -406,7 +407,7 @@ def test_many_who_wait_for_one_look_up_seldom(monkeypatch: pytest.MonkeyPatch) -
     outage = Outage()
     outage.doubt()
     outage._prober = Ticket()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
     monkeypatch.setattr(time, "sleep", sleep)
     assert not outage.admit(Ticket(deadline=1010.0))
     assert now == 1010.0
@@ -491,7 +492,7 @@ def test_a_deaf_network_without_a_read_timeout(
         assert all(requests(alias, 16))
         assert (pool.out, pool._slots.waiting) == (0, 0)
     # One tries at a time, after a pause.
-    eventually("somebody may try", lambda: time.monotonic() >= pool._outage._until)
+    eventually("somebody may try", lambda: clock.monotonic() >= pool._outage._until)
     assert ask(alias) is None
     assert not any(requests(alias, 20))
     assert (pool.out, pool._slots.waiting) == (0, 0)

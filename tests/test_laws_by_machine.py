@@ -6,7 +6,6 @@ The server is a stub. ``make stress`` does the like with threads on a real one.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import sys
 import traceback
@@ -27,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from poollife.errors import PoolTimeout
+from poollife.pools.collector import collector
 from poollife.pools.liveness import Liveness
 from poollife.pools.pool import LeasePool, PoolKey
 from poollife.pools.registry import registry
@@ -101,8 +101,6 @@ class PoolMachine(RuleBasedStateMachine):
         """The one that a checkout finds now. Its housekeeper is a rule, and no thread."""
         pool = registry.pool(self.key, self.options, STUB_DRIVER)
         pool._slots.unbalanced = int
-        # Whatever is dropped here goes at once.
-        pool._next_collection = math.inf
         return pool
 
     def _pools(self) -> set[LeasePool]:
@@ -313,6 +311,12 @@ class PoolMachine(RuleBasedStateMachine):
             assert not (pool.closed_because and pool.idle)
             assert not pool._slots.opening
             assert not pool._slots.waiting
+
+
+@pytest.fixture(autouse=True)
+def _no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is dropped here goes at once."""
+    monkeypatch.setattr(collector, "run", lambda **_: None)
 
 
 def run(runs: int, phases: Sequence[Phase] = tuple(Phase)) -> None:

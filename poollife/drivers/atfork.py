@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from poollife import clock
 from poollife.drivers import uwsgi
 from poollife.drivers.guard import getpid
 
@@ -97,9 +98,9 @@ class Gate:
 
         :returns: where those lead that took longer than ``PATIENCE``.
         """
-        me, deadline = threading.get_ident(), time.monotonic() + PATIENCE
-        self._forking[me] = time.monotonic() + LIMIT
-        while self._others(me) and time.monotonic() < deadline:
+        me, deadline = threading.get_ident(), clock.monotonic() + PATIENCE
+        self._forking[me] = clock.monotonic() + LIMIT
+        while self._others(me) and clock.monotonic() < deadline:
             time.sleep(INTERVAL)
         return {peer for peers in self._others(me) for peer in peers}
 
@@ -113,7 +114,7 @@ class Gate:
             self._handshakes[me] = outer
 
     def _others_fork(self) -> bool:
-        me, now = threading.get_ident(), time.monotonic()
+        me, now = threading.get_ident(), clock.monotonic()
         return any(thread != me and now < end for thread, end in self._forking.copy().items())
 
     def _others(self, me: int) -> list[Set[Any]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
+from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers.connection import Driver, Guarded
 from poollife.pools import log
@@ -71,7 +71,7 @@ class Liveness:
     def unfit(self, connection: Any) -> str | None:
         """Why a session can't be handed out, if so."""
         session: Guarded = self._driver.unwrap(connection)
-        now, reason = time.monotonic(), None
+        now, reason = clock.monotonic(), None
         if session.born <= self.renewed:
             reason = OUTDATED
         elif self.recycle is not None and 0 <= self.recycle * session.lifetime < now - session.born:
@@ -99,7 +99,7 @@ class Liveness:
             log.note(
                 logging.WARNING, "Pool %r replaces all its sessions: their server is read-only", self._alias
             )
-            self.renewed = time.monotonic()
+            self.renewed = clock.monotonic()
         else:
             self._suspect()
 
@@ -109,10 +109,10 @@ class Liveness:
         They may be used as they are. But to reset each of them would be as many wrong passwords, after which
         a server may block the account.
         """
-        self.refused = time.monotonic()
+        self.refused = clock.monotonic()
 
     def _suspect(self) -> None:
-        self._suspected = time.monotonic()
+        self._suspected = clock.monotonic()
         self._outage.doubt()
 
 

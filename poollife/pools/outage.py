@@ -11,6 +11,7 @@ import threading
 import time
 from typing import Any
 
+from poollife import clock
 from poollife.errors import remembered
 from poollife.pools.queue import Ticket
 
@@ -53,7 +54,7 @@ class Outage:
     @property
     def _closed(self) -> bool:
         """Whether nobody else may try now. Who tries may need another session in the middle of it."""
-        return time.monotonic() < self._until or bool(
+        return clock.monotonic() < self._until or bool(
             self._prober and self._prober.active and self._thread != threading.get_ident()
         )
 
@@ -70,7 +71,7 @@ class Outage:
         interval = INTERVAL
         while self._doubtful and not self._is_prober(ticket):
             self.tell()
-            if (left := ticket.deadline - time.monotonic()) <= 0:
+            if (left := ticket.deadline - clock.monotonic()) <= 0:
                 return False
             time.sleep(min(interval, left))
             interval = min(2 * interval, LONGEST_INTERVAL)
@@ -95,7 +96,7 @@ class Outage:
 
         :param certain: whether nobody else can open one; otherwise that has to happen several times in a row.
         """
-        kept, now, jitter = remembered(error), time.monotonic(), random.SystemRandom().uniform(JITTER, 1)
+        kept, now, jitter = remembered(error), clock.monotonic(), random.SystemRandom().uniform(JITTER, 1)
         with self._lock:
             self._doubtful, self._prober = True, None
             self._uncertain = 0 if certain else self._uncertain + 1

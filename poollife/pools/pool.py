@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import queue
 import random
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +16,7 @@ from django.db import OperationalError
 from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
+from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import CLAIMED, Driver, Guarded
@@ -27,6 +26,7 @@ from poollife.monitoring.exhaustion import overload_of, timeout_of
 from poollife.monitoring.leaks import watch_for
 from poollife.monitoring.meters import Meters
 from poollife.pools import log
+from poollife.pools.collector import collector
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.liveness import OUTDATED, REFUSED, SHORTEST_LIFETIME, Liveness
@@ -41,8 +41,6 @@ Fact = TypeVar("Fact")
 
 #: Seconds after which a waiter looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
-#: Seconds between two runs of the cycle collector by a pool that has run dry.
-COLLECT_INTERVAL = 1.0
 #: Every pool that may still have leases out, the drained ones too.
 live_pools: WeakRegistry[LeasePool] = WeakRegistry()
 #: Those that no checkout finds any more, until nothing is out. Only by way of its pool is a lease found again
@@ -97,12 +95,12 @@ class LeasePool:
         self.checkouts = 0
         self.resets = 0
         #: When the pool was made, and when a session was last borrowed or given back; monotonic.
-        self.made = self.last_used = time.monotonic()
+        self.made = self.last_used = clock.monotonic()
         #: Why the last session could not be opened, unless one was opened since.
         self.connect_error: Exception | None = None
         self._lock = threading.RLock()
         self.meters = Meters(options.stats)
-        self._next_look = self._next_collection = -math.inf
+        self._next_look = -math.inf
         #: What is known of one is known of all that are reached in this way. Drivers don't know each other's
         #: errors, and with the options init_command may set the session's own limit of idleness.
         self._server = (id(driver), *key.server, key.options)
@@ -175,7 +173,7 @@ class LeasePool:
         :raises Error: the driver's, if a connection had to be opened and could not be.
         """
         # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
-        began = time.monotonic()
+        began = clock.monotonic()
         if deadline is None:
             deadline = began + self.options.timeout
         previous = current.ticket
@@ -358,6 +356,9 @@ class LeasePool:
     def _get(self, ticket: Ticket) -> Any:
         if (full := self._slots.exhausted) or not self.lost.empty():
             self._look(thoroughly=full)
+            if full and self._slots.exhausted and self.leases_of_this_thread():
+                # By a wrapper that this thread has dropped, most likely.
+                self._collect()
         last = False
         while True:
             try:
@@ -374,10 +375,8 @@ class LeasePool:
                     raise PoolClosed(ticket.deadline) from None
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-            left = ticket.deadline - time.monotonic()
-            # Early enough for those who wait behind this one.
-            if left <= self.options.timeout / 2:
-                self._collect()
+            left = ticket.deadline - clock.monotonic()
+            self._collect(last=left <= 0)
             if last := left <= 0:
                 self.reclaim(needed=True)
             else:
@@ -385,26 +384,28 @@ class LeasePool:
 
     def _look(self, *, thoroughly: bool) -> None:
         """Reclaim; thoroughly only if none of those who wait did it a moment ago, which was for all."""
-        if thoroughly and (thoroughly := time.monotonic() >= self._next_look):
-            self._next_look = time.monotonic() + RECLAIM_INTERVAL
+        if thoroughly and (thoroughly := clock.monotonic() >= self._next_look):
+            self._next_look = clock.monotonic() + RECLAIM_INTERVAL
         self.reclaim(thoroughly=thoroughly, needed=True)
 
-    def _collect(self) -> None:
+    def _collect(self, *, last: bool = False) -> None:
         """Have the cycle collector look for borrowers that are gone, if it is time to.
 
         DatabaseWrappers are reference cycles: those that were dropped, or whose thread nobody knows, tell of
         themselves only when they are collected.
+
+        :param last: the checkout gives up after this.
         """
-        if time.monotonic() >= self._next_collection:
-            self._next_collection = time.monotonic() + COLLECT_INTERVAL
-            gc.collect()
+        collector.run(last=last)
+        if not self.lost.empty():
+            self.reclaim(thoroughly=False)
 
     def _undo(self, handle: Any, lease: Lease | None) -> None:
         """After a checkout that went wrong."""
         if lease:
             lease.ended = lease.returned = True
             self._forget(lease)
-        self.last_used = time.monotonic()
+        self.last_used = clock.monotonic()
         self._slots.free(handle)
 
     def _open(self) -> Any:
@@ -415,7 +416,7 @@ class LeasePool:
         params = self._parameters(ticket.borrower)
         if not self._outage.admit(ticket):
             raise self._timeout(ticket, admitted=False) from self.connect_error
-        began = time.monotonic()
+        began = clock.monotonic()
         try:
             connection = ticket.borrower.open_connection(params)
         except Exception as error:
@@ -495,11 +496,11 @@ class LeasePool:
             self.liveness.note_end(lease.driver)
         reason = reason or self.closed_because or self._clean(lease)
         if reason:
-            self.last_used = time.monotonic()
+            self.last_used = clock.monotonic()
             self._count_replaced(reason)
             self._close(lease)
         else:
-            self.last_used = lease.driver.idle_since = time.monotonic()
+            self.last_used = lease.driver.idle_since = clock.monotonic()
             self._slots.put(lease.handle)
         lease.returned = True
         self._forget(lease)
@@ -571,7 +572,7 @@ class LeasePool:
 
     def _timeout(self, ticket: Ticket, admitted: bool = True) -> PoolTimeout:
         self._count_timeout()
-        waited = time.monotonic() - (ticket.deadline - self.options.timeout)
+        waited = clock.monotonic() - (ticket.deadline - self.options.timeout)
         return timeout_of(self, waited, admitted)
 
     def _count_timeout(self) -> None:

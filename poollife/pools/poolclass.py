@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from django.db import NotSupportedError
 from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
 
+from poollife import clock
 from poollife.pools.queue import Bounds, FairQueuePool, Holder, Ticket, fit
 
 
@@ -33,7 +33,7 @@ class Counted:
 
     def take(self, ticket: Ticket) -> PoolProxiedConnection:
         if self.exhausted:
-            ticket.joined = time.monotonic()
+            ticket.joined = clock.monotonic()
         return self._pool.connect()
 
     def put(self, handle: Any) -> None:

@@ -19,13 +19,13 @@ thread that has the lock, and none waits for what only the frame below it could 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from poollife import clock
 from poollife.pools.slots import OPENINGS, NamedSlots, fit, no_delay
 from poollife.pools.sqlalchemy import forget_handle
 from poollife.pools.tickets import Bounds, Holder, Postponed, QueueFull, SpareTicket, Ticket, current
@@ -291,7 +291,7 @@ class FairQueuePool(NamedSlots):
 
     def _join(self, ticket: Ticket) -> None:
         if ticket.joined < 0:
-            ticket.joined = time.monotonic()
+            ticket.joined = clock.monotonic()
         # All that wait for the checkout around this one wait for this.
         first = ticket.outer is not None and ticket.outer.active and ticket.outer.served
         done = False

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers import uwsgi
 from poollife.drivers.atfork import at_fork
@@ -158,7 +159,7 @@ class Registry:
 
     def wait_until_back(self, alias: str | None, timeout: float) -> bool:
         """Wait for what is out of closed pools of this alias, or of all; whether it came back in time."""
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         while True:
             pools = [
                 pool for pool in live_pools.hold() if pool.closed_because and alias in (None, pool.key.alias)
@@ -168,7 +169,7 @@ class Registry:
             # A checkout that was under way is about to have something.
             if not any(pool.out or pool.opening for pool in pools):
                 return True
-            if time.monotonic() >= deadline:
+            if clock.monotonic() >= deadline:
                 return False
             time.sleep(INTERVAL)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from poollife import clock
 from poollife.pools.tickets import Bounds, Holder, Ticket
 
 #: Sessions that are opened at once: in a burst those that are out may well be back before a new one is there.
@@ -135,7 +135,7 @@ class NamedSlots(QueuePool):
         # Of those that wait for leave to open one, the first gets it.
         if self._waiting[:1] == (ticket,) and (delay := self.opening_delay(ticket)) > 0:
             patience = min(patience, delay)
-        left = ticket.deadline - time.monotonic()
+        left = ticket.deadline - clock.monotonic()
         return patience if patience < left else max(0.0, left)
 
     def _unloading(self, ticket: Ticket) -> float:
@@ -143,4 +143,4 @@ class NamedSlots(QueuePool):
         # Where there is none, nothing can come back. In the end better one is opened than none had.
         if len(self._slots) < max(1, self.bounds.core):
             return 0.0
-        return min(ticket.joined + self.bounds.unload_timeout, ticket.deadline) - time.monotonic()
+        return min(ticket.joined + self.bounds.unload_timeout, ticket.deadline) - clock.monotonic()
