@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ from django.db import connections
 
 from poollife import clock
 from poollife.pools import collector as module
-from poollife.pools.collector import INTERVAL, SHARE, Collector
+from poollife.pools.collector import INTERVAL, OWN_SHARE, SHARE, Collector
 from tests.borrowing import PATIENCE, connection_id
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
@@ -21,8 +23,8 @@ from tests.counting import pool_of
 @pytest.fixture(autouse=True)
 def _collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is collected but by the pool, which has not had anything collected yet."""
-    monkeypatch.setattr(module.collector, "_next", -1.0)
-    monkeypatch.setattr(module.collector, "_last", -1.0)
+    monkeypatch.setattr(module.collector, "_ended", -math.inf)
+    monkeypatch.setattr(module.collector, "_took", 0.0)
     gc.collect()
     gc.disable()
     yield
@@ -83,16 +85,19 @@ def test_a_checkout_that_gives_up_has_the_collector_run_whatever_came_before(
 ) -> None:
     """As far as the collector's share of the time goes."""
     alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "timeout": 0})
-    monkeypatch.setattr(module.collector, "_next", clock.monotonic() + PATIENCE)
-    session = drop(alias)
-    assert connection_id(alias) == session
+    monkeypatch.setattr(module.collector, "_ended", clock.monotonic())
+    session, sessions = drop(alias), list[int]()
+    thread = threading.Thread(target=lambda: sessions.append(connection_id(alias)))
+    thread.start()
+    thread.join(PATIENCE)
+    assert sessions == [session]
 
 
 def test_where_something_is_free_nothing_is_collected(
     make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alias, runs = make_alias(POOL={"pool_size": 2, "max_overflow": 0}), []
-    monkeypatch.setattr(module.collector, "run", lambda **_: runs.append(1))
+    monkeypatch.setattr(module.collector, "run", lambda *_, **__: runs.append(1))
     drop(alias)
     connection_id(alias)
     assert runs == []
@@ -108,6 +113,7 @@ class Process:
         self.now, self.collecting, self.runs = 0.0, 0.0, 0
         self._duration = duration
         monkeypatch.setattr(clock, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "thread_time", lambda: self.now)
         monkeypatch.setattr(gc, "collect", self._collect)
 
     def _collect(self) -> None:
@@ -116,20 +122,19 @@ class Process:
         self.runs += 1
 
 
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("options", [{}, {"interval": 0}, {"interval": 0, "share": OWN_SHARE}])
 @pytest.mark.parametrize("duration", [0.0, 1 / 1024, 1 / 16, 1.0, 8.0])
 def test_the_collector_has_a_bounded_share_of_the_time(
-    monkeypatch: pytest.MonkeyPatch, duration: float, last: bool
+    monkeypatch: pytest.MonkeyPatch, duration: float, options: dict[str, float]
 ) -> None:
     """However many ask, all the time."""
     process, collector = Process(monkeypatch, duration), Collector()
     while process.now < 1024:
-        collector.run(last=last)
+        collector.run(**options)
         process.now += 1 / 64
     assert process.runs > 1
-    assert process.collecting <= process.now / SHARE + duration
-    if not last:
-        assert process.runs <= process.now / INTERVAL + 1
+    assert process.collecting <= process.now / options.get("share", SHARE) + duration
+    assert process.runs <= process.now / max(options.get("interval", INTERVAL), 1 / 64) + 1
 
 
 def test_a_run_that_is_interrupted_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

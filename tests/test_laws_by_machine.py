@@ -316,7 +316,7 @@ class PoolMachine(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is dropped here goes at once."""
-    monkeypatch.setattr(collector, "run", lambda **_: None)
+    monkeypatch.setattr(collector, "run", lambda *_, **__: None)
 
 
 def run(runs: int, phases: Sequence[Phase] = tuple(Phase)) -> None:

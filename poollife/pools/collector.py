@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 
 from poollife import clock
 
-#: Seconds between two runs, at least.
+#: Seconds between two runs, at least; unless a checkout gives up after this, or waits for its own thread.
 INTERVAL = 1.0
 #: The least number of times that a run's duration passes until the next: where there are millions of objects
 #: a run takes seconds, in which no other thread does anything.
 SHARE = 20
+#: The same for a thread that has something out itself, and so may wait for what it has dropped.
+OWN_SHARE = 4
 
 
 class Collector:
@@ -21,22 +24,24 @@ class Collector:
     """
 
     def __init__(self) -> None:
-        self._next = self._last = -math.inf
+        #: When the last run ended, and the seconds of CPU that it took.
+        self._ended = -math.inf
+        self._took = 0.0
 
-    def run(self, *, last: bool = False) -> None:
+    def run(self, interval: float = INTERVAL, share: float = SHARE) -> None:
         """Run it, unless that was done a moment ago.
 
-        :param last: the caller gives up after this: only the share of the time counts.
+        :param interval: seconds since the last run, at least.
+        :param share: the same as a multiple of that run's duration.
         """
-        began = clock.monotonic()
-        if began < (self._last if last else self._next):
+        now = clock.monotonic()
+        if now < self._ended + max(interval, share * self._took):
             return
-        # Should something strike in the middle.
-        self._last = self._next = began + INTERVAL
+        # Another thread shall not begin, nor this one if something strikes in the middle.
+        self._ended = now
+        began = time.thread_time()
         gc.collect()
-        ended = clock.monotonic()
-        self._last = ended + SHARE * (ended - began)
-        self._next = max(self._last, ended + INTERVAL)
+        self._took, self._ended = time.thread_time() - began, clock.monotonic()
 
 
 collector = Collector()

@@ -26,7 +26,7 @@ from poollife.monitoring.exhaustion import overload_of, timeout_of
 from poollife.monitoring.leaks import watch_for
 from poollife.monitoring.meters import Meters
 from poollife.pools import log
-from poollife.pools.collector import collector
+from poollife.pools.collector import OWN_SHARE, collector
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.liveness import OUTDATED, REFUSED, SHORTEST_LIFETIME, Liveness
@@ -396,7 +396,12 @@ class LeasePool:
 
         :param last: the checkout gives up after this.
         """
-        collector.run(last=last)
+        if self.leases_of_this_thread():
+            collector.run(interval=0.0, share=OWN_SHARE)
+        elif last:
+            collector.run(interval=0.0)
+        else:
+            collector.run()
         if not self.lost.empty():
             self.reclaim(thoroughly=False)
 

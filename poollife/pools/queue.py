@@ -44,6 +44,14 @@ __all__ = [
 ]
 
 
+def release(signal: threading.Lock) -> None:
+    """Wake the thread that waits for this; another may have done so already."""
+    try:
+        signal.release()
+    except RuntimeError:
+        pass
+
+
 class FairQueuePool(NamedSlots):
     """The queue of a ``LeasePool`` without a ``poolclass`` of the user's. First come, first served.
 
@@ -125,10 +133,8 @@ class FairQueuePool(NamedSlots):
     def wake(self) -> None:
         """Have all waiting threads look up."""
         for ticket in self._waiting:
-            with self._lock:
-                signal, ticket.signal = ticket.signal, None
-            if signal:
-                signal.release()
+            if signal := ticket.signal:
+                release(signal)
 
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
         """Close so much of the surplus at most, of that which was idle for longest.
@@ -196,10 +202,9 @@ class FairQueuePool(NamedSlots):
                         del self._slots[ticket]
                     ticket.entry, ticket.queue = None, None
                     ticket.served = False
-                    signal, ticket.signal = ticket.signal, None
                     self._changes += 1
-        if signal:
-            signal.release()
+        if signal := ticket.signal:
+            release(signal)
         self._serve()
         self._close_excess()
 
@@ -334,8 +339,13 @@ class FairQueuePool(NamedSlots):
 
     def _serve(self) -> None:
         """Give what is free to the tickets that wait."""
+        # A handler may come between the lock and the signal. If that waits here, it wakes them first.
+        for ticket in self._due.copy() if self._due else ():
+            if due := ticket.signal:
+                release(due)
+            self._due.pop(ticket, None)
         while True:
-            seen, waiting, signal = self._changes, self._waiting, None
+            seen, waiting = self._changes, self._waiting
             if not waiting or self.suspended:
                 return
             ticket, rest = waiting[0], waiting[1:]
@@ -352,11 +362,15 @@ class FairQueuePool(NamedSlots):
                         else:
                             self._slots[ticket] = ticket
                         ticket.served = True
-                        signal, ticket.signal = ticket.signal, None
+                        if ticket.signal:
+                            self._due[ticket] = ticket.signal
                     self._changes += 1
-            # Should something strike just here, the waiting thread looks up by itself after a while.
-            if signal:
-                signal.release()
+            if signal := self._due.get(ticket):
+                try:  # as in release(): one call less for each that waits
+                    signal.release()
+                except RuntimeError:
+                    pass
+                self._due.pop(ticket, None)
 
     def _do_return_conn(self, entry: ConnectionPoolEntry) -> None:
         back, done = (entry,), False

@@ -59,6 +59,8 @@ class NamedSlots(QueuePool):
         self._free: list[ConnectionPoolEntry] = []
         #: The tickets that wait, in their order. Replaced as a whole.
         self._waiting: tuple[Ticket, ...] = ()
+        #: The tickets that were served, and are still to be woken by their signal.
+        self._due: dict[Ticket, threading.Lock] = {}
         #: The number of changes of these three: a plan that was made before the last one is made anew.
         self._changes = 0
         self._lock = threading.RLock()
