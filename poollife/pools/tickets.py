@@ -49,7 +49,18 @@ class Holder(Protocol):
 class Ticket:
     """A checkout under way, or whoever is about to close a session."""
 
-    __slots__ = ("active", "borrower", "deadline", "entry", "joined", "outer", "queue", "served", "signal")
+    __slots__ = (
+        "active",
+        "borrower",
+        "deadline",
+        "entry",
+        "joined",
+        "outer",
+        "queue",
+        "refused",
+        "served",
+        "signal",
+    )
 
     def __init__(self, borrower: Any = None, deadline: float = math.inf, outer: Ticket | None = None) -> None:
         #: On the monotonic clock: how long it waits, and since when.
@@ -60,6 +71,8 @@ class Ticket:
         self.borrower = borrower
         #: The checkout in the middle of which this one began, in the same thread.
         self.outer = outer
+        #: Whether the server has refused it a session because there are too many.
+        self.refused = False
         #: Whether a slot was found for it, and what is in there if there is something.
         self.served = False
         self.entry: ConnectionPoolEntry | None = None
