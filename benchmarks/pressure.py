@@ -128,7 +128,8 @@ class Full(Way):
         close_pool()
         # Each thread makes a wrapper of its own from these.
         connections.settings["default"].update(
-            PORT=entry["PORT"], POOL={"pool_size": size, "max_overflow": overflow, "timeout": TIMEOUT}
+            PORT=entry["PORT"],
+            POOL={"pool_size": size, "max_overflow": overflow, "timeout": TIMEOUT, "outage_wait": 0},
         )
 
     def take(self) -> Any:

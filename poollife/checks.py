@@ -194,6 +194,13 @@ def _of_options(database: Database, options: PoolOptions) -> Iterator[CheckMessa
             hint="Stay well below the timeout of the server in front; the default is 10 seconds.",
             id="poollife.W008",
         )
+    if "outage_wait" in given and options.outage_wait > options.timeout:
+        yield checks.Warning(
+            f"{place}: POOL['outage_wait'] is {options.outage_wait:g}, but no checkout waits for longer than "
+            f"POOL['timeout'], {options.timeout:g} seconds.",
+            hint="Give a timeout of at least outage_wait, or an outage_wait of no more than timeout.",
+            id="poollife.W014",
+        )
     if given and not _is_poolable(database.alias):
         yield checks.Warning(
             f"{place}: POOL does nothing for a database in memory, which lives as long as its connection.",

@@ -35,6 +35,7 @@ FOREIGN_NAMES = {
     "tcp_user_timeout": "network_timeout",
     "socket_timeout": "network_timeout",
     "validation_timeout": "network_timeout",
+    "reconnect_timeout": "outage_wait",
     "keepalives_idle": "network_timeout",
 }
 
@@ -68,7 +69,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 #: What matters even where no session outlives its borrower.
-WITHOUT_POOL = ("poolclass", "credentials", "network_timeout")
+WITHOUT_POOL = ("poolclass", "credentials", "network_timeout", "outage_wait")
 #: Seconds, the most that Linux takes for the parts of a ``network_timeout``.
 LONGEST_SILENCE = 32767
 #: What only our own queue knows to do.
@@ -96,6 +97,8 @@ class PoolOptions:
     max_pool_idle: float | None = 3600.0
     #: Seconds to wait for a free connection. Under gunicorn's 30, so that our error comes before its kill.
     timeout: float = 10.0
+    #: Seconds for which checkouts wait for a server that has gone away, if ``timeout`` allows; 0: none does.
+    outage_wait: float = 5.0
     #: How many may wait at the same time; None: any number.
     max_waiting: int | None = None
     #: Seconds after which a session is replaced; -1 never; None: below the server's own ``wait_timeout``.
@@ -353,6 +356,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "retire_quantity": _integer(1, "the sessions closed at a time"),
     "max_pool_idle": _or_none(_interval),
     "timeout": _seconds,
+    "outage_wait": _seconds,
     "max_waiting": _or_none(_integer(0, "who may wait at a time, or None for any number")),
     "recycle": _recycle,
     "ping_idle": _seconds,

@@ -115,6 +115,7 @@ STUB_DRIVER: Driver = SimpleNamespace(
     peers=lambda params: set(),
     idle_limit=lambda connection: None,
     refused=lambda error: False,
+    is_full=lambda error: error.args[:1] == (1226,),
     unreachable=lambda error: None if error.args[:1] == (2013,) else error.args[:1] == (2002,),
 )
 

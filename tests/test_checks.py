@@ -234,6 +234,12 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
         "POOL['timeout'] is 30: gunicorn kills",
         "default is 10 seconds",
     ),
+    (
+        {"shop": mysql(POOL={"timeout": 3, "outage_wait": 4})},
+        "W014",
+        "POOL['outage_wait'] is 4, but no checkout waits for longer than POOL['timeout'], 3 seconds.",
+        "no more than timeout",
+    ),
     ({"shop": mysql(POOL={"timeout": 86400})}, "W008", "POOL['timeout'] is 86400", "well below the timeout"),
     (
         {"shop": sqlite(NAME=":memory:", POOL={"pool_size": 2})},

@@ -193,6 +193,23 @@ def test_the_sweeper_is_nothing_that_gevent_waits_for(greenlets: Run) -> None:
 
 
 @each_engine
+def test_waiting_for_a_server_that_is_away_lets_others_run(greenlets: Run, engine: str) -> None:
+    assert greenlets("outage", 8, engine=engine) == {
+        "down": True,
+        "others ran": True,
+        "answers": [1] * 8,
+        "out": 0,
+        "error": None,
+    }
+
+
+@each_engine
+def test_the_probe_is_a_greenlet(greenlets: Run, engine: str) -> None:
+    report = greenlets("long_outage", engine=engine, POOL={"outage_wait": 0})
+    assert report == {"refused": 1, "found": True, "idle": 1, "answer": 1}
+
+
+@each_engine
 def test_a_worker_of_gunicorns(
     mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path, engine: str
 ) -> None:

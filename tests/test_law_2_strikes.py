@@ -20,6 +20,8 @@ CASES = [
     ("decorated", "unread", "crowded"),
     ("unwrapped", "query", "warm"),
     ("decorated", "query", "dead"),
+    ("decorated", "query", "down"),
+    ("decorated", "query", "refused"),
     ("decorated", "dirty", "warm"),
     ("decorated", "dirty", "dead"),
     ("decorated", "block", "listened"),

@@ -560,6 +560,8 @@ def test_a_session_killed_at_work_costs_its_request_and_goes(
     alias: str, pool: LeasePool, mariadb: MariaDB
 ) -> None:
     first = ask(alias)
+    # With something in it: otherwise it would be replaced at once.
+    run_sql("SET @left = 1")(alias)
     mariadb.execute(f"KILL {first}")
     with pytest.raises(OperationalError):
         ask(alias)

@@ -15,6 +15,7 @@ from typing import Any, cast
 import MySQLdb
 import pytest
 from django.db import OperationalError, connections
+from sqlalchemy.pool import NullPool
 
 from poollife import clock
 from poollife.drivers import mysqlclient
@@ -23,7 +24,8 @@ from poollife.errors import PoolTimeout
 from poollife.pools import outage as module
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage
 from poollife.pools.pool import LeasePool
-from poollife.pools.queue import Ticket
+from poollife.pools.poolclass import Counted
+from poollife.pools.queue import Postponed, Ticket
 from servers import MariaDB, Proxy
 from tests.borrowing import PATIENCE, connection_id
 from tests.conftest import MakeAlias
@@ -39,7 +41,8 @@ def server() -> StubServer:
 
 @pytest.fixture
 def pool() -> Iterator[LeasePool]:
-    pool = stub_pool("stub", pool_size=8, timeout=PATIENCE)
+    """A pool in which no checkout waits for a server that is away."""
+    pool = stub_pool("stub", pool_size=8, timeout=PATIENCE, outage_wait=0)
     yield pool
     pool.drain("the test is over")
 
@@ -105,24 +108,26 @@ def test_who_has_a_session_goes_on(pool: LeasePool, server: StubServer) -> None:
     assert server.attempts == 3
 
 
-def test_one_at_a_time_tries_again(pool: LeasePool, server: StubServer) -> None:
-    server.down = refused()
-    with pytest.raises(OperationalError):
-        StubBorrower(server).borrow(pool)
-    pool._outage._until, server.connect_time = 0.0, 0.05
-    server.most_connecting = server.attempts = 0
-    assert all(isinstance(error, OperationalError) for error in crowd(pool, server))
-    assert (server.most_connecting, server.attempts) == (1, 1)
+def test_one_at_a_time_tries_again(server: StubServer) -> None:
+    pool = stub_pool("stub", pool_size=8, timeout=PATIENCE, outage_wait=PATIENCE)
+    pool._outage.doubt()
+    server.down, server.connect_time = refused(), 0.02
+    with ThreadPoolExecutor(1) as executor:
+        came = executor.submit(crowd, pool, server)
+        eventually("they have tried", lambda: server.attempts >= 3)
+        assert server.most_connecting == 1
+        server.down = None
+        assert not any(came.result(PATIENCE))
+    pool.drain("the test is over")
 
 
 def test_when_it_is_back_all_go_on(pool: LeasePool, server: StubServer) -> None:
     server.down = refused()
     with pytest.raises(OperationalError):
         StubBorrower(server).borrow(pool)
-    server.down, pool._outage._until = None, 0.0
-    StubBorrower(server).borrow(pool)
-    assert pool._outage.error is None
-    assert not any(crowd(pool, server, 7))
+    server.down = None
+    eventually("the probe has found it", lambda: pool._outage.error is None)
+    assert not any(crowd(pool, server))
 
 
 def test_after_a_session_was_lost_one_goes_ahead(pool: LeasePool, server: StubServer) -> None:
@@ -152,12 +157,20 @@ def test_who_waits_for_the_one_that_tries_does_so_for_his_timeout_only(server: S
     for holder in holders:
         holder.borrow(pool)
     pool._outage.doubt()
-    server.connect_time = 0.5
+    tries, go_on, connect = threading.Event(), threading.Event(), server.connect
+
+    def slow() -> Any:
+        tries.set()
+        go_on.wait(PATIENCE)
+        return connect()
+
+    server.connect = slow  # type: ignore[method-assign]
     first = threading.Thread(target=StubBorrower(server).borrow, args=(pool,))
     first.start()
-    eventually("it tries", lambda: server.connecting == 1)
+    assert tries.wait(PATIENCE)
     with pytest.raises(PoolTimeout) as caught:
         StubBorrower(server).borrow(pool)
+    go_on.set()
     assert "the database is slow to open sessions, or out of reach" in caught.value.likeliest_cause
     first.join(PATIENCE)
     assert (server.attempts, pool.opened) == (4, 4)
@@ -246,7 +259,8 @@ def test_what_one_pool_finds_out_all_know_that_lead_there(server: StubServer) ->
     assert all(error for pool in here for error in crowd(pool, server))
     assert server.attempts == attempts
     assert not any(crowd(elsewhere, StubServer()))
-    server.down, here[0]._outage._until = None, 0.0
+    server.down = None
+    here[0]._outage.over()
     assert not any(crowd(here[0], server, 1))
     assert not any(crowd(here[1], server))
     for pool in [*here, elsewhere]:
@@ -312,13 +326,13 @@ def test_a_password_that_is_not_to_be_had_says_nothing_of_the_server(
     asked: list[int] = []
     server.down = refused()
     assert all(crowd(pool, server))
-    pool._outage._until = 0.0
+    pool._outage._next_attempt = 0.0
     with pytest.raises(ValueError, match="no password"):
         Asking(server, fail).borrow(pool)
     assert pool._outage.error
     assert (str(pool.connect_error), len(asked)) == ("no password", 1)
     # Nor is it asked for while nobody may try.
-    pool._outage._until = math.inf
+    pool._outage._next_attempt = math.inf
     with pytest.raises(OperationalError, match="2002"):
         Asking(server, fail).borrow(pool)
     assert len(asked) == 1
@@ -329,7 +343,7 @@ def test_a_time_limit_says_nothing_of_the_server(pool: LeasePool, server: StubSe
     """Nor does anything else that is no error of the driver's."""
     server.down = refused()
     assert all(crowd(pool, server))
-    server.down, pool._outage._until = TimeoutError("too slow"), 0.0
+    server.down, pool._outage._next_attempt = TimeoutError("too slow"), 0.0
     with pytest.raises(TimeoutError, match="too slow"):
         StubBorrower(server).borrow(pool)
     assert pool._outage.error
@@ -355,15 +369,15 @@ def test_who_tries_may_need_another_session_in_the_middle_of_it(server: StubServ
         each.drain("the test is over")
 
 
-def test_in_a_child_nobody_tries_yet() -> None:
+def test_a_child_forgets_the_attempt_of_its_parent() -> None:
     outage = Outage()
     outage.doubt()
-    thread = threading.Thread(target=outage.admit, args=(Ticket(),))
+    thread = threading.Thread(target=outage.admit, args=(Ticket(), 5.0))
     thread.start()
     thread.join(PATIENCE)
-    assert not outage.admit(Ticket(deadline=-math.inf))
+    assert not outage.admit(Ticket(deadline=-math.inf), 5.0)
     outage.abandon()
-    assert outage.admit(Ticket(deadline=-math.inf))
+    assert outage.admit(Ticket(deadline=-math.inf), 5.0)
 
 
 # --- when -------------------------------------------------------------------------------------------------
@@ -377,12 +391,12 @@ def test_pauses_grow_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     while now < 1030:
         ticket = Ticket()
         try:
-            outage.admit(ticket)
-        except OperationalError:
+            outage.admit(ticket, math.inf)
+        except Postponed:
             now += 0.001
         else:
             attempts.append(now)
-            outage.failed(refused())
+            outage.failed(ticket, refused())
             ticket.active = False
     pauses = [later - earlier for earlier, later in pairwise(attempts)]
     assert min(pauses) >= FIRST_PAUSE * JITTER
@@ -391,35 +405,64 @@ def test_pauses_grow_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(sum(begin <= each < begin + 1 for each in attempts) < 5 for begin in attempts)
     assert len(set(pauses[3:])) > 5  # not all processes at the same moment
     outage.over()
-    outage.failed(refused())
-    assert outage._until - now <= FIRST_PAUSE
+    outage.failed(Ticket(), refused())
+    assert outage._next_attempt - now <= FIRST_PAUSE
 
 
-def test_many_who_wait_for_one_look_up_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not after their time."""
-    now, looks = 1000.0, 0
+def test_many_processes_together_make_few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred processes that lose their server in the same moment, with waiting checkouts in each."""
+    now = 1000.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    outages, attempts = [Outage() for _ in range(100)], list[float]()
+    while now < 1010:
+        for outage in outages:
+            ticket = Ticket()
+            if outage.delay(ticket, math.inf):
+                continue
+            assert outage.admit(ticket, math.inf)
+            attempts.append(now)
+            outage.failed(ticket, refused())
+            ticket.active = False
+        now += 0.01
+    seconds = [sum(begin <= each < begin + 1 for each in attempts) for begin in range(1002, 1010)]
+    # At the longest pause each process makes one attempt in 0.96 to 1.2 s ...
+    assert max(seconds) <= 2 * len(outages)
+    # ... and they spread: no hundredth of a second has a quarter of them.
+    later = [each for each in attempts if each > 1004]
+    assert max(map(later.count, set(later))) < len(outages) / 4
+
+
+def test_many_that_wait_for_one_look_up_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pool class whose own queue knows nothing of turns."""
+    looks, slept = 0, 0.0
 
     def sleep(seconds: float) -> None:
-        nonlocal now, looks
-        now += seconds
-        looks += 1
+        nonlocal looks, slept
+        looks, slept = looks + 1, slept + seconds
+        if slept > 10:
+            go_on.append(True)
 
-    outage = Outage()
-    outage.doubt()
-    outage._prober = Ticket()
-    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    go_on: list[bool] = []
+
+    def connect() -> object:
+        if not go_on:
+            raise Postponed
+        return taken
+
+    counted, taken = Counted(NullPool(object), None), object()  # type: ignore[arg-type]
+    counted.opening_delay = lambda ticket: 1.0
+    monkeypatch.setattr(counted, "_pool", SimpleNamespace(connect=connect))
     monkeypatch.setattr(time, "sleep", sleep)
-    assert not outage.admit(Ticket(deadline=1010.0))
-    assert now == 1010.0
+    assert counted.take(Ticket()) is taken
     assert looks < 110
 
 
-def test_one_who_tried_and_went_away_holds_up_nobody() -> None:
+def test_an_attempt_that_ended_without_a_word_holds_up_no_other() -> None:
     outage, struck, next_ = Outage(), Ticket(), Ticket()
     outage.doubt()
-    assert outage.admit(struck)
+    assert outage.admit(struck, 5.0)
     struck.active = False
-    assert outage.admit(next_)
+    assert outage.admit(next_, 5.0)
 
 
 # --- a real server behind a bad network -------------------------------------------------------------------
@@ -492,7 +535,7 @@ def test_a_deaf_network_without_a_read_timeout(
         assert all(requests(alias, 16))
         assert (pool.out, pool._slots.waiting) == (0, 0)
     # One tries at a time, after a pause.
-    eventually("somebody may try", lambda: clock.monotonic() >= pool._outage._until)
+    eventually("another attempt is due", lambda: clock.monotonic() >= pool._outage._next_attempt)
     assert ask(alias) is None
     assert not any(requests(alias, 20))
     assert (pool.out, pool._slots.waiting) == (0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -21,11 +22,14 @@ from sqlalchemy.pool import QueuePool
 from benchmarks.wiretap import Wiretap
 from poollife.drivers.connection import Guarded
 from poollife.drivers.mysqlclient import GuardedConnection
+from poollife.pools import liveness
+from poollife.pools.pool import LeasePool
 from poollife.pools.queue import FairQueuePool
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
 from tests.handlers import site, wsgi
+from tests.stubs import stub_pool
 from tests.web_server import eventually
 
 THREADS = 4
@@ -393,6 +397,83 @@ def test_what_counts_as_read_only(
     connections[alias].close()
     Visitors(alias).fill()
     assert pool_of(alias).closed == (THREADS if renewed else 0)
+
+
+@pytest.mark.usefixtures("read_only_account")
+def test_a_server_that_stays_read_only_is_no_failover(
+    make_alias: MakeAlias, mariadb: MariaDB, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a maintenance new sessions lead to the same server: one renewal in each of the growing pauses."""
+    alias = make_alias(NAME=name, USER="writer", PASSWORD="writer", POOL=POOL)
+    visitors, pool = Visitors(alias, "INSERT INTO log VALUES (1)"), pool_of(alias)
+    visitors.fill()
+    mariadb.execute("SET GLOBAL read_only = 1")
+    # As if all of it were in one second.
+    monkeypatch.setattr(liveness, "FIRST_RENEWAL_PAUSE", 1000.0)
+    pool.liveness._renewal_pause = 1000.0
+    visitors.come(200)
+    assert len(visitors.failed) == 200
+    assert pool.opened <= 2 * THREADS
+    # The pause is over: it may have been a failover after all.
+    pool.liveness._next_renewal = time.monotonic()
+    visitors.come(200)
+    assert pool.opened <= 3 * THREADS
+    mariadb.execute("SET GLOBAL read_only = 0")
+    before = len(visitors.failed)
+    visitors.come(40)
+    assert (len(visitors.failed), pool.out) == (before, 0)
+
+
+@pytest.mark.usefixtures("read_only_account")
+def test_a_session_that_is_kept_in_the_pause_tells_nothing_by_its_next_return(
+    make_alias: MakeAlias, mariadb: MariaDB, name: str
+) -> None:
+    """What counts is another error, and not that it had one once."""
+    alias = make_alias(NAME=name, USER="writer", PASSWORD="writer", POOL=POOL)
+    writer, reader, pool = Visitors(alias, "INSERT INTO log VALUES (1)"), Visitors(alias), pool_of(alias)
+    mariadb.execute("SET GLOBAL read_only = 1")
+    writer.come(2, threads=1)
+    opened = pool.opened
+    pool.liveness._next_renewal = time.monotonic()
+    reader.come(20, threads=1)
+    assert (pool.opened, reader.failed) == (opened, [])
+
+
+def test_pauses_between_renewals_grow_and_begin_anew() -> None:
+    """A second failover, after all was well for a while, is met at once."""
+    renewals: list[float] = []
+    liveness_of = pool_with_stub().liveness
+    for now in [number / 10 for number in range(10_000, 12_000)]:
+        before = liveness_of.renewed
+        liveness_of._renew(now)
+        if liveness_of.renewed != before:
+            renewals.append(now)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(renewals)]
+    assert pauses == sorted(pauses)
+    assert len(renewals) < 20
+    liveness_of._renew(2000.0)
+    liveness_of._renew(2000.0 + 2 * liveness.FIRST_RENEWAL_PAUSE)
+    assert liveness_of.renewed > 2000.0
+
+
+def pool_with_stub() -> LeasePool:
+    return stub_pool("stub")
+
+
+@pytest.fixture
+def name(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@pytest.fixture
+def read_only_account(mariadb: MariaDB, name: str) -> Iterator[None]:
+    """An account that may not write where the server is read-only."""
+    mariadb.execute(f"CREATE TABLE {name}.log (n INT) ENGINE=InnoDB")
+    mariadb.execute("CREATE OR REPLACE USER writer@'%' IDENTIFIED BY 'writer'")
+    mariadb.execute(f"GRANT ALL ON {name}.* TO writer@'%'")
+    yield
+    mariadb.execute("SET GLOBAL read_only = 0")
+    mariadb.execute("DROP USER writer@'%'")
 
 
 @pytest.mark.parametrize("poolclass", [FairQueuePool, QueuePool], ids=["fair", "SQLAlchemy's"])

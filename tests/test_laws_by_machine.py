@@ -98,9 +98,10 @@ class PoolMachine(RuleBasedStateMachine):
 
     @property
     def pool(self) -> LeasePool:
-        """The one that a checkout finds now. Its housekeeper is a rule, and no thread."""
+        """The one that a checkout finds now. Its housekeeper and its probe are rules, and no threads."""
         pool = registry.pool(self.key, self.options, STUB_DRIVER)
         pool._slots.unbalanced = int
+        pool._outage.probe.thread.call = int  # type: ignore[method-assign, assignment]
         return pool
 
     def _pools(self) -> set[LeasePool]:
@@ -202,6 +203,32 @@ class PoolMachine(RuleBasedStateMachine):
     def stop_or_start(self, down: bool) -> None:
         self.server.down = refused() if down else None
 
+    @rule()
+    def probe(self) -> None:
+        """It leaves an idle session where it found the server, and nothing where it did not."""
+        before, pool = set(self.server.alive), self.pool
+        pool._outage.probe.work()
+        found = self.server.alive - before
+        assert len(found) <= 1
+        assert not (found and (self.server.down or self.suspended or pool._outage.error))
+        for connection in found:
+            assert connection.idle
+            connection.pool = pool
+
+    @precondition(lambda self: not self.suspended and len(self._mine()) < self.limit)
+    @rule(probes=st.booleans())
+    def find_a_server_that_is_there(self, probes: bool) -> None:
+        """After a while no outage refuses anything, whether the probe has run meanwhile or not."""
+        self.server.down = None
+        self.pass_time(60.0)
+        if probes:
+            self.probe()
+        before = len(self.held)
+        self.borrow()
+        # What was dropped has a slot until a checkout that finds the pool full looks for it.
+        assert len(self.held) == before + 1
+        assert not self.pool._outage.error or self.held[-1].connection.age >= 60
+
     @precondition(lambda self: not self.suspended)
     @rule()
     def strike_in_the_middle_of_connecting(self) -> None:
@@ -223,7 +250,10 @@ class PoolMachine(RuleBasedStateMachine):
             connection.idle_since -= seconds
         for pool in self._pools():
             pool.housekeeping._next_retirement -= seconds
-            pool._outage._until -= seconds
+        outage = self.pool._outage
+        outage._next_attempt -= seconds
+        outage._since -= seconds
+        outage.probe.rests_until -= seconds
 
     @rule()
     def keep_house(self) -> None:

@@ -68,6 +68,9 @@ class Driver(Protocol):
     def refused(self, error: Exception) -> bool:
         """Return whether the server did not take a session's user or password."""
 
+    def is_full(self, error: Exception) -> bool:
+        """Return whether the server refused a session because there are as many as it allows."""
+
 
 class Guarded:
     """Mixed into a driver's connection class: refuses to work in a process that did not open it."""
@@ -77,8 +80,10 @@ class Guarded:
     lease: Lease | None
     #: Whether it waits in its pool, to be used by nobody; see ``Lease.take_back()`` for ``CLAIMED``.
     idle: bool | Claimed
-    #: Why nobody may use it any more, if so.
+    #: The failure after which the state of the session is not known, if there was one; for people.
     broken: str | None = None
+    #: What its borrower did to it, if no other may have it after that; for people.
+    unshareable: str | None = None
     #: The holder's cursors that may have something to read.
     cursors: weakref.WeakSet[Any]
     #: What the session was initialised with; None: it was not yet.

@@ -116,8 +116,9 @@ class MySQLConnection(Guarded):
     references_at_birth: int
     CHANGING: frozenset[str] = (
         Guarded.CHANGING
-        | {"broken", "reader", "poller", "autocommit_at_rest", "makes_literals", "reads_all_text", "encoding"}
-        | {"encoding_at_rest", "settings_at_rest", "marks_at_birth", "references_at_birth"}
+        | {"broken", "unshareable", "reader", "poller", "autocommit_at_rest", "makes_literals"}
+        | {"reads_all_text", "encoding", "encoding_at_rest", "settings_at_rest", "marks_at_birth"}
+        | {"references_at_birth"}
     )
 
     #: The driver's own.
@@ -206,8 +207,8 @@ class MySQLConnection(Guarded):
 
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so. Sends nothing."""
-        if self.broken:
-            return self.broken
+        if reason := self.broken or self.unshareable:
+            return reason
         if not self.open:
             return "closed by its borrower"
         encoders, decoders, *_ = self.settings_at_rest
@@ -298,7 +299,7 @@ def is_greened() -> bool:
 def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> None:
     """Have a driver's new connection be of that class."""
     driver.guard = guard
-    driver.lease = driver.broken = driver.reader = driver.initialised_with = None
+    driver.lease = driver.broken = driver.unshareable = driver.reader = driver.initialised_with = None
     driver.idle = driver.lost = driver.failed_over = False
     driver.lifetime = 1.0
     driver.cursors = weakref.WeakSet()
@@ -331,6 +332,11 @@ def means_unreachable(error: Exception) -> bool | None:
 def means_refused(error: Exception) -> bool:
     """Implement ``Driver.refused`` for an error of a driver's."""
     return Verdict.REFUSED in verdict_on(error)
+
+
+def means_full(error: Exception) -> bool:
+    """Implement ``Driver.is_full`` for an error of a driver's."""
+    return Verdict.FULL in verdict_on(error)
 
 
 class _Inherited:

@@ -24,6 +24,8 @@ class Verdict(Flag):
     CUT_OFF = auto()
     #: No session can be opened: nothing listens, or the name of the host is not known.
     UNREACHABLE = auto()
+    #: As many sessions are open as the server, or the user's limits, allow. One that ends makes room.
+    FULL = auto()
 
 
 OVER = Verdict.LOST | Verdict.CUT_OFF
@@ -42,6 +44,8 @@ class Meaning(NamedTuple):
 #: By number. Sources: "MariaDB Error Code Reference" and "MySQL Error Message Reference", and where it says
 #: more than they do, the page or code that is named.
 MEANINGS: dict[int, Meaning] = {
+    # max_connections.
+    1040: Meaning("CON_COUNT_ERROR", Verdict.FULL),
     # The server could not find the name of the client's address: its resolver may be back at the next try.
     1042: Meaning("BAD_HOST_ERROR", Verdict.CUT_OFF),
     # Balancers' health checks and servers that stop leave half a handshake.
@@ -76,6 +80,9 @@ MEANINGS: dict[int, Meaning] = {
     # or with a full disk. Rare enough to ask the others each time.
     1180: Meaning("ERROR_DURING_COMMIT", Verdict.LOST),
     1184: Meaning("NEW_ABORTING_CONNECTION", OVER),
+    1203: Meaning("TOO_MANY_USER_CONNECTIONS", Verdict.FULL),
+    # A resource limit of the user's, such as MAX_USER_CONNECTIONS.
+    1226: Meaning("USER_LIMIT_REACHED", Verdict.FULL),
     1251: Meaning("NOT_SUPPORTED_AUTH_MODE", Verdict.REFUSED),
     # The message names the option, which may be another one, such as --secure-file-priv.
     1290: Meaning("OPTION_PREVENTS_STATEMENT", Verdict.READ_ONLY, ("read-only", "read_only")),

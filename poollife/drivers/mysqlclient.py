@@ -24,13 +24,14 @@ from poollife.drivers.mysql import (
     ReadingCursor,
     become,
     is_greened,
+    means_full,
     means_refused,
     means_unreachable,
     peers,
     vouches,
 )
 
-__all__ = ["GuardedConnection", "adopt", "idle_limit", "peers", "refused", "unreachable", "unwrap"]
+__all__ = ["GuardedConnection", "adopt", "idle_limit", "is_full", "peers", "refused", "unreachable", "unwrap"]
 
 if not hasattr(MySQLdb, "_mysql"):
     raise ImportError(
@@ -133,17 +134,17 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
 
     @guarded
     def change_user(self, *args: Any, **kwargs: Any) -> None:
-        self.broken = "it was given to another user"
+        self.unshareable = "it was given to another user"
         super().change_user(*args, **kwargs)
 
     @guarded
     def set_server_option(self, option: int) -> None:
-        self.broken = "an option of its protocol was set"
+        self.unshareable = "an option of its protocol was set"
         super().set_server_option(option)
 
     @guarded
     def _get_native_connection(self) -> Any:
-        self.broken = "its native connection was handed out"
+        self.unshareable = "its native connection was handed out"
         return super()._get_native_connection()
 
     @guarded
@@ -276,6 +277,11 @@ def unreachable(error: Exception) -> bool | None:
 def refused(error: Exception) -> bool:
     """Implement ``Driver.refused``."""
     return isinstance(error, MySQLdb.MySQLError) and means_refused(error)
+
+
+def is_full(error: Exception) -> bool:
+    """Implement ``Driver.is_full``."""
+    return isinstance(error, MySQLdb.MySQLError) and means_full(error)
 
 
 def idle_limit(connection: GuardedConnection) -> int:

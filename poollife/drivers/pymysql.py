@@ -21,13 +21,14 @@ from poollife.drivers.mysql import (
     MySQLConnection,
     ReadingCursor,
     become,
+    means_full,
     means_refused,
     means_unreachable,
     peers,
     vouches,
 )
 
-__all__ = ["adopt", "idle_limit", "peers", "refused", "unreachable", "unwrap"]
+__all__ = ["adopt", "idle_limit", "is_full", "peers", "refused", "unreachable", "unwrap"]
 
 
 #: The driver's own default, in seconds.
@@ -179,6 +180,11 @@ def unreachable(error: Exception) -> bool | None:
 def refused(error: Exception) -> bool:
     """Implement ``Driver.refused``."""
     return isinstance(error, pymysql.MySQLError) and means_refused(error)
+
+
+def is_full(error: Exception) -> bool:
+    """Implement ``Driver.is_full``."""
+    return isinstance(error, pymysql.MySQLError) and means_full(error)
 
 
 def idle_limit(connection: GuardedConnection) -> int:

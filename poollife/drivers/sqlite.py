@@ -280,6 +280,11 @@ def refused(error: Exception) -> bool:
     return False
 
 
+def is_full(error: Exception) -> bool:
+    """Implement ``Driver.is_full``: SQLite counts no sessions."""
+    return False
+
+
 def check_untainted(database: Any) -> None:
     """:raises ForkedTransaction: if the parent was using this database when it forked this process."""
     if str(database) in tainted or EVERYTHING in tainted:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from poollife import clock
-from poollife.pools.queue import FairQueuePool, Ticket, current
+from poollife.pools.queue import FairQueuePool, SpareTicket, current
 
 if TYPE_CHECKING:
     from poollife.pools.lease import Borrower
@@ -149,7 +149,7 @@ class Housekeeping:
         """Have ``min_idle`` ready; whether there is more to do."""
         while self.opener and self._slots.shortage and not self._pool.closed_because:
             try:
-                if not self._open(self.opener):
+                if not self.open(SpareTicket(self.opener)):
                     return True  # others are opening some
             except Exception as error:
                 # Not with each checkout from now on; and then with the settings of that time.
@@ -158,12 +158,16 @@ class Housekeeping:
                 logger.info("Pool %r can't have min_idle ready: %s", self._pool.key.alias, error)
         return False
 
-    def _open(self, opener: Borrower) -> bool:
-        if not opener.leads_to(self._pool.key):
+    def open(self, ticket: SpareTicket, *, spare: bool = False) -> bool:
+        """Open a session for the next that comes; whether there was need of one.
+
+        :param spare: open one if there is room for it, however many are idle.
+        """
+        if not ticket.borrower.leads_to(self._pool.key):
             raise LookupError("more than settings decides on its sessions")
-        ticket = current.ticket = Ticket(opener)
+        current.ticket = ticket
         try:
-            return self._slots.prepare(ticket)
+            return self._slots.prepare(ticket, spare=spare)
         finally:
             current.ticket = None
             ticket.active = False

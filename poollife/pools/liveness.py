@@ -24,6 +24,9 @@ REFUSED = "opened before the server refused its user"
 #: Seconds after which a session that was pinged is taken for dead, at most (HikariCP's validationTimeout) and
 #: at least.
 LONGEST_PING, SHORTEST_PING = 5.0, 0.5
+#: Seconds between two renewals of a pool whose server stays read-only, the first and the longest: the pause
+#: doubles. The longest is for how long a primary that was found at last may go unused.
+FIRST_RENEWAL_PAUSE, LONGEST_RENEWAL_PAUSE = 1.0, 15.0
 #: What each server answered when it was asked how long it keeps idle sessions.
 _idle_limits: dict[tuple[Any, ...], float | None] = {}
 
@@ -59,6 +62,9 @@ class Liveness:
         self._suspected = -math.inf
         #: Sessions born by then do not prove their user again: the server has refused one that did.
         self.refused = -math.inf
+        #: When a read-only error renews them again, and the pause that follows; a race costs one renewal.
+        self._next_renewal = -math.inf
+        self._renewal_pause = FIRST_RENEWAL_PAUSE
 
     def learn(self, session: Guarded, server: tuple[Any, ...]) -> None:
         """Ask how long idle sessions are kept, if nobody has yet."""
@@ -96,11 +102,10 @@ class Liveness:
         :param session: is lost, or found its server read-only.
         """
         if session.failed_over:
-            log.note(
-                logging.WARNING, "Pool %r replaces all its sessions: their server is read-only", self._alias
-            )
-            self.renewed = clock.monotonic()
-        else:
+            # Should it be kept, its next error counts again, and its next return does not.
+            session.failed_over = False
+            self._renew(clock.monotonic())
+        if session.lost:
             self._suspect()
 
     def note_refusal(self) -> None:
@@ -110,6 +115,21 @@ class Liveness:
         a server may block the account.
         """
         self.refused = clock.monotonic()
+
+    def _renew(self, now: float) -> None:
+        """Replace all sessions, unless that was done a moment ago and has not helped.
+
+        After a failover new sessions lead to a server that can be written to. Where it is read-only for
+        maintenance they lead to the same one, and each failing request would renew the whole pool.
+        """
+        if now < self._next_renewal:
+            return
+        if now - self._next_renewal > self._renewal_pause:
+            self._renewal_pause = FIRST_RENEWAL_PAUSE  # another failover: all was well for a while
+        self._next_renewal = now + self._renewal_pause
+        self._renewal_pause = min(2 * self._renewal_pause, LONGEST_RENEWAL_PAUSE)
+        self.renewed = now
+        log.note(logging.WARNING, "Pool %r replaces all its sessions: their server is read-only", self._alias)
 
     def _suspect(self) -> None:
         self._suspected = clock.monotonic()

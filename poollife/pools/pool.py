@@ -27,12 +27,13 @@ from poollife.monitoring.leaks import watch_for
 from poollife.monitoring.meters import Meters
 from poollife.pools import log
 from poollife.pools.collector import OWN_SHARE, collector
+from poollife.pools.gate import Gate
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.lease import Borrower, Lease
 from poollife.pools.liveness import OUTDATED, REFUSED, SHORTEST_LIFETIME, Liveness
 from poollife.pools.outage import outage_of
 from poollife.pools.poolclass import slots_of
-from poollife.pools.queue import QueueFull, Ticket, current
+from poollife.pools.queue import QueueFull, SpareTicket, Ticket, current
 from poollife.pools.sqlalchemy import detach_finalizer
 from poollife.pools.work import caller, current_work
 
@@ -60,6 +61,12 @@ class PoolKey(NamedTuple):
     def same_database(self, other: PoolKey) -> bool:
         """Whether both lead to one database, be it with other options."""
         return (self.server, self.database) == (other.server, other.database)
+
+
+def server_name(key: PoolKey) -> str:
+    """Return what people call the server that a key leads to."""
+    host, *port = map(str, key.server)
+    return f"Server {host or 'localhost'}" + "".join(f":{number}" for number in port if number)
 
 
 class PoolClosed(Exception):
@@ -104,7 +111,7 @@ class LeasePool:
         #: What is known of one is known of all that are reached in this way. Drivers don't know each other's
         #: errors, and with the options init_command may set the session's own limit of idleness.
         self._server = (id(driver), *key.server, key.options)
-        self._outage = outage_of(self._server)
+        self._outage = outage_of(self._server, server_name(key))
         self.liveness = Liveness(key.alias, options, driver, self._outage, self._count_replaced)
         self._resets = options.resets
         self._facts: dict[str, Any] = {}
@@ -113,6 +120,9 @@ class LeasePool:
         self.keeps_sessions = isinstance(self._sessions, QueuePool)
         self._slots = slots_of(self._sessions, options.bounds)
         self._slots.unfit = self.liveness.unfit
+        self._gate = Gate(self, self._outage)
+        self._slots.opening_delay = self._gate.delay
+        self._outage.waiters.add(self._slots)
         self.housekeeping = Housekeeping(self, self._slots)
         self._slots.unbalanced = self.housekeeping.call
         #: Who borrowed from where; None where nobody has asked.
@@ -141,6 +151,11 @@ class LeasePool:
     def waiting(self) -> int:
         """Borrowers for whom there is none yet."""
         return self._slots.waiting
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether as many sessions as may be are open or being opened, and none is idle."""
+        return self._slots.exhausted
 
     @property
     def suspended(self) -> bool:
@@ -369,6 +384,8 @@ class LeasePool:
             except exc.TimeoutError:
                 if last and self._slots.withdraw(ticket):
                     # Also if he began to wait in a pool that was closed.
+                    if failed := self._gate.error():
+                        raise remembered(failed) from None
                     raise self._timeout(ticket) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):
                     # Its successor may have what this one has not.
@@ -416,10 +433,10 @@ class LeasePool:
     def _open(self) -> Any:
         ticket = current.checkout
         assert ticket, "a session is opened for a borrower"
-        self._outage.tell()
+        self._gate.check(ticket)
         # First: asking for a password may take its time, or need a session at the same server.
         params = self._parameters(ticket.borrower)
-        if not self._outage.admit(ticket):
+        if not self._gate.admit(ticket):
             raise self._timeout(ticket, admitted=False) from self.connect_error
         began = clock.monotonic()
         try:
@@ -428,14 +445,16 @@ class LeasePool:
             self._note_failure(error)
             # Anything else, such as a time limit's exception, says nothing of the server.
             if isinstance(error, ticket.borrower.Database.Error):
-                self._note_answer(error)
+                if self.driver.refused(error):
+                    self.liveness.note_refusal()
+                self._gate.failed(ticket, error)
             raise
         self.connect_error = None
-        self._outage.over()
+        self._gate.opened()
         # Drawn from the system: children of one parent must not all draw the same.
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
-        driver.idle = ticket.borrower is self.housekeeping.opener
+        driver.idle = isinstance(ticket, SpareTicket)
         self.meters.create_time.observe(driver.born - began)
         with self._lock:
             self.opened += 1
@@ -455,14 +474,6 @@ class LeasePool:
         if isinstance(error, exc.TimeoutError):
             # Somebody else's pool has run dry (a password that is kept in a database): no wait of ours.
             raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-
-    def _note_answer(self, error: Exception) -> None:
-        if self.driver.refused(error):
-            self.liveness.note_refusal()
-        if (unreachable := self.driver.unreachable(error)) is False:
-            self._outage.over()
-        else:
-            self._outage.failed(error, certain=bool(unreachable))
 
     def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
         with self._lock:

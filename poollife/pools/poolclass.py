@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,10 @@ from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
 
 from poollife import clock
-from poollife.pools.queue import Bounds, FairQueuePool, Holder, Ticket, fit
+from poollife.pools.queue import Bounds, FairQueuePool, Holder, Postponed, Ticket, fit, no_delay
+
+#: Seconds between two looks whether a session may be opened: they grow, as many may look.
+INTERVAL, LONGEST_INTERVAL = 0.005, 0.1
 
 
 class Counted:
@@ -23,6 +27,7 @@ class Counted:
         self._pool = sessions
         event.listen(sessions, "checkout", self._refuse_unfit)
         self.unfit: Callable[[Any], str | None] = fit
+        self.opening_delay: Callable[[Ticket], float] = no_delay
 
     def _refuse_unfit(
         self, connection: Any, record: ConnectionPoolEntry, handle: PoolProxiedConnection
@@ -34,7 +39,14 @@ class Counted:
     def take(self, ticket: Ticket) -> PoolProxiedConnection:
         if self.exhausted:
             ticket.joined = clock.monotonic()
-        return self._pool.connect()
+        interval = INTERVAL
+        while True:
+            try:
+                return self._pool.connect()
+            except Postponed:
+                # Its own queue knows nothing of a turn. This holds no slot meanwhile.
+                time.sleep(max(INTERVAL, min(interval, self.opening_delay(ticket))))
+                interval = min(2 * interval, LONGEST_INTERVAL)
 
     def put(self, handle: Any) -> None:
         handle.close()
@@ -61,8 +73,14 @@ class Counted:
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
         pass
 
-    def prepare(self, ticket: Ticket) -> bool:
-        return False
+    def prepare(self, ticket: Ticket, *, spare: bool = False) -> bool:
+        if self._sessions:
+            return False  # connect() may give one that is there already
+        self._pool.connect().close()
+        return True
+
+    def serve(self) -> None:
+        pass
 
     def wake(self) -> None:
         pass

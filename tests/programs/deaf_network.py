@@ -17,6 +17,7 @@ if sys.argv[-1] == "true":
 
 import fcntl
 import json
+import logging
 import socket
 import struct
 import threading
@@ -168,6 +169,8 @@ def own_pings(network: Loopback) -> dict[str, Any]:
 
 
 def main(engine: str, options: dict[str, Any], via: Any, folder: str, *_: Any) -> None:
+    # What it says of a server that is away is right, and nothing else may come by standard error.
+    logging.getLogger("poollife").addHandler(logging.NullHandler())
     network = Loopback()
     network.up()
     certificates = Certificates(Path(folder)) if via == "tls" else None

@@ -8,6 +8,7 @@ monkey.patch_all()
 
 import gc  # noqa: E402
 import json  # noqa: E402
+import logging  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -16,7 +17,7 @@ from typing import Any  # noqa: E402
 import gevent  # noqa: E402
 import gevent.event  # noqa: E402
 import pymysql  # noqa: E402
-from django.db import connections, transaction  # noqa: E402
+from django.db import OperationalError, connections, transaction  # noqa: E402
 from django.db.backends.signals import connection_created  # noqa: E402
 
 from poollife.conf import DEFAULTS  # noqa: E402
@@ -375,6 +376,52 @@ def unused(observer: Observer) -> dict[str, Any]:
         # It ends when no greenlet or timer is left to wait for.
         return {"sweepers": len(sweepers), "waited for all": gevent.wait(timeout=PATIENCE)}
     return {"closed": until(lambda: not observer.sessions()), "pools": len(registry.pools())}
+
+
+def outage(observer: Observer, greenlets: int) -> dict[str, Any]:
+    """Greenlets that wait for a server that is away let others run, and so does the thread that finds it."""
+    logging.getLogger("poollife").addHandler(logging.NullHandler())
+    driver: Any = connections["default"].Database  # type: ignore[attr-defined]  # the stubs leave it out
+    connect, away = driver.connect, True
+
+    def refused_while_away(*arguments: Any, **parameters: Any) -> Any:
+        if away:
+            raise driver.OperationalError(2003, "refused")
+        return connect(*arguments, **parameters)
+
+    driver.connect = refused_while_away
+    waiting = [gevent.spawn(ask, "SELECT 1") for _ in range(greenlets)]
+    down = until(lambda: pool()._outage.error is not None)
+    turns = turns_during(lambda: gevent.sleep(0.5))
+    away = False
+    gevent.joinall(waiting, PATIENCE)
+    return {
+        "down": down,
+        "others ran": turns > 10,
+        "answers": [asker.value for asker in waiting],
+        "out": pool().out,
+        "error": pool()._outage.error,
+    }
+
+
+@case
+def long_outage(observer: Observer) -> dict[str, Any]:
+    """With ``outage_wait`` 0: the thread that finds the server is a greenlet, too."""
+    logging.getLogger("poollife").addHandler(logging.NullHandler())
+    driver: Any = connections["default"].Database  # type: ignore[attr-defined]  # the stubs leave it out
+    connect, refused = driver.connect, 0
+
+    def refused_once(*arguments: Any, **parameters: Any) -> Any:
+        driver.connect = connect
+        raise driver.OperationalError(2003, "refused")
+
+    driver.connect = refused_once
+    try:
+        ask("SELECT 1")
+    except OperationalError:
+        refused += 1
+    found = until(lambda: pool()._outage.error is None)
+    return {"refused": refused, "found": found, "idle": pool().idle, "answer": ask("SELECT 1")}
 
 
 @case

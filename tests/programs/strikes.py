@@ -25,12 +25,15 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import MySQLdb
 from django.db import connections, transaction
 from sqlalchemy import event
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from sqlalchemy.pool import QueuePool
 
 from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db, pool_stats
+from poollife.pools import outage as outages
+from poollife.pools.queue import Ticket
 from poollife.wsgi import PoolWSGIMiddleware
 from tests.programs.databases import ask, change, set_up
 
@@ -265,7 +268,8 @@ def everywhere(form: str, work: str, start: str) -> dict[str, Any]:
     """Strike at each point of it.
 
     :param start: what the pool is like: "cold", "warm", "crowded" (all but one slot in use), "dead" (its
-        session was killed), or "listened" to (so that SQLAlchemy's own handles are used).
+        session was killed), "listened" to (so that SQLAlchemy's own handles are used), "down" (its server was
+        away, and another attempt is due), or "refused" (the next attempt fails, the one after that does not).
     """
     report: dict[str, Any] = {"points": 0, "not back": [], "slots lost": [], "hung": []}
     run = FORMS[form]()
@@ -311,6 +315,7 @@ stay: list[Any] = []
 def judge(where: str, report: dict[str, Any]) -> None:
     from tests.counting import pool_of
 
+    MySQLdb.connect = connect
     pool = pool_of("default")
     if pool.out:
         report["not back"].append(where)
@@ -325,8 +330,15 @@ def prepare(start: str) -> None:
     from tests.counting import pool_of
 
     sessions: Any = pool_of("default")._sessions
-    if start == "cold":
+    if start in ("cold", "down", "refused"):
         sessions.dispose()
+        if start == "down":
+            outage = pool_of("default")._outage
+            outage.failed(Ticket(), MySQLdb.OperationalError(2002, "refused"))
+            outage._next_attempt = time.monotonic()
+        elif start == "refused":
+            outages.FIRST_PAUSE = 0.001
+            MySQLdb.connect = refuse_once
         return
     if start == "listened" and not sessions.dispatch.checkout:
         for name in "checkout", "checkin":
@@ -336,6 +348,14 @@ def prepare(start: str) -> None:
         for entry in sessions._free:
             with socket.socket(fileno=os.dup(entry.dbapi_connection.fileno())) as its:
                 its.shutdown(socket.SHUT_RDWR)
+
+
+connect = MySQLdb.connect
+
+
+def refuse_once(*args: Any, **kwargs: Any) -> Any:
+    MySQLdb.connect = connect
+    raise MySQLdb.OperationalError(2002, "refused")
 
 
 class Holder:

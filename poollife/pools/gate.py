@@ -1,0 +1,144 @@
+"""The way from one pool to its server: when a session may be opened there."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+from poollife import clock
+from poollife.errors import remembered
+from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
+from poollife.pools.queue import Postponed, SpareTicket, Ticket
+
+if TYPE_CHECKING:
+    from poollife.pools.lease import Borrower
+    from poollife.pools.pool import LeasePool
+
+logger = logging.getLogger("poollife")
+
+
+class Gate:
+    """What a pool asks before it opens a session, and tells after that.
+
+    The outage is shared with all pools that lead to the server. What is of this pool only is whether the
+    server refuses more sessions than there are. While one that is there may come back, checkouts wait for it,
+    and none is opened before a pause is over. The three fields of that are set by single assignments, and
+    need no lock: a thread that reads an old value opens a session too early, or waits for one pause more.
+    """
+
+    def __init__(self, pool: LeasePool, outage: Outage) -> None:
+        self._pool = pool
+        self._outage = outage
+        #: On the monotonic clock: until when no other session is asked for.
+        self._full_until = -math.inf
+        self._full_pause = FIRST_PAUSE
+        #: How the server refused the last one.
+        self._full_error: Exception | None = None
+
+    def delay(self, ticket: Ticket) -> float:
+        """Return the seconds until a session may be opened for a checkout that waits."""
+        delay = self._outage.delay(ticket, self._pool.options.outage_wait)
+        if self._is_full(now := clock.monotonic()):
+            return max(delay, min(self._full_until, ticket.deadline) - now)
+        return delay
+
+    def check(self, ticket: Ticket) -> None:
+        """Say what ``admit()`` would, before anything is asked that takes its time.
+
+        :raises Postponed: it has to wait.
+        :raises Exception: what the last attempt came to, where it waits no longer.
+        """
+        if (error := self._full_error) and self._is_full(now := clock.monotonic()):
+            raise Postponed if now < ticket.deadline else remembered(error)
+        try:
+            self._outage.check(ticket, self._pool.options.outage_wait)
+        except Exception as error:
+            self._call_probe(ticket, error)
+            raise
+
+    def admit(self, ticket: Ticket) -> bool:
+        """Let a checkout open a session; False: its time is over, and nothing is known of the server.
+
+        :raises Postponed: as ``check()``.
+        :raises Exception: as ``check()``.
+        """
+        try:
+            return self._outage.admit(ticket, self._pool.options.outage_wait)
+        except Exception as error:
+            self._call_probe(ticket, error)
+            raise
+
+    def opened(self) -> None:
+        """Note that a session was opened."""
+        if self._full_error:
+            self._full_until, self._full_pause, self._full_error = -math.inf, FIRST_PAUSE, None
+        self._outage.over()
+
+    def failed(self, ticket: Ticket, error: Exception) -> None:
+        """Note that a session could not be opened; return where the checkout gets the driver's error.
+
+        :raises Postponed: where another attempt makes sense, and the checkout has time for that.
+        """
+        driver, wait = self._pool.driver, self._pool.options.outage_wait
+        if (unreachable := driver.unreachable(error)) is False:
+            self._outage.over()
+            if driver.is_full(error):
+                self._wait_for_return(ticket, error)
+            return
+        self._outage.failed(ticket, error, certain=bool(unreachable))
+        if wait and not isinstance(ticket, SpareTicket) and self._outage.is_worth_waiting(ticket, wait):
+            raise Postponed
+        self._call_probe(ticket, error)
+
+    def error(self) -> Exception | None:
+        """Return why a checkout got no session in its time, if that is for the server."""
+        if self._pool.exhausted or self._pool.suspended:
+            return None
+        return self._outage.error or self._full_error
+
+    def _is_full(self, now: float) -> bool:
+        return now < self._full_until and self._pool.opened > self._pool.closed
+
+    def _wait_for_return(self, ticket: Ticket, error: Exception) -> None:
+        """Have a checkout wait for a session that is there, unless its thread has it."""
+        now, me, pool = clock.monotonic(), threading.current_thread(), self._pool
+        mine = sum(lease.thread is me for lease in pool.leases.copy())
+        others = pool.opened - pool.closed > mine
+        if not others and not ticket.refused:
+            # Those that are being opened may be there when it asks again. Not all pool classes count them.
+            others = pool.opening != 1
+        if isinstance(ticket, SpareTicket) or ticket.deadline <= now or not others:
+            return
+        pause = self._full_pause * random.SystemRandom().uniform(JITTER, 1)
+        self._full_pause = min(2 * self._full_pause, LONGEST_PAUSE)
+        self._full_error = remembered(error)
+        self._full_until = now + pause
+        ticket.refused = True
+        raise Postponed
+
+    def _call_probe(self, ticket: Ticket, error: Exception) -> None:
+        """Have the probe go on where a checkout waits no longer."""
+        if isinstance(error, Postponed) or isinstance(ticket, SpareTicket):
+            return
+        if self._outage.is_long(self._pool.options.outage_wait):
+            self._outage.probe.call(lambda: partial(self._probe, ticket.borrower.opener()))
+
+    def _probe(self, opener: Borrower) -> None:
+        """Open a session for the next that comes, in the thread of the probe, to find the server."""
+        pool = self._pool
+        try:
+            if not pool.closed_because:
+                pool.housekeeping.open(ProbeTicket(opener), spare=True)
+        except Postponed:
+            pass  # a checkout was quicker
+        except Exception as error:
+            # Once for each attempt: this is no news.
+            logger.debug("Pool %r is still without its server: %s", pool.key.alias, error)
+        finally:
+            if pool.closed_because:
+                pool.close_idle()
+        pool.housekeeping.call()
