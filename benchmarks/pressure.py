@@ -19,6 +19,7 @@ from sqlalchemy import exc
 from sqlalchemy.pool import QueuePool
 
 from benchmarks.bare import connector
+from poollife import clock
 from poollife.pools.queue import FairQueuePool, Ticket, current
 from servers import Proxy
 
@@ -97,7 +98,7 @@ class Lent(Bare):
     active = True
 
     def take(self) -> Any:
-        ticket = current.ticket = Ticket(deadline=time.monotonic() + TIMEOUT)
+        ticket = current.ticket = Ticket(deadline=clock.monotonic() + TIMEOUT)
         try:
             handle = self._pool.take(ticket)
             self._pool.hold(ticket, self)

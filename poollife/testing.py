@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from poollife import clock
+
 if TYPE_CHECKING:
     from unittest import TestCase, TestResult
 
@@ -62,8 +64,8 @@ def check(before: set[Lease]) -> None:
     :param before: what was out already.
     :raises AssertionError: if there are any.
     """
-    deadline = time.monotonic() + PATIENCE
-    while (left := _left(before)) and time.monotonic() < deadline:
+    deadline = clock.monotonic() + PATIENCE
+    while (left := _left(before)) and clock.monotonic() < deadline:
         time.sleep(INTERVAL)
     if left:
         # Wrappers are reference cycles. Those that nobody has any more are taken back.

@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
+from poollife import clock
 from servers import Certificates, MariaDB
 
 
@@ -20,6 +21,8 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
         # Tests that start a pytest of their own start one that is nobody's worker.
         del os.environ[name]
+    if offset := os.environ.get("POOLLIFE_CLOCK_OFFSET"):
+        set_clock_forward(float(offset))
     settings.configure(
         DATABASES={"default": {"ENGINE": "django.db.backends.dummy"}},
         INSTALLED_APPS=["poollife"],
@@ -27,6 +30,17 @@ def pytest_configure() -> None:
         USE_TZ=True,
     )
     django.setup()
+
+
+def set_clock_forward(seconds: float) -> None:
+    """Have poollife's clock show what it would on a machine that has been up for so much longer.
+
+    A time that is the sum of others is as exact as its size allows: what a test compares must not depend on
+    that. So ``POOLLIFE_CLOCK_OFFSET=86400.1 pytest ...`` has to pass as well. (Not tests/test_law_5_calls.py,
+    where this is one more call, and programs have a clock of their own.)
+    """
+    real = clock.monotonic
+    clock.monotonic = lambda: real() + seconds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

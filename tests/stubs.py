@@ -15,6 +15,7 @@ from typing import Any
 from django import db
 from django.db import InterfaceError, NotSupportedError, OperationalError
 
+from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers.connection import Driver, Guarded
 from poollife.drivers.guard import Guard
@@ -75,11 +76,11 @@ class StubConnection(Guarded):
         self.lease: Lease | None = None
         self.idle = self.dirty = self.killed = False
         self.cursors = weakref.WeakSet()
-        self.born = self.idle_since = time.monotonic()
+        self.born = self.idle_since = clock.monotonic()
 
     @property
     def age(self) -> float:
-        return time.monotonic() - self.born
+        return clock.monotonic() - self.born
 
     def close(self) -> None:
         if self.guard.pid == os.getpid():

@@ -17,6 +17,7 @@ import pytest
 from django.db import OperationalError, connections
 from sqlalchemy.pool import NullPool
 
+from poollife import clock
 from poollife.drivers import mysqlclient
 from poollife.drivers.connection import Driver
 from poollife.errors import PoolTimeout
@@ -240,7 +241,7 @@ def test_a_session_that_is_cut_off_as_it_is_opened_is_not_yet_one(
                 StubBorrower(server).borrow(pool)
         server.down = None
         assert not any(crowd(pool, server))
-        pool.liveness.renewed = time.monotonic()
+        pool.liveness.renewed = clock.monotonic()
     server.down, before = OperationalError(2013, "Lost connection during query"), server.attempts
     assert all(crowd(pool, server))
     assert server.attempts - before >= 3
@@ -385,7 +386,7 @@ def test_a_child_forgets_the_attempt_of_its_parent() -> None:
 def test_pauses_grow_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under five attempts in any second, and never more than two seconds without one."""
     now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
     outage, attempts = Outage(), []
     while now < 1030:
         ticket = Ticket()
@@ -411,7 +412,7 @@ def test_pauses_grow_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_processes_together_make_few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred processes that lose their server in the same moment, with waiting checkouts in each."""
     now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
     outages, attempts = [Outage() for _ in range(100)], list[float]()
     while now < 1010:
         for outage in outages:
@@ -534,7 +535,7 @@ def test_a_deaf_network_without_a_read_timeout(
         assert all(requests(alias, 16))
         assert (pool.out, pool._slots.waiting) == (0, 0)
     # One tries at a time, after a pause.
-    eventually("another attempt is due", lambda: time.monotonic() >= pool._outage._next_attempt)
+    eventually("another attempt is due", lambda: clock.monotonic() >= pool._outage._next_attempt)
     assert ask(alias) is None
     assert not any(requests(alias, 20))
     assert (pool.out, pool._slots.waiting) == (0, 0)

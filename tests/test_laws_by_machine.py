@@ -6,7 +6,6 @@ The server is a stub. ``make stress`` does the like with threads on a real one.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import sys
 import traceback
@@ -27,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from poollife.errors import PoolTimeout
+from poollife.pools.collector import collector
 from poollife.pools.liveness import Liveness
 from poollife.pools.pool import LeasePool, PoolKey
 from poollife.pools.registry import registry
@@ -102,8 +102,6 @@ class PoolMachine(RuleBasedStateMachine):
         pool = registry.pool(self.key, self.options, STUB_DRIVER)
         pool._slots.unbalanced = int
         pool._outage.probe.thread.call = int  # type: ignore[method-assign, assignment]
-        # Whatever is dropped here goes at once.
-        pool._next_collection = math.inf
         return pool
 
     def _pools(self) -> set[LeasePool]:
@@ -343,6 +341,12 @@ class PoolMachine(RuleBasedStateMachine):
             assert not (pool.closed_because and pool.idle)
             assert not pool._slots.opening
             assert not pool._slots.waiting
+
+
+@pytest.fixture(autouse=True)
+def _no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is dropped here goes at once."""
+    monkeypatch.setattr(collector, "run", lambda *_, **__: None)
 
 
 def run(runs: int, phases: Sequence[Phase] = tuple(Phase)) -> None:

@@ -85,9 +85,9 @@ def test_a_checkout_that_is_held_up_by_other_threads_did_not_wait(
         return get(pool, ticket)
 
     monkeypatch.setattr(LeasePool, "_get", slow_get)
-    before = pool.meters.wait_time.sum
+    before = pool.meters.wait_time.stats()["sum"]
     use(alias, 3)
-    assert (stats(alias)["wait_time"]["count"], pool.meters.wait_time.sum) == (4, before)
+    assert (stats(alias)["wait_time"]["count"], pool.meters.wait_time.stats()["sum"]) == (4, before)
     connection_id(alias)
     with pytest.raises(PoolTimeout, match="5 checkouts, 1 of them queued or opened a session, 1 time-outs"):
         connections.create_connection(alias).ensure_connection()
@@ -293,6 +293,7 @@ def test_use_time_costs_little_and_nothing_when_it_is_off(make_alias: MakeAlias)
     extra = list(measured.made)
     for name in plain.made:
         extra.remove(name)
+    extra = [name for name in extra if name.startswith("poollife.")]
     assert sorted(extra) == ["poollife.monitoring.meters.Histogram.observe", "poollife.pools.lease.Lease.age"]
     assert not any("monitoring" in name for name in plain.made)
     assert stats(on)["use_time"]["count"] == 4
@@ -301,11 +302,11 @@ def test_use_time_costs_little_and_nothing_when_it_is_off(make_alias: MakeAlias)
 def test_how_long_it_was_out(make_alias: MakeAlias) -> None:
     alias = make_alias(POOL={"stats": True})
     connection_id(alias)
-    lease_of(alias).since -= 7
+    lease_of(alias).since -= 8
     connections[alias].close()
     found = stats(alias)["use_time"]
     assert (found["counts"][-2], found["count"]) == (1, 1)
-    assert 7 <= found["sum"] < 7 + PATIENCE
+    assert 7 < found["sum"] < 8 + PATIENCE
 
 
 def test_counting_holds_up_who_counts(make_alias: MakeAlias) -> None:

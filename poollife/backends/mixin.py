@@ -20,6 +20,7 @@ from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
 from poollife.drivers.guard import getpid
 from poollife.drivers.network import give_up_after
+from poollife.pools import log
 from poollife.pools.lease import Lease
 from poollife.pools.pool import LeasePool, PoolClosed, PoolKey
 from poollife.pools.registry import registry
@@ -161,6 +162,9 @@ class PooledMixin(BaseDatabaseWrapper):
                 super().connect()
                 if self.lease is lease:  # a receiver of connection_created may have closed it
                     lease.pool.initialised(lease, state)
+            if log.pending:
+                # Not earlier: a handler of the user's may query, on this very wrapper.
+                log.write()
             lease.settled = True
         except BaseException:
             self._replace("it could not be initialised")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from poollife import clock
 from poollife.drivers import uwsgi
 from poollife.drivers.guard import getpid
 
@@ -51,13 +52,12 @@ class Gate:
     """Lets forks and handshakes wait for each other.
 
     A fork in the middle of another thread's handshake hands the child a socket that nobody knows yet.
-    The lock guards both collections; no I/O happens under it. Not a condition: ``Condition.__enter__`` is
-    Python code, and an exception from outside (a task's time limit) that strikes in there leaves it locked.
+    No lock, which a signal's handler that queries might leave taken for as long as it waits. Each side first
+    says what it is about to do, and then looks at the other: of two at once at least one sees the other. A
+    handshake gives way to a fork, and a fork waits for handshakes.
     """
 
     def __init__(self) -> None:
-        # Reentrant: a signal's handler may query in there.
-        self._lock = threading.RLock()
         #: Where they may lead, by thread; see ``leads_to``.
         self._handshakes: dict[int, Set[Any]] = {}
         #: When it must be over, by thread.
@@ -73,16 +73,15 @@ class Gate:
         # One may be inside another: a password that is kept in a database.
         outer = self._handshakes.get(me)
         try:
-            while not self._begin(me, peers | (outer or set())):
+            self._handshakes[me] = peers | (outer or set())
+            while self._others_fork():
+                self._end(me, outer)
                 time.sleep(INTERVAL)
+                self._handshakes[me] = peers | (outer or set())
             yield
         finally:
-            # Without the lock: in a child forked in here a thread that no longer exists may hold it.
             if getpid() == pid:
-                if outer is None:
-                    self._handshakes.pop(me, None)
-                else:
-                    self._handshakes[me] = outer
+                self._end(me, outer)
 
     @property
     def closed(self) -> bool:
@@ -99,26 +98,23 @@ class Gate:
 
         :returns: where those lead that took longer than ``PATIENCE``.
         """
-        me, deadline = threading.get_ident(), time.monotonic() + PATIENCE
-        with self._lock:
-            self._forking[me] = time.monotonic() + LIMIT
-        while self._others(me) and time.monotonic() < deadline:
+        me, deadline = threading.get_ident(), clock.monotonic() + PATIENCE
+        self._forking[me] = clock.monotonic() + LIMIT
+        while self._others(me) and clock.monotonic() < deadline:
             time.sleep(INTERVAL)
         return {peer for peers in self._others(me) for peer in peers}
 
     def open(self) -> None:
-        with self._lock:
-            self._forking.pop(threading.get_ident(), None)
+        self._forking.pop(threading.get_ident(), None)
 
-    def _begin(self, me: int, peers: Set[Any]) -> bool:
-        with self._lock:
-            if self._others_fork():
-                return False
-            self._handshakes[me] = peers
-            return True
+    def _end(self, me: int, outer: Set[Any] | None) -> None:
+        if outer is None:
+            self._handshakes.pop(me, None)
+        else:
+            self._handshakes[me] = outer
 
     def _others_fork(self) -> bool:
-        me, now = threading.get_ident(), time.monotonic()
+        me, now = threading.get_ident(), clock.monotonic()
         return any(thread != me and now < end for thread, end in self._forking.copy().items())
 
     def _others(self, me: int) -> list[Set[Any]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import select
 import sys
-import time
 import weakref
 from collections.abc import Callable
 from functools import wraps
 from operator import attrgetter, is_
 from typing import Any
 
+from poollife import clock
 from poollife.drivers.atfork import address, at_fork
 from poollife.drivers.connection import NO_RECONNECT, Guarded
 from poollife.drivers.cursors import LeasedCursor
@@ -377,7 +377,7 @@ def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> N
     driver.lifetime = 1.0
     driver.ran, driver.effects = SETS, 0
     driver.cursors = weakref.WeakSet()
-    driver.born = driver.idle_since = time.monotonic()
+    driver.born = driver.idle_since = clock.monotonic()
     driver.poller = kernels_poll()
     driver.poller.register(guard.fd, select.POLLIN)
     driver.__class__ = guarded_class

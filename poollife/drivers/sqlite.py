@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cache, wraps
 from typing import Any, NamedTuple
 
+from poollife import clock
 from poollife.drivers.atfork import PATIENCE, at_fork
 from poollife.drivers.connection import Guarded, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
@@ -149,7 +150,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.path = str(database)
         super().__init__(database, *args, **kwargs)
         self.at_rest()
-        self.born = self.idle_since = time.monotonic()
+        self.born = self.idle_since = clock.monotonic()
         live.add(self)
 
     # The driver's own take a cursor that would outlive its lease.
@@ -318,8 +319,8 @@ class Inherited:
     """What this driver gives up in a child."""
 
     def settle(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while self._others_use(live.hold()) and time.monotonic() < deadline:
+        deadline = clock.monotonic() + PATIENCE
+        while self._others_use(live.hold()) and clock.monotonic() < deadline:
             time.sleep(0.001)
 
     def hold(self) -> Inheritance:

@@ -118,8 +118,9 @@ def look(pool: LeasePool, waited: float) -> Situation:
 def counted_by(pool: LeasePool) -> str:
     """What tells a bad moment from a bad habit."""
     meters = pool.meters
+    slow = sum(meters.wait_time.counts)
     return (
-        f"{pool.checkouts} checkouts, {sum(meters.wait_time.counts)} of them queued or opened a session, "
+        f"{pool.checkouts} checkouts, {slow} of them queued or opened a session, "
         f"{meters.timeouts} time-outs; {pool.opened} sessions opened, {meters.connect_errors} could not be"
     )
 

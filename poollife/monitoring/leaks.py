@@ -7,11 +7,11 @@ import math
 import queue
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from poollife import clock
 from poollife.monitoring.places import line_in, stack_of, stacks_of, text_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Watch:
         )
 
     def _keep_house(self) -> None:
-        self._promised = time.monotonic() + self._after + GRACE
+        self._promised = clock.monotonic() + self._after + GRACE
         # A child has neither the thread nor the pool. At the end of the process nobody waits for it, and none
         # can be started any more: then returned() tells, as where a process may have no more threads.
         with suppress(RuntimeError):
@@ -106,7 +106,7 @@ class Watch:
                 nap = self._look_as_guest()
             if nap is None:
                 return
-            self._promised = time.monotonic() + nap + GRACE
+            self._promised = clock.monotonic() + nap + GRACE
             with suppress(queue.Empty):
                 self._calls.get(timeout=nap)
 

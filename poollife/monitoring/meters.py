@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
-from collections import Counter
 from typing import TypedDict, overload
 
 #: Upper bounds in seconds, as OpenTelemetry advises for databases. What is longer than the last comes on top.
@@ -23,32 +23,51 @@ class HistogramStats(TypedDict):
 
 
 class Histogram:
-    """How often something took how long. Its pool's lock guards it."""
+    """How often something took how long.
 
-    __slots__ = ("counts", "sum")
+    The numbers are replaced as a whole, so reading them needs no lock; and nothing is called while one is
+    held (see queue.py).
+    """
+
+    __slots__ = ("_lock", "_observed")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.sum = 0.0
+        self._lock = threading.RLock()
+        #: By the place in ``BOUNDS``, and the sum.
+        self._observed: tuple[tuple[int, ...], float] = (0,) * (len(BOUNDS) + 1), 0.0
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The numbers of those observed, by the place in ``BOUNDS``."""
+        return self._observed[0]
 
     def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.sum += seconds
+        """Count one that took so many seconds."""
+        place, done = bisect_left(BOUNDS, seconds), False
+        while not done:
+            seen = self._observed
+            counts, so_far = seen
+            observed = (*counts[:place], counts[place] + 1, *counts[place + 1 :]), so_far + seconds
+            with self._lock:
+                if done := self._observed is seen:
+                    self._observed = observed
 
     def stats(self, total: int = 0) -> HistogramStats:
-        """Its numbers now.
+        """Return the numbers of now.
 
         :param total: how many there were; those not observed count as shorter than the first bound.
         """
-        counts = self.counts.copy()
+        observed, so_far = self._observed
+        counts = list(observed)
         counts[0] += max(0, total - sum(counts))
-        return HistogramStats(count=sum(counts), sum=self.sum, counts=counts, bounds=list(BOUNDS))
+        return HistogramStats(count=sum(counts), sum=so_far, counts=counts, bounds=list(BOUNDS))
 
 
 class Meters:
-    """One pool's. Its lock guards them."""
+    """One pool's. Its lock guards the numbers, the lock in here ``replaced``."""
 
     def __init__(self, use_time: bool) -> None:
+        self._lock = threading.RLock()
         #: From asking to having a connection, of the checkouts that queued or opened a session.
         self.wait_time = Histogram()
         #: Opening a session, from the driver's ``connect()`` to its end.
@@ -58,11 +77,13 @@ class Meters:
         self.timeouts = 0
         self.connect_errors = 0
         #: Sessions that were closed although nobody wanted fewer, by reason.
-        self.replaced: Counter[str] = Counter()
+        self.replaced: dict[str, int] = {}
 
     def replace(self, reason: str) -> None:
         """A session is closed for this reason: only its kind is kept, which there are few of."""
-        self.replaced[kind_of(reason)] += 1
+        kind = kind_of(reason)
+        with self._lock:
+            self.replaced[kind] = self.replaced[kind] + 1 if kind in self.replaced else 1
 
 
 def kind_of(reason: str) -> str:

@@ -71,25 +71,29 @@ def stats_of(pool: LeasePool) -> PoolStats:
     """One pool's."""
     out, idle, opening, waiting = pool.out, pool.idle, pool.opening, pool.waiting
     meters = pool.meters
+    # No call while the lock is held; see FairQueuePool.
     with pool.counting:
-        return PoolStats(
-            pid=os.getpid(),
-            limit=pool.options.limit,
-            out=out,
-            idle=idle,
-            opening=opening,
-            waiting=waiting,
-            opened=pool.opened,
-            closed=pool.closed,
-            checkouts=pool.checkouts,
-            timeouts=meters.timeouts,
-            connect_errors=meters.connect_errors,
-            resets=pool.resets,
-            replaced=dict(meters.replaced),
-            wait_time=meters.wait_time.stats(pool.checkouts),
-            create_time=meters.create_time.stats(),
-            use_time=meters.use_time.stats() if meters.use_time else None,
-        )
+        opened, closed = pool.opened, pool.closed
+        checkouts, resets = pool.checkouts, pool.resets
+        timeouts, connect_errors = meters.timeouts, meters.connect_errors
+    return PoolStats(
+        pid=os.getpid(),
+        limit=pool.options.limit,
+        out=out,
+        idle=idle,
+        opening=opening,
+        waiting=waiting,
+        opened=opened,
+        closed=closed,
+        checkouts=checkouts,
+        timeouts=timeouts,
+        connect_errors=connect_errors,
+        resets=resets,
+        replaced=dict(meters.replaced),
+        wait_time=meters.wait_time.stats(checkouts),
+        create_time=meters.create_time.stats(),
+        use_time=meters.use_time.stats() if meters.use_time else None,
+    )
 
 
 def _sum(one: PoolStats, other: PoolStats) -> PoolStats:

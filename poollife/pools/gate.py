@@ -6,10 +6,10 @@ import logging
 import math
 import random
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from poollife import clock
 from poollife.errors import remembered
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
 from poollife.pools.queue import Postponed, SpareTicket, Ticket
@@ -42,7 +42,7 @@ class Gate:
     def delay(self, ticket: Ticket) -> float:
         """Return the seconds until a session may be opened for a checkout that waits."""
         delay = self._outage.delay(ticket, self._pool.options.outage_wait)
-        if self._is_full(now := time.monotonic()):
+        if self._is_full(now := clock.monotonic()):
             return max(delay, min(self._full_until, ticket.deadline) - now)
         return delay
 
@@ -52,7 +52,7 @@ class Gate:
         :raises Postponed: it has to wait.
         :raises Exception: what the last attempt came to, where it waits no longer.
         """
-        if (error := self._full_error) and self._is_full(now := time.monotonic()):
+        if (error := self._full_error) and self._is_full(now := clock.monotonic()):
             raise Postponed if now < ticket.deadline else remembered(error)
         try:
             self._outage.check(ticket, self._pool.options.outage_wait)
@@ -105,7 +105,7 @@ class Gate:
 
     def _wait_for_return(self, ticket: Ticket, error: Exception) -> None:
         """Have a checkout wait for a session that is there, unless its thread has it."""
-        now, me, pool = time.monotonic(), threading.current_thread(), self._pool
+        now, me, pool = clock.monotonic(), threading.current_thread(), self._pool
         mine = sum(lease.thread is me for lease in pool.leases.copy())
         others = pool.opened - pool.closed > mine
         if not others and not ticket.refused:

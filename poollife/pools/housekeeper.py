@@ -10,11 +10,11 @@ import math
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from poollife import clock
 from poollife.pools.queue import FairQueuePool, SpareTicket, current
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Housekeeping:
     def call(self) -> None:
         """There may be a surplus, or too little idle."""
         ticket = current.checkout
-        if ticket and self._slots.shortage and time.monotonic() >= self._next_opening:
+        if ticket and self._slots.shortage and clock.monotonic() >= self._next_opening:
             self.opener = self.opener or ticket.borrower.opener()
             self._housekeeper.hurry()
         elif not self._slots.surplus:
@@ -137,7 +137,7 @@ class Housekeeping:
         if not busy:
             return None
         options = self._pool.options
-        now, interval = time.monotonic(), options.retire_interval
+        now, interval = clock.monotonic(), options.retire_interval
         # Those that came back just now are not the surplus of a while ago.
         self._next_retirement = min(self._next_retirement, now + interval)
         if now >= self._next_retirement:
@@ -153,7 +153,7 @@ class Housekeeping:
                     return True  # others are opening some
             except Exception as error:
                 # Not with each checkout from now on; and then with the settings of that time.
-                self._next_opening = time.monotonic() + self._pool.options.retire_interval
+                self._next_opening = clock.monotonic() + self._pool.options.retire_interval
                 self.opener = None
                 logger.info("Pool %r can't have min_idle ready: %s", self._pool.key.alias, error)
         return False
@@ -175,5 +175,5 @@ class Housekeeping:
 
     def _is_old(self, connection: Any, age: float) -> bool:
         return connection is None or bool(
-            time.monotonic() - self._pool.driver.unwrap(connection).idle_since >= age
+            clock.monotonic() - self._pool.driver.unwrap(connection).idle_since >= age
         )

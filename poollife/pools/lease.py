@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from poollife import clock
 from poollife.drivers.connection import CLAIM_INTERVAL, CLAIMED, Claimed, Guarded
 from poollife.drivers.effects import SETS
 from poollife.drivers.guard import getpid
@@ -148,7 +149,7 @@ class Lease:
         #: This process, then: what another one opened is not handed out.
         self.pid = self.driver.guard.pid
         self.thread = threading.current_thread()
-        self.since = time.monotonic()
+        self.since = clock.monotonic()
         #: Where it was borrowed, if that is kept.
         self.stack: Stack = ()
         #: Whether somebody was warned that it is held for too long.
@@ -185,7 +186,7 @@ class Lease:
     @property
     def age(self) -> float:
         """Seconds since the checkout."""
-        return time.monotonic() - self.since
+        return clock.monotonic() - self.since
 
     @property
     def orphaned(self) -> bool:
@@ -266,7 +267,7 @@ class Lease:
         if self.driver.broken or not self.timed:
             self.give_back_at_rest()
         elif self.work is None and self._at_rest:
-            self.paused = time.monotonic()
+            self.paused = clock.monotonic()
 
     def give_back_at_rest(self) -> None:
         """Go back if its borrower would not notice.
@@ -309,7 +310,7 @@ class Lease:
         """
         if self.paused is None:
             return self.driver.broken is not None and self._at_rest
-        if time.monotonic() - self.paused > self.pool.options.ping_idle:
+        if clock.monotonic() - self.paused > self.pool.options.ping_idle:
             return True
         return self.driver.closed_by_server()
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
+from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers.connection import Driver, Guarded
+from poollife.pools import log
 from poollife.pools.outage import Outage
 from poollife.pools.queue import current
-
-logger = logging.getLogger("poollife")
 
 #: Seconds; a session older than this is replaced even where the server would keep an idle one for longer.
 LONGEST_LIFE = 3600.0
@@ -78,7 +77,7 @@ class Liveness:
     def unfit(self, connection: Any) -> str | None:
         """Why a session can't be handed out, if so."""
         session: Guarded = self._driver.unwrap(connection)
-        now, reason = time.monotonic(), None
+        now, reason = clock.monotonic(), None
         if session.born <= self.renewed:
             reason = OUTDATED
         elif self.recycle is not None and 0 <= self.recycle * session.lifetime < now - session.born:
@@ -93,7 +92,7 @@ class Liveness:
             self._suspect()
             reason = "closed by the server, or out of reach"
         if reason:
-            logger.info("Pool %r replaces a session: %s", self._alias, reason)
+            log.note(logging.INFO, "Pool %r replaces a session: %s", self._alias, reason)
             self._replaced(reason)
         return reason
 
@@ -105,7 +104,7 @@ class Liveness:
         if session.failed_over:
             # Should it be kept, its next error counts again, and its next return does not.
             session.failed_over = False
-            self._renew(time.monotonic())
+            self._renew(clock.monotonic())
         if session.lost:
             self._suspect()
 
@@ -115,7 +114,7 @@ class Liveness:
         They may be used as they are. But to reset each of them would be as many wrong passwords, after which
         a server may block the account.
         """
-        self.refused = time.monotonic()
+        self.refused = clock.monotonic()
 
     def _renew(self, now: float) -> None:
         """Replace all sessions, unless that was done a moment ago and has not helped.
@@ -130,10 +129,10 @@ class Liveness:
         self._next_renewal = now + self._renewal_pause
         self._renewal_pause = min(2 * self._renewal_pause, LONGEST_RENEWAL_PAUSE)
         self.renewed = now
-        logger.warning("Pool %r replaces all its sessions: their server is read-only", self._alias)
+        log.note(logging.WARNING, "Pool %r replaces all its sessions: their server is read-only", self._alias)
 
     def _suspect(self) -> None:
-        self._suspected = time.monotonic()
+        self._suspected = clock.monotonic()
         self._outage.doubt()
 
 

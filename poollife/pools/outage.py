@@ -10,10 +10,10 @@ import logging
 import math
 import random
 import threading
-import time
 from enum import Enum
 from typing import Any, Protocol
 
+from poollife import clock
 from poollife.drivers.guard import WeakRegistry
 from poollife.errors import remembered
 from poollife.pools.probe import Probe
@@ -121,7 +121,7 @@ class Outage:
         """Return the seconds for which a checkout should wait before it asks to be admitted; 0: none."""
         if self._state is REACHABLE:
             return 0.0
-        now = time.monotonic()
+        now = clock.monotonic()
         return max(0.0, min(self._turn(ticket, outage_wait, now), self._end(ticket, outage_wait)) - now)
 
     def check(self, ticket: Ticket, outage_wait: float) -> None:
@@ -131,7 +131,7 @@ class Outage:
         :raises Exception: as ``admit()``.
         """
         if self._state is not REACHABLE:
-            now = time.monotonic()
+            now = clock.monotonic()
             if self._turn(ticket, outage_wait, now) > now:
                 self.refuse(ticket, outage_wait)
 
@@ -142,7 +142,7 @@ class Outage:
         :raises Exception: what the last attempt came to, where it waits no longer.
         """
         while self._state is not REACHABLE:
-            seen, now = self._changes, time.monotonic()
+            seen, now = self._changes, clock.monotonic()
             if self._turn(ticket, outage_wait, now) > now:
                 self.refuse(ticket, outage_wait)
                 return False
@@ -171,11 +171,11 @@ class Outage:
 
     def is_worth_waiting(self, ticket: Ticket, outage_wait: float) -> bool:
         """Return whether a checkout has time for another attempt."""
-        return time.monotonic() < self._end(ticket, outage_wait)
+        return clock.monotonic() < self._end(ticket, outage_wait)
 
     def is_long(self, outage_wait: float) -> bool:
         """Return whether the server has been down for longer than that."""
-        return self._is_long(outage_wait, time.monotonic())
+        return self._is_long(outage_wait, clock.monotonic())
 
     def _is_long(self, outage_wait: float, now: float) -> bool:
         return self.error is not None and now >= self._since + outage_wait
@@ -219,7 +219,7 @@ class Outage:
         :param certain: whether no other can be opened either; otherwise that has to happen several times in
             a row.
         """
-        kept, now, part = remembered(error), time.monotonic(), random.SystemRandom().uniform(JITTER, 1)
+        kept, now, part = remembered(error), clock.monotonic(), random.SystemRandom().uniform(JITTER, 1)
         before = self.error, self._prober  # freed after the lock
         with self._lock:
             self.attempts += 1
@@ -246,7 +246,7 @@ class Outage:
         """Note that a session was opened, or that the server has answered."""
         if self._state is REACHABLE:
             return
-        now, before = time.monotonic(), (self.error, self._prober)  # freed after the lock
+        now, before = clock.monotonic(), (self.error, self._prober)  # freed after the lock
         with self._lock:
             self.attempts += 1
             was_down, lasted = self.error is not None, now - self._since
@@ -266,7 +266,7 @@ class Outage:
 
     def probe_delay(self) -> float | None:
         """Return the seconds until the probe should make an attempt, None: no outage."""
-        now = time.monotonic()
+        now = clock.monotonic()
         return max(0.0, self._turn(ProbeTicket(), 0.0, now) - now) if self.error else None
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import queue
 import random
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +16,7 @@ from django.db import OperationalError
 from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
+from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import CLAIMED, Driver, Guarded
@@ -26,6 +25,8 @@ from poollife.errors import PoolTimeout, remembered
 from poollife.monitoring.exhaustion import overload_of, timeout_of
 from poollife.monitoring.leaks import watch_for
 from poollife.monitoring.meters import Meters
+from poollife.pools import log
+from poollife.pools.collector import OWN_SHARE, collector
 from poollife.pools.gate import Gate
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.lease import Borrower, Lease
@@ -41,8 +42,6 @@ Fact = TypeVar("Fact")
 
 #: Seconds after which a waiter looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
-#: Seconds between two runs of the cycle collector by a pool that has run dry.
-COLLECT_INTERVAL = 1.0
 #: Every pool that may still have leases out, the drained ones too.
 live_pools: WeakRegistry[LeasePool] = WeakRegistry()
 #: Those that no checkout finds any more, until nothing is out. Only by way of its pool is a lease found again
@@ -82,9 +81,9 @@ class PoolClosed(Exception):
 class LeasePool:
     """The connections of one ``PoolKey`` in this process.
 
-    The lock guards ``leases`` and the counters. No I/O happens under it, and a child never touches it: there
-    the whole pool is forgotten. The thread that has it may take it again: in there the cycle collector may
-    run a finalizer of somebody's that gives a connection back.
+    The lock guards the counters and the end of a lease. Nothing is called while it is held, so no signal's
+    handler and no finalizer ever runs in a thread that has it (see queue.py). A child never touches it: there
+    the whole pool is forgotten.
     """
 
     def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
@@ -102,14 +101,13 @@ class LeasePool:
         self.closed = 0
         self.checkouts = 0
         self.resets = 0
-        self.meters = Meters(options.stats)
         #: When the pool was made, and when a session was last borrowed or given back; monotonic.
-        self.made = self.last_used = time.monotonic()
+        self.made = self.last_used = clock.monotonic()
         #: Why the last session could not be opened, unless one was opened since.
         self.connect_error: Exception | None = None
-        # Reentrant: a finalizer of the user's, which may run while it is held, may give something back.
         self._lock = threading.RLock()
-        self._next_look = self._next_collection = -math.inf
+        self.meters = Meters(options.stats)
+        self._next_look = -math.inf
         #: What is known of one is known of all that are reached in this way. Drivers don't know each other's
         #: errors, and with the options init_command may set the session's own limit of idleness.
         self._server = (id(driver), *key.server, key.options)
@@ -178,7 +176,7 @@ class LeasePool:
 
     @property
     def counting(self) -> threading.RLock:
-        """To be held by who wants to see several counters as of one moment."""
+        """The lock to hold for reading several counters as of one moment, without a call."""
         return self._lock
 
     def checkout(self, borrower: Borrower, deadline: float | None = None) -> Lease:
@@ -190,7 +188,7 @@ class LeasePool:
         :raises Error: the driver's, if a connection had to be opened and could not be.
         """
         # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
-        began = time.monotonic()
+        began = clock.monotonic()
         if deadline is None:
             deadline = began + self.options.timeout
         previous = current.ticket
@@ -203,13 +201,13 @@ class LeasePool:
             if borrower.lease:  # a handler of the user's logs has queried meanwhile
                 self.checkin(borrower.lease)
             lease = Lease(self, handle, borrower)
+            self.leases.add(lease)
+            # Not by its length: that of any other has the wait for Python's own lock in it.
+            if ticket.joined >= began or lease.driver.born >= began:
+                self.meters.wait_time.observe(lease.since - began)
             with self._lock:
-                self.leases.add(lease)
                 self.checkouts += 1
                 self.last_used = lease.since
-                # Not by its length: that of any other has the wait for Python's own lock in it.
-                if ticket.joined >= began or lease.driver.born >= began:
-                    self.meters.wait_time.observe(lease.since - began)
             if self.closed_because:
                 closed_pools.add(self)
             if work := current_work.get():
@@ -230,6 +228,8 @@ class LeasePool:
         finally:
             ticket.active = False
             current.ticket = previous
+            if log.pending and borrower.lease is None:
+                log.write()
 
     def discard(self, lease: Lease, reason: str) -> None:
         """Take a lease's slot back and close the connection. Does nothing if that was done.
@@ -371,6 +371,9 @@ class LeasePool:
     def _get(self, ticket: Ticket) -> Any:
         if (full := self._slots.exhausted) or not self.lost.empty():
             self._look(thoroughly=full)
+            if full and self._slots.exhausted and self.leases_of_this_thread():
+                # By a wrapper that this thread has dropped, most likely.
+                self._collect()
         last = False
         while True:
             try:
@@ -389,10 +392,8 @@ class LeasePool:
                     raise PoolClosed(ticket.deadline) from None
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-            left = ticket.deadline - time.monotonic()
-            # Early enough for those who wait behind this one.
-            if left <= self.options.timeout / 2:
-                self._collect()
+            left = ticket.deadline - clock.monotonic()
+            self._collect(last=left <= 0)
             if last := left <= 0:
                 self.reclaim(needed=True)
             else:
@@ -400,26 +401,33 @@ class LeasePool:
 
     def _look(self, *, thoroughly: bool) -> None:
         """Reclaim; thoroughly only if none of those who wait did it a moment ago, which was for all."""
-        if thoroughly and (thoroughly := time.monotonic() >= self._next_look):
-            self._next_look = time.monotonic() + RECLAIM_INTERVAL
+        if thoroughly and (thoroughly := clock.monotonic() >= self._next_look):
+            self._next_look = clock.monotonic() + RECLAIM_INTERVAL
         self.reclaim(thoroughly=thoroughly, needed=True)
 
-    def _collect(self) -> None:
+    def _collect(self, *, last: bool = False) -> None:
         """Have the cycle collector look for borrowers that are gone, if it is time to.
 
         DatabaseWrappers are reference cycles: those that were dropped, or whose thread nobody knows, tell of
         themselves only when they are collected.
+
+        :param last: the checkout gives up after this.
         """
-        if time.monotonic() >= self._next_collection:
-            self._next_collection = time.monotonic() + COLLECT_INTERVAL
-            gc.collect()
+        if self.leases_of_this_thread():
+            collector.run(interval=0.0, share=OWN_SHARE)
+        elif last:
+            collector.run(interval=0.0)
+        else:
+            collector.run()
+        if not self.lost.empty():
+            self.reclaim(thoroughly=False)
 
     def _undo(self, handle: Any, lease: Lease | None) -> None:
         """After a checkout that went wrong."""
         if lease:
             lease.ended = lease.returned = True
             self._forget(lease)
-        self.last_used = time.monotonic()
+        self.last_used = clock.monotonic()
         self._slots.free(handle)
 
     def _open(self) -> Any:
@@ -430,7 +438,7 @@ class LeasePool:
         params = self._parameters(ticket.borrower)
         if not self._gate.admit(ticket):
             raise self._timeout(ticket, admitted=False) from self.connect_error
-        began = time.monotonic()
+        began = clock.monotonic()
         try:
             connection = ticket.borrower.open_connection(params)
         except Exception as error:
@@ -447,9 +455,9 @@ class LeasePool:
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
         driver.idle = isinstance(ticket, SpareTicket)
+        self.meters.create_time.observe(driver.born - began)
         with self._lock:
             self.opened += 1
-            self.meters.create_time.observe(driver.born - began)
         return connection
 
     def _parameters(self, borrower: Borrower) -> Any:
@@ -485,13 +493,15 @@ class LeasePool:
         try:
             with self._lock:
                 if not (lease.returned or lease.returning or lease.ended is CLAIMED):
-                    again = bool(lease.ended)
+                    again = lease.ended is True
                     mine = lease.returning = lease.ended = True
             if mine:
                 self._end(lease, "its return was interrupted" if again else reason)
         finally:
             if mine:
                 lease.returning = False
+        if log.pending:
+            log.write()
         # Asked after each return, which may have been under way while drain() looked.
         if self.closed_because:
             self._wind_up()
@@ -502,17 +512,16 @@ class LeasePool:
             self.liveness.note_end(lease.driver)
         reason = reason or self.closed_because or self._clean(lease)
         if reason:
-            self.last_used = time.monotonic()
+            self.last_used = clock.monotonic()
             self._count_replaced(reason)
             self._close(lease)
         else:
-            self.last_used = lease.driver.idle_since = time.monotonic()
+            self.last_used = lease.driver.idle_since = clock.monotonic()
             self._slots.put(lease.handle)
         lease.returned = True
         self._forget(lease)
         if uses := self.meters.use_time:
-            with self._lock:
-                uses.observe(lease.age)
+            uses.observe(lease.age)
         if watch := self._watch:
             watch.returned(lease)
         if reason:
@@ -520,8 +529,7 @@ class LeasePool:
             logger.info("Pool %r closes a session: %s", self.key.alias, reason)
 
     def _count_replaced(self, reason: str) -> None:
-        with self._lock:
-            self.meters.replace(reason)
+        self.meters.replace(reason)
 
     def watch(self) -> None:
         """Look anew whether somebody wants to know who borrows."""
@@ -580,7 +588,7 @@ class LeasePool:
 
     def _timeout(self, ticket: Ticket, admitted: bool = True) -> PoolTimeout:
         self._count_timeout()
-        waited = time.monotonic() - (ticket.deadline - self.options.timeout)
+        waited = clock.monotonic() - (ticket.deadline - self.options.timeout)
         return timeout_of(self, waited, admitted)
 
     def _count_timeout(self) -> None:

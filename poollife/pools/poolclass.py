@@ -10,6 +10,7 @@ from django.db import NotSupportedError
 from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
 
+from poollife import clock
 from poollife.pools.queue import Bounds, FairQueuePool, Holder, Postponed, Ticket, fit, no_delay
 
 #: Seconds between two looks whether a session may be opened: they grow, as many may look.
@@ -37,7 +38,7 @@ class Counted:
 
     def take(self, ticket: Ticket) -> PoolProxiedConnection:
         if self.exhausted:
-            ticket.joined = time.monotonic()
+            ticket.joined = clock.monotonic()
         interval = INTERVAL
         while True:
             try:

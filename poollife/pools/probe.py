@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from poollife import clock
 from poollife.pools.housekeeper import Housekeeper
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Probe:
 
         :param make: makes what makes one attempt, where there is no such thing yet.
         """
-        if time.monotonic() >= self.rests_until:
+        if clock.monotonic() >= self.rests_until:
             if self.attempt is None:
                 self.attempt = make()
             self.thread.call()
@@ -64,7 +64,7 @@ class Probe:
         attempt()
         if self._outage.attempts == before and self._outage.probe_delay() == 0:
             # Its pool was closed, say, or has no room. The next refused checkout may bring another.
-            self.rests_until = time.monotonic() + RETRY
+            self.rests_until = clock.monotonic() + RETRY
             self.attempt = None
             return None
         return 0.0

@@ -7,198 +7,56 @@ Here
 - each slot has a name, and whoever has it as well: what nobody has any more can be found out and freed;
 - locks are of the kind that ``with`` takes and releases without calling any Python code;
 - what belongs together is written by statements with no call in between.
+
+A signal's handler runs at the same points, and so does the cycle collector with the finalizers that it calls
+(Python 3.11 also runs it where a list, tuple or dict is made). A handler may query, and wait. So **nothing is
+called, looped over or made while the lock is held**: a change is planned without the lock, and carried out
+under it unless something else has changed meanwhile; it counts itself last. Then no handler ever runs in a
+thread that has the lock, and none waits for what only the frame below it could give back.
+``tests/test_law_6_handlers.py`` pins that.
 """
 
 from __future__ import annotations
 
-import math
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from sqlalchemy import exc
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from poollife import clock
+from poollife.pools.slots import OPENINGS, NamedSlots, fit, no_delay
 from poollife.pools.sqlalchemy import forget_handle
+from poollife.pools.tickets import Bounds, Holder, Postponed, QueueFull, SpareTicket, Ticket, current
 
-#: Sessions that are opened at once: in a burst those that are out may well be back before a new one is there.
-OPENINGS = 3
-#: How often those who wait look up, all together: for what was given back without a word.
-LOOKS_PER_SECOND = 200
-
-
-class Bounds(NamedTuple):
-    """How many sessions there may be, and how many who wait."""
-
-    #: Open at once.
-    limit: int
-    #: Kept when nobody needs them. What there is beyond that is surplus.
-    core: int
-    #: Of those that are kept, so many ready for the next who come.
-    min_idle: int = 0
-    max_waiting: float = math.inf
-    #: Seconds for which a session that comes back is preferred to one beyond the core.
-    unload_timeout: float = 0.0
+__all__ = [
+    "Bounds",
+    "FairQueuePool",
+    "Holder",
+    "Postponed",
+    "QueueFull",
+    "SpareTicket",
+    "Ticket",
+    "current",
+    "fit",
+    "no_delay",
+]
 
 
-class QueueFull(exc.TimeoutError):
-    """As many wait as may."""
+def release(signal: threading.Lock) -> None:
+    """Wake the thread that waits for this; another may have done so already."""
+    try:
+        signal.release()
+    except RuntimeError:
+        pass
 
 
-class Postponed(Exception):
-    """No session may be opened for this checkout yet: it waits in the queue, and asks again."""
+class FairQueuePool(NamedSlots):
+    """The queue of a ``LeasePool`` without a ``poolclass`` of the user's. First come, first served.
 
-    def __init__(self) -> None:
-        super().__init__("another attempt to open a session comes first")
-
-
-class Holder(Protocol):
-    """Who has a slot: a checkout under way, later a lease."""
-
-    @property
-    def active(self) -> bool:
-        """Whether it still does."""
-
-
-class Ticket:
-    """A checkout under way, or whoever is about to close a session."""
-
-    __slots__ = ("active", "borrower", "deadline", "entry", "joined", "outer", "refused", "served", "signal")
-
-    def __init__(self, borrower: Any = None, deadline: float = math.inf, outer: Ticket | None = None) -> None:
-        #: On the monotonic clock: how long it waits, and since when.
-        self.deadline = deadline
-        self.joined = -math.inf
-        #: For the owner to unset in a ``finally``, where nothing can come between.
-        self.active = True
-        self.borrower = borrower
-        #: The checkout in the middle of which this one began, in the same thread.
-        self.outer = outer
-        #: Whether the server has refused it a session because there are too many.
-        self.refused = False
-        #: Whether a slot was found for it, and what is in there if there is something.
-        self.served = False
-        self.entry: ConnectionPoolEntry | None = None
-        #: Made by those who must wait, and released when they are served.
-        self.signal: threading.Lock | None = None
-
-    def is_part_of(self, other: Ticket) -> bool:
-        """Return whether the other checkout goes on only when this one has ended, or is this one."""
-        ticket: Ticket | None = self
-        while ticket is not None and ticket is not other:
-            ticket = ticket.outer
-        return ticket is other
-
-
-class SpareTicket(Ticket):
-    """The opening of a session that waits in the pool for the next checkout."""
-
-    __slots__ = ()
-
-
-class Current(threading.local):
-    """What this thread is checking out."""
-
-    ticket: Ticket | None = None
-
-    @property
-    def checkout(self) -> Ticket | None:
-        """The one that is under way: what an exception from outside left there has had its turn."""
-        ticket = self.ticket
-        return ticket if ticket and ticket.active else None
-
-
-current = Current()
-
-
-def fit(connection: Any) -> str | None:
-    """Nobody has told what else to look at."""
-    return None
-
-
-def no_delay(ticket: Ticket) -> float:
-    """Let a session be opened at once: a queue without a pool has nothing else to wait for."""
-    return 0.0
-
-
-class FairQueuePool(QueuePool):
-    """What a ``LeasePool`` uses if no other class is asked for. First come, first served.
-
-    The lock guards all three collections. The thread that has it may take it again: in there the cycle
-    collector may run a finalizer of somebody's that gives a connection back.
+    Whatever changes a collection follows the rule at the top of this module.
     """
-
-    def __init__(
-        self,
-        creator: Any,
-        pool_size: int = 5,
-        max_overflow: int = 10,
-        timeout: float = 30.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(creator, pool_size, max_overflow, timeout, **options)
-        self.bounds = Bounds(pool_size + max_overflow, pool_size)
-        #: Whether nobody is served.
-        self.suspended = False
-        #: Called where there is a surplus, or too little is idle.
-        self.unbalanced: Callable[[], object] = int
-        #: Why a session is not fit to be handed out, if so.
-        self.unfit: Callable[[Any], str | None] = fit
-        #: Seconds until a session may be opened for a ticket that waits.
-        self.opening_delay: Callable[[Ticket], float] = no_delay
-        self._patience = timeout
-        #: A record of SQLAlchemy's, or a ticket where that is still to be made; and who has it, or None.
-        self._slots: dict[ConnectionPoolEntry | Ticket, Holder | None] = {}
-        #: The records that nobody has. The one used last is the least likely to be dead: it goes first.
-        self._free: list[ConnectionPoolEntry] = []
-        self._waiting: deque[Ticket] = deque()
-        self._lock = threading.RLock()
-
-    @property
-    def idle(self) -> int:
-        """Sessions that nobody has."""
-        return sum(entry.dbapi_connection is not None for entry in self._free.copy())
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether a checkout would have to wait."""
-        return not self._free and len(self._slots) >= self.bounds.limit
-
-    @property
-    def opening(self) -> int:
-        """Sessions that are being opened, or about to be."""
-        return sum(isinstance(slot, Ticket) and slot.active for slot in self._slots.copy())
-
-    @property
-    def preparing(self) -> int:
-        """The same, and those that are asked whether they are alive."""
-        slots = self._slots.copy().items()
-        return sum(
-            isinstance(holder, Ticket) and holder.active and slot in (holder, holder.entry)
-            for slot, holder in slots
-        )
-
-    @property
-    def surplus(self) -> int:
-        """Sessions beyond what is kept."""
-        return max(0, len(self._slots) - self.bounds.core)
-
-    @property
-    def shortage(self) -> int:
-        """Sessions that should be idle, and are not there yet."""
-        bounds = self.bounds
-        return max(0, min(bounds.limit - len(self._slots), bounds.min_idle - len(self._free)))
-
-    @property
-    def waiting(self) -> int:
-        """Checkouts that have no slot yet."""
-        return sum(ticket.active and not ticket.served for ticket in self._waiting.copy())
-
-    def abandon(self) -> None:
-        """In a child that was forked inside a checkout: a thread that no longer exists may have the lock."""
-        self._lock = threading.RLock()
 
     def take(self, ticket: Ticket) -> Any:
         """A session that is fit, for the thread's current ticket: SQLAlchemy's record of it, for ``put()``.
@@ -220,13 +78,6 @@ class FairQueuePool(QueuePool):
         if len(self._free) < self.bounds.min_idle:
             self.unbalanced()
         return handle
-
-    def _rejoin(self, ticket: Ticket) -> None:
-        """Have a ticket wait again, in its old place: none may be opened in the slot that it was given."""
-        with self._lock:
-            slot, ticket.entry, ticket.served, ticket.signal = ticket.entry or ticket, None, False, None
-            self._slots.pop(slot, None)
-            self._serve()
 
     def put(self, handle: Any) -> None:
         """Take back what ``take()`` gave."""
@@ -256,8 +107,12 @@ class FairQueuePool(QueuePool):
 
         :param handle: for pool classes that can't find them out.
         """
-        with self._lock:
-            self._waiting = deque(ticket for ticket in self._waiting.copy() if ticket.active)
+        done = False
+        while not done:
+            seen, waiting = self._changes, self._waiting
+            done = all(ticket.active for ticket in waiting) or self._shorten(
+                seen, tuple(ticket for ticket in waiting if ticket.active)
+            )
         # A checkout hands over to its lease at any moment: who is looked at may be the one before.
         self._close(
             lambda: [
@@ -272,17 +127,14 @@ class FairQueuePool(QueuePool):
         self._close(self._free.copy)
 
     def serve(self) -> None:
-        """Give what there is to those that wait: something has changed."""
-        with self._lock:
-            self._serve()
+        """Give what there is to the tickets that wait: something has changed."""
+        self._serve()
 
     def wake(self) -> None:
-        """Have all who wait look up."""
-        with self._lock:
-            for ticket in self._waiting.copy():
-                signal, ticket.signal = ticket.signal, None
-                if signal:
-                    signal.release()
+        """Have all waiting threads look up."""
+        for ticket in self._waiting:
+            if signal := ticket.signal:
+                release(signal)
 
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
         """Close so much of the surplus at most, of that which was idle for longest.
@@ -297,21 +149,22 @@ class FairQueuePool(QueuePool):
         self._close(old)
 
     def prepare(self, ticket: Ticket, *, spare: bool = False) -> bool:
-        """Open a session for the next who comes, if too few are idle; whether that was so.
+        """Open a session for the next that comes, if too few are idle; whether that was so.
 
         :param ticket: the thread's current one.
         :param spare: open one if there is room for it, however many are idle.
         """
-        with self._lock:
+        begun = False
+        while not begun:
+            seen = self._changes
             room = len(self._slots) < self.bounds.limit
             if self.suspended or not (room if spare else self.shortage and self.opening < OPENINGS):
                 return False
-            self._slots[ticket] = ticket
-        entry = self._create_connection()
-        with self._lock:
-            self._slots[entry] = ticket
-            ticket.entry = entry
-            del self._slots[ticket]
+            with self._lock:
+                if begun := self._changes == seen:
+                    self._slots[ticket] = ticket
+                    self._changes += 1
+        entry = self._open_slot(ticket)
         # There may be less room than there was.
         self._do_return_conn(entry)
         return True
@@ -323,17 +176,48 @@ class FairQueuePool(QueuePool):
                 self.bounds = bounds
             if suspended is not None:
                 self.suspended = suspended
-            self._serve()
-        self._close(lambda: self._free[: max(0, len(self._slots) - self.bounds.limit)])
+            self._changes += 1
+        self._serve()
+        self._close_excess()
 
-    def checkedin(self) -> int:
-        return len(self._free)
+    def step_back(self, ticket: Ticket) -> None:
+        """Have a ticket leave the queue until its thread asks again, and free what it was served meanwhile.
 
-    def checkedout(self) -> int:
-        return len(self._slots) - len(self._free)
+        Its thread is about to wait for something else, in a signal's handler: a session that was served to
+        this ticket would lie idle for as long, and the handler might wait for just that one.
+        """
+        done = False
+        while not done:
+            seen, entry = self._changes, ticket.entry
+            waiting = self._waiting
+            shorter = tuple(each for each in waiting if each is not ticket)
+            back = (entry,) if entry is not None else ()
+            with self._lock:
+                if done := self._changes == seen:
+                    self._waiting = shorter
+                    if entry is not None:
+                        self._slots[entry] = None
+                        self._free += back
+                    elif ticket.served:
+                        del self._slots[ticket]
+                    ticket.entry, ticket.queue = None, None
+                    ticket.served = False
+                    self._changes += 1
+        if signal := ticket.signal:
+            release(signal)
+        self._serve()
+        self._close_excess()
 
-    def overflow(self) -> int:
-        return len(self._slots) - self.size()
+    def _rejoin(self, ticket: Ticket) -> None:
+        """Have a ticket wait again, in its old place: none may be opened in the slot that it was given."""
+        slot = ticket.entry or ticket
+        with self._lock:
+            ticket.entry, ticket.queue = None, None
+            ticket.served = False
+            if slot in self._slots:
+                del self._slots[slot]
+            self._changes += 1
+        self._serve()
 
     def _do_get(self) -> ConnectionPoolEntry:
         entry: ConnectionPoolEntry = self._fit_entry(current.checkout or Ticket())
@@ -343,166 +227,213 @@ class FairQueuePool(QueuePool):
         """A record whose session is fit, or which has none: ``get_connection()`` opens one."""
         entry = self._entry_for(ticket)
         connection = entry.dbapi_connection
-        if connection is not None and (reason := self.unfit(connection)):
-            entry.invalidate(exc.DisconnectionError(reason))
+        if connection is not None and self.unfit(connection):
+            # Not invalidate(), which writes into the log: a handler that queries would wait for this slot.
+            entry.close()
         return entry
 
     def _entry_for(self, ticket: Ticket) -> ConnectionPoolEntry:
         with self._lock:
             if self._free and not self._waiting and not ticket.served and not self.suspended:
-                # As in _serve(), without a queue. No call from here to the end.
+                # As in _serve(), without a queue.
                 ticket.entry = self._free[-1]
                 self._slots[ticket.entry] = ticket
                 del self._free[-1]
                 ticket.served = True
+                self._changes += 1
                 return ticket.entry
-            if not ticket.served:
-                # Who asks again after a while has kept his place.
-                new = ticket.joined < 0 or ticket not in self._waiting
-                if new:
-                    self._join(ticket)
-                self._serve()
-                if new and len(self._waiting) > self.bounds.max_waiting:
-                    self._refuse_crowds(ticket)
-            signal = None
-            if not ticket.served:
-                signal = threading.Lock()
-                signal.acquire()
-            # Only now: whoever serves it releases this.
-            ticket.signal = signal
-        if (
-            signal
-            and not ticket.served
-            and not (signal.acquire(timeout=self._patience_of(ticket)) and ticket.served)
-        ):
+            if ticket.served:
+                ticket.queue = None
+        if not ticket.served:
+            self._wait(ticket)
+        if ticket.entry is not None:
+            return ticket.entry
+        entry = self._open_slot(ticket)
+        # Another may begin to open one.
+        self._serve()
+        return entry
+
+    def _open_slot(self, ticket: Ticket) -> ConnectionPoolEntry:
+        """Make the record of SQLAlchemy's for an empty slot; ``get_connection()`` opens the session."""
+        entry = self._create_connection()
+        with self._lock:
+            self._slots[entry] = ticket
+            ticket.entry = entry
+            del self._slots[ticket]
+            self._changes += 1
+        return entry
+
+    def _wait(self, ticket: Ticket) -> None:
+        """Queue for a slot.
+
+        :raises TimeoutError: SQLAlchemy's, after ``timeout``; the ticket keeps its place.
+        :raises QueueFull: where ``max_waiting`` others wait.
+        """
+        outer = ticket.outer
+        while outer:
+            if outer.queue:
+                outer.queue.step_back(outer)
+            outer = outer.outer
+        # A ticket that asks again after a while has kept its place.
+        if new := ticket.queue is not self:
+            self._join(ticket)
+        self._serve()
+        if new and len(self._waiting) > self.bounds.max_waiting:
+            self._refuse_crowds(ticket)
+        signal = threading.Lock()
+        signal.acquire()
+        with self._lock:
+            # Not after it was served, or a handler in this thread had it step back.
+            if waits := ticket.queue is self and not ticket.served:
+                ticket.signal = signal
+        if waits:
+            signal.acquire(timeout=self._patience_of(ticket))
+        with self._lock:
+            if served := ticket.served:
+                ticket.queue = None
+        if not served:
             raise exc.TimeoutError(f"None of {len(self._slots)} became free.")
-        if ticket.entry is None:
-            entry = self._create_connection()
-            with self._lock:
-                self._slots[entry] = ticket
-                ticket.entry = entry
-                del self._slots[ticket]
-                # Another may begin to open one.
-                self._serve()
-        return ticket.entry
 
     def _join(self, ticket: Ticket) -> None:
         if ticket.joined < 0:
-            ticket.joined = time.monotonic()
-        if ticket.outer and ticket.outer.active:
-            # All that wait for the outer one wait for this.
-            self._waiting.appendleft(ticket)
-            return
-        if not self._waiting or self._waiting[-1].deadline <= ticket.deadline:
-            self._waiting.append(ticket)
-            return
-        # Who comes from a pool that was closed has waited for longer than those who came here.
-        waiting = self._waiting.copy()
-        place = len(waiting)
-        while place and waiting[place - 1].deadline > ticket.deadline:
-            place -= 1
-        self._waiting.insert(place, ticket)
+            ticket.joined = clock.monotonic()
+        # All that wait for the checkout around this one wait for this.
+        first = ticket.outer is not None and ticket.outer.active and ticket.outer.served
+        done = False
+        while not done:
+            seen, waiting = self._changes, self._waiting
+            place = 0 if first else len(waiting)
+            # A ticket from a pool that was closed, or that was here before, has waited for longer.
+            while place and waiting[place - 1].deadline > ticket.deadline:
+                place -= 1
+            longer = (*waiting[:place], ticket, *waiting[place:])
+            with self._lock:
+                if done := self._changes == seen:
+                    self._waiting = longer
+                    ticket.queue = self
+                    self._changes += 1
+
+    def _shorten(self, seen: int, shorter: tuple[Ticket, ...]) -> bool:
+        """Replace the queue, unless something has changed since; whether that was done.
+
+        The caller keeps what was there until the lock is free: a ticket may be the last to know its borrower.
+        """
+        with self._lock:
+            if done := self._changes == seen:
+                self._waiting = shorter
+                self._changes += 1
+        return done
 
     def _refuse_crowds(self, ticket: Ticket) -> None:
-        # Who waits only until others have opened theirs does not count.
-        room = 0 if self.suspended else max(0, self.bounds.limit - len(self._slots))
-        others = len(self._waiting) - 1 - room
-        # Nor is he refused who has waited elsewhere, and has his place ahead of others.
-        if others >= self.bounds.max_waiting and not ticket.served and self._waiting[-1] is ticket:
-            self._waiting.remove(ticket)
-            raise QueueFull(f"{others} wait already.")
-
-    def _patience_of(self, ticket: Ticket) -> float:
-        """Seconds until it looks up. One look is for all: the more there are, the less often each."""
-        patience = max(self._patience, len(self._waiting) / LOOKS_PER_SECOND)
-        if self.bounds.unload_timeout and (unloading := self._unloading(ticket)) > 0:
-            patience = min(patience, unloading)
-        # Of those that wait for leave to open one, the first gets it.
-        first = next(iter(self._waiting.copy()), None)
-        if ticket is first and (delay := self.opening_delay(ticket)) > 0:
-            patience = min(patience, delay)
-        left = ticket.deadline - time.monotonic()
-        return patience if patience < left else max(0.0, left)
-
-    def _unloading(self, ticket: Ticket) -> float:
-        """Seconds for which it still waits for what others give back, rather than have a session opened."""
-        # Where there is none, nothing can come back. In the end better one is opened than none had.
-        if len(self._slots) < max(1, self.bounds.core):
-            return 0.0
-        return min(ticket.joined + self.bounds.unload_timeout, ticket.deadline) - time.monotonic()
-
-    def _may_open(self, ticket: Ticket) -> bool:
-        if self._unloading(ticket) > 0 or self.opening_delay(ticket) > 0:
-            return False
-        # Who can't wait at all does not wait for other people's sessions to be opened either.
-        few = self.opening < OPENINGS or ticket.deadline <= ticket.joined or ticket.outer is not None
-        # Once more, and last: see _serve().
-        return few and len(self._slots) < self.bounds.limit
+        refused = False
+        while not refused:
+            seen, waiting = self._changes, self._waiting
+            # A ticket that waits only until others have opened theirs does not count.
+            room = 0 if self.suspended else max(0, self.bounds.limit - len(self._slots))
+            others = len(waiting) - 1 - room
+            # Nor is one refused that has waited elsewhere, and has its place ahead of others.
+            if others < self.bounds.max_waiting or ticket.served or waiting[-1] is not ticket:
+                return
+            refused = self._shorten(seen, waiting[:-1])
+        raise QueueFull(f"{others} wait already.")
 
     def _serve(self) -> None:
-        """Give what is free to those who wait. Under the lock.
-
-        At each call a signal's handler may come in, in this very thread, and do the same.
-        """
-        while self._waiting and not self.suspended:
-            ticket = self._waiting[0]
-            if not ticket.active or ticket.served:
-                del self._waiting[0]
-                continue
-            if not self._free and (len(self._slots) >= self.bounds.limit or not self._may_open(ticket)):
-                break
-            if ticket.served or not ticket.active or self._waiting[0] is not ticket:
-                continue
-            # No call from here to the signal.
-            if self._free:
-                ticket.entry = self._free[-1]
-                self._slots[ticket.entry] = ticket
-                del self._free[-1]
-            else:
-                self._slots[ticket] = ticket
-            ticket.served = True
-            del self._waiting[0]
-            if ticket.signal:
-                ticket.signal.release()
+        """Give what is free to the tickets that wait."""
+        # A handler may come between the lock and the signal. If that waits here, it wakes them first.
+        for ticket in self._due.copy() if self._due else ():
+            if due := ticket.signal:
+                release(due)
+            self._due.pop(ticket, None)
+        while True:
+            seen, waiting = self._changes, self._waiting
+            if not waiting or self.suspended:
+                return
+            ticket, rest = waiting[0], waiting[1:]
+            if ticket.active and not ticket.served and not self._free and not self._may_open(ticket):
+                return
+            with self._lock:
+                if self._changes == seen:
+                    self._waiting = rest
+                    if ticket.active and not ticket.served:
+                        if self._free:
+                            ticket.entry = self._free[-1]
+                            self._slots[ticket.entry] = ticket
+                            del self._free[-1]
+                        else:
+                            self._slots[ticket] = ticket
+                        ticket.served = True
+                        if ticket.signal:
+                            self._due[ticket] = ticket.signal
+                    self._changes += 1
+            if signal := self._due.get(ticket):
+                try:  # as in release(): one call less for each that waits
+                    signal.release()
+                except RuntimeError:
+                    pass
+                self._due.pop(ticket, None)
 
     def _do_return_conn(self, entry: ConnectionPoolEntry) -> None:
-        with self._lock:
-            holder = self._slots.get(entry)
+        back, done = (entry,), False
+        while not done:
+            seen, holder = self._changes, self._slots.get(entry)
             if holder is None or not holder.active:
                 return  # back already, or left to free(): what nobody has cleaned must not be handed out
-            if isinstance(holder, Ticket):
-                if holder.entry is not entry:
-                    return  # it is being closed
-                holder.entry, holder.served = None, False  # it could not be opened
+            # A checkout that still goes on: the session could not be opened.
+            ticket = holder if isinstance(holder, Ticket) else None
+            if ticket and ticket.entry is not entry:
+                return  # it is being closed
             # An empty one is not kept: whether another may be opened is for its turn to decide.
-            if entry.dbapi_connection is not None and len(self._slots) <= self.bounds.limit:
-                self._slots[entry] = None
-                self._free.append(entry)
-                if self._waiting:
-                    self._serve()
-                return
+            fits = entry.dbapi_connection is not None and len(self._slots) <= self.bounds.limit
+            with self._lock:
+                if done := self._changes == seen:
+                    if ticket:
+                        ticket.entry, ticket.served = None, False
+                    if fits:
+                        self._slots[entry] = None
+                        self._free += back
+                    self._changes += 1
+        if fits:
+            if self._waiting:
+                self._serve()
+            return
         entry.close()
-        with self._lock:
-            self._slots.pop(entry, None)
-            self._serve()
+        self._remove(entry)
 
-    def _is_lost(self, slot: ConnectionPoolEntry | Ticket, holder: Holder | None) -> bool:
-        return slot not in self._free if holder is None else not holder.active
+    def _remove(self, slot: ConnectionPoolEntry | Ticket) -> None:
+        """Free a slot whose session is closed."""
+        holder = self._slots.get(slot)  # freed after the lock
+        with self._lock:
+            if slot in self._slots:
+                del self._slots[slot]
+            self._changes += 1
+        del holder
+        self._serve()
 
     def _close(self, which: Any) -> None:
         """Close what is in these slots, and free them only then: never a session more than the limit."""
-        closing = Ticket()
+        closing, done = Ticket(), False
         try:
-            with self._lock:
-                for slot in (slots := which()):
-                    self._slots[slot] = closing
-                self._free = [entry for entry in self._free if self._slots[entry] is None]
+            while not done:
+                seen, slots = self._changes, which()
+                if not slots:
+                    return
+                marks = dict.fromkeys(slots, closing)
+                free = [entry for entry in self._free.copy() if entry not in marks]
+                before = self._free, self._slots.copy()  # freed after the lock
+                with self._lock:
+                    if done := self._changes == seen:
+                        self._slots |= marks
+                        self._free = free
+                        self._changes += 1
+            del before
             for slot in slots:
                 if not isinstance(slot, Ticket):
                     forget_handle(slot)
                     slot.close()
-                with self._lock:
-                    self._slots.pop(slot, None)
-                    self._serve()
+                self._remove(slot)
         finally:
             closing.active = False
+
+    def _close_excess(self) -> None:
+        """Close idle sessions beyond the limit, which has been lowered."""
+        self._close(lambda: self._free[: max(0, len(self._slots) - self.bounds.limit)])

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers import uwsgi
 from poollife.drivers.atfork import at_fork
@@ -26,12 +27,12 @@ INTERVAL = 0.01
 class Registry:
     """Finds pools by their key, and takes part in forks for all of them.
 
-    The lock guards the making of a pool; finding one takes none. A child gets a new one of both.
+    The lock guards the sizes; to find or to make a pool takes none. Nothing is called while it is held (see
+    queue.py). A child gets a new one.
     """
 
     def __init__(self) -> None:
         self._pools: dict[PoolKey, LeasePool] = {}
-        # Reentrant: a signal's handler or a finalizer may query in the middle of it.
         self._lock = threading.RLock()
         #: Aliases whose pools serve nobody, and sizes that pools have in place of their settings'.
         self._suspended: set[str] = set()
@@ -50,21 +51,28 @@ class Registry:
         return self._pools.get(key) or self._begin(key, options, driver)
 
     def _begin(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
-        with self._lock:
-            if pool := self._pools.get(key):
-                return pool
-            pool = self._pools.setdefault(key, self._make(key, options, driver))
-            self._end_with_process()
+        """Make a pool. Where two threads do, the second one drops its own, in which there is nothing."""
+        made = self._make(key, options, driver)
+        pool = self._pools.setdefault(key, made)
+        if pool is not made:
+            return pool
+        # suspend() and resize() tell the pools that can be found: what was changed before that is old.
+        if (key.alias in self._suspended) != pool.suspended:
+            pool.suspend(key.alias in self._suspended)
+        if (wanted := self._sized(key.alias, options)) != pool.options:
+            pool.resize(wanted)
+        self._end_with_process()
         if pool.keeps_sessions:
-            # Without the lock: a handler of the user's may query.
             logger.info("Pool %r begins: %s", key.alias, description_of(pool))
             self._sweeper.start()
         return pool
 
+    def _sized(self, alias: str, options: PoolOptions) -> PoolOptions:
+        sizes = self._sizes.get(alias)
+        return options.resized(alias, sizes) if sizes else options
+
     def _make(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
-        if sizes := self._sizes.get(key.alias):
-            options = options.resized(key.alias, sizes)
-        pool = LeasePool(key, options, driver)
+        pool = LeasePool(key, self._sized(key.alias, options), driver)
         if key.alias in self._suspended:
             pool.suspend()
         return pool
@@ -110,10 +118,14 @@ class Registry:
         """
         try:
             pool.reclaim(needed=True)
-            with self._lock:
-                if self._pools.get(pool.key) is not pool or pool.in_use:
-                    return
-                del self._pools[pool.key]
+            if self._pools.get(pool.key) is not pool or pool.in_use:
+                return
+            removed = self._pools.pop(pool.key, None)
+            if removed is not pool:
+                # Another thread has closed it just now; this is its successor.
+                if removed:
+                    self._pools.setdefault(pool.key, removed)
+                return
             pool.drain(reason)
         finally:
             # A handler of the user's logs may have queried, in a thread that ends with nothing.
@@ -123,10 +135,9 @@ class Registry:
     def suspend(self, alias: str, suspended: bool = True) -> None:
         """Have who asks this alias's pools wait, those that are still to be made included; or end that."""
         at_fork.ensure_process()
-        with self._lock:  # or one that is being made just now would not be told
-            (self._suspended.add if suspended else self._suspended.discard)(alias)
-            pools = self._of(alias)
-        for pool in pools:
+        # First, for a pool that is being made just now.
+        (self._suspended.add if suspended else self._suspended.discard)(alias)
+        for pool in self._of(alias):
             pool.suspend(suspended)
 
     def resize(self, options: PoolOptions, alias: str, sizes: dict[str, int]) -> None:
@@ -135,17 +146,20 @@ class Registry:
         :param options: what its settings say.
         """
         at_fork.ensure_process()
-        with self._lock:
-            sizes = {**self._sizes.get(alias, {}), **sizes}
-            options = options.resized(alias, sizes)
-            self._sizes[alias] = sizes
-            pools = self._of(alias)
-        for pool in pools:
-            pool.resize(options)
+        done = False
+        while not done:
+            known = self._sizes
+            together = {**known.get(alias, {}), **sizes}
+            resized, changed = options.resized(alias, together), {**known, alias: together}
+            with self._lock:
+                if done := self._sizes is known:
+                    self._sizes = changed
+        for pool in self._of(alias):
+            pool.resize(resized)
 
     def wait_until_back(self, alias: str | None, timeout: float) -> bool:
         """Wait for what is out of closed pools of this alias, or of all; whether it came back in time."""
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         while True:
             pools = [
                 pool for pool in live_pools.hold() if pool.closed_because and alias in (None, pool.key.alias)
@@ -155,7 +169,7 @@ class Registry:
             # A checkout that was under way is about to have something.
             if not any(pool.out or pool.opening for pool in pools):
                 return True
-            if time.monotonic() >= deadline:
+            if clock.monotonic() >= deadline:
                 return False
             time.sleep(INTERVAL)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 from django.db import connections
 
+from poollife import clock
 from poollife.pools.housekeeper import Housekeeper
 from poollife.pools.pool import LeasePool
 
@@ -58,9 +58,9 @@ class Sweeper:
 
         :returns: seconds until the next pool can be due; None: there is no pool to look after.
         """
-        for pool, reason in quiet_pools(self._pools(), time.monotonic()):
+        for pool, reason in quiet_pools(self._pools(), clock.monotonic()):
             self._close(pool, reason)
-        return next_sweep(self._pools(), time.monotonic())
+        return next_sweep(self._pools(), clock.monotonic())
 
 
 def quiet_pools(pools: list[LeasePool], now: float) -> Iterator[tuple[LeasePool, str]]:

@@ -1,4 +1,4 @@
-"""A clock that runs fast, and busy neighbours."""
+"""Clocks that run fast, and busy neighbours."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from django.db import connection
 
+from poollife import clock as poollife_clock
 from poollife.errors import PoolTimeout
 
 #: Longer than any limit of a pool: "wait_timeout" is eight hours by default.
@@ -19,7 +21,7 @@ EVERY = 5
 
 
 class Clock:
-    """Puts both of Python's clocks forward."""
+    """Puts both of Python's clocks forward, and poollife's."""
 
     def __init__(self) -> None:
         self.rests = 0
@@ -29,8 +31,9 @@ class Clock:
     @contextmanager
     def running_fast(self) -> Iterator[None]:
         """Let hours pass before each of Django's statements, in this thread."""
-        self._put_into("monotonic", time.monotonic)
-        self._put_into("time", time.time)
+        self._put_into(time, "monotonic")
+        self._put_into(time, "time")
+        self._put_into(poollife_clock, "monotonic")
         with connection.execute_wrapper(self._before_statement):
             yield
 
@@ -46,8 +49,9 @@ class Clock:
     def pass_hours(self) -> None:
         self._offset += HOURS
 
-    def _put_into(self, name: str, original: Callable[[], float]) -> None:
-        setattr(time, name, lambda: original() + self._offset)
+    def _put_into(self, module: ModuleType, name: str) -> None:
+        original: Callable[[], float] = getattr(module, name)
+        setattr(module, name, lambda: original() + self._offset)
 
     def _before_statement(self, execute: Callable[..., Any], *args: Any) -> Any:
         self.rest()
