@@ -88,7 +88,8 @@ def fork_meanwhile(
     :param accept: ends in the stub having a connection.
     :param end: of the descriptions of sockets to the stub, where its settings don't say it.
     """
-    set_up({"default": settings, "stub": {**stub, "OPTIONS": {}}})
+    # A stub that has hung up once does not answer a second attempt either.
+    set_up({"default": settings, "stub": {**stub, "OPTIONS": {}, "POOL": {"outage_wait": 0}}})
     mine = session()
     from poollife.drivers import atfork
 
