@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.request_site.views import connection_id
 from tests.threads_site.models import Visit
 from tests.threads_site.questions import answer_to, change
+from tests.threads_site.views import session
 
 PARTS = 3
 
@@ -26,7 +26,7 @@ PARTS = 3
 def query() -> str:
     """One through the ORM, and one with a cursor."""
     assert not Visit.objects.exists()
-    return str(connection_id())
+    return str(session())
 
 
 # --- Starlette --------------------------------------------------------------------------------------------

@@ -13,11 +13,17 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db
-from tests.request_site.views import connection_id
 from tests.threads_site.models import Visit
 
 #: Tasks that outlive their requests; asyncio itself holds them weakly.
 tasks: set[asyncio.Task[Any]] = set()
+
+
+def session() -> int:
+    """One SELECT, and the session that it ran in: a thread that asks the server for that keeps it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return int(connection.connection.thread_id())
 
 
 class Tools:
@@ -28,7 +34,7 @@ class Tools:
         wrap: Callable[[Any], Any],
         thread: type[threading.Thread],
         executor: type[ThreadPoolExecutor],
-        query: Callable[[], int] = connection_id,
+        query: Callable[[], int] = session,
     ) -> None:
         self.wrap = wrap
         self.thread = thread
