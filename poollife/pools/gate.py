@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from poollife import clock
 from poollife.errors import remembered
+from poollife.pools import log
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
 from poollife.pools.queue import Postponed, SpareTicket, Ticket
 
@@ -139,6 +140,7 @@ class Gate:
             # Once for each attempt: this is no news.
             logger.debug("Pool %r is still without its server: %s", pool.key.alias, error)
         finally:
+            log.write()
             if pool.closed_because:
                 pool.close_idle()
         pool.housekeeping.call()

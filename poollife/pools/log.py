@@ -29,9 +29,12 @@ def note(level: int, text: str, *args: object) -> None:
 
 
 def write() -> None:
-    """Write what was noted; later, if this thread is in the middle of a checkout."""
-    if current.checkout:
-        return
+    """Write what was noted; later, if this thread has a slot in the middle of a checkout."""
+    ticket = current.checkout
+    while ticket:
+        if ticket.served:
+            return
+        ticket = ticket.outer
     # Another thread, or a handler that queries, may take the last one.
     with suppress(IndexError):
         while pending:

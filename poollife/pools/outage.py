@@ -16,10 +16,9 @@ from typing import Any, Protocol
 from poollife import clock
 from poollife.drivers.guard import WeakRegistry
 from poollife.errors import remembered
+from poollife.pools import log
 from poollife.pools.probe import Probe
 from poollife.pools.queue import Postponed, SpareTicket, Ticket
-
-logger = logging.getLogger("poollife")
 
 #: Seconds between two attempts while the server is down, the first and the longest: the pause doubles.
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 1.2
@@ -240,7 +239,9 @@ class Outage:
             self._changes += 1
         del before
         if declared:
-            logger.warning("%s is out of reach, and new connections wait for it: %s", self.name, kept)
+            log.note(
+                logging.WARNING, "%s is out of reach, and new connections wait for it: %s", self.name, kept
+            )
 
     def over(self) -> None:
         """Note that a session was opened, or that the server has answered."""
@@ -260,9 +261,8 @@ class Outage:
         del before
         for waiters in self.waiters.hold():
             waiters.serve()
-        # Last: a handler of the user's may query.
         if was_down:
-            logger.info("%s is back after %.1f s", self.name, lasted)
+            log.note(logging.INFO, "%s is back after %.1f s", self.name, lasted)
 
     def probe_delay(self) -> float | None:
         """Return the seconds until the probe should make an attempt, None: no outage."""

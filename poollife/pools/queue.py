@@ -26,6 +26,7 @@ from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from poollife import clock
+from poollife.pools import log
 from poollife.pools.slots import OPENINGS, NamedSlots, fit, no_delay
 from poollife.pools.sqlalchemy import forget_handle
 from poollife.pools.tickets import Bounds, Holder, Postponed, QueueFull, SpareTicket, Ticket, current
@@ -75,6 +76,7 @@ class FairQueuePool(NamedSlots):
                 break
             except Postponed:
                 self._rejoin(ticket)
+                log.write()  # such as why it has to wait
         if len(self._free) < self.bounds.min_idle:
             self.unbalanced()
         return handle
