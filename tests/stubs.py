@@ -133,6 +133,7 @@ class StubBorrower:
         self.owner = threading.current_thread()
         self.connection: Any = None
         self.atomic_blocks: list[Any] = []
+        self.in_atomic_block = self.closed_in_transaction = self.needs_rollback = False
 
     def get_connection_params(self) -> None:
         """It needs none."""

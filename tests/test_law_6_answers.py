@@ -396,7 +396,7 @@ def test_a_deep_recursion_is_cut_off() -> None:
 def test_a_bad_view_is_named_by_whoever_waited_for_it(
     mariadb: MariaDB, name: str, tmp_path: Path, trace: bool
 ) -> None:
-    """It borrows in an executor's thread, which goes on, and never gives back. Under gunicorn."""
+    """It borrows in a thread of its own, which goes on, and never gives back. Under gunicorn."""
     # Longer than what counts as short anyhow, so that it kept it while the other waited.
     pool = {"pool_size": 1, "max_overflow": 0, "timeout": 1.2, "trace": trace}
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}

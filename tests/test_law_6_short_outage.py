@@ -308,7 +308,9 @@ def test_a_long_outage_refuses_at_once_and_a_thread_finds_the_server(
     eventually("it was found", lambda: pool._outage.error is None)
     assert (pool.out, pool.idle, len(tried), here in tried) == (0, 1, 1, False)
     assert ends(come(executor, pool, server, 5)) == [None] * 5
-    eventually("the thread ends", lambda: not any("probe" in each.name for each in threading.enumerate()))
+    # Not that of another test's server.
+    name = f"probe of {pool._outage.name}"
+    eventually("the thread ends", lambda: not any(name in each.name for each in threading.enumerate()))
 
 
 def test_a_pool_that_is_drained_leaves_the_search_to_another(

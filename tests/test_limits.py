@@ -178,6 +178,8 @@ def wait_timeout(site: Site) -> Outcome:
 
     def idle() -> None:
         number = session(alias)
+        # With something left in it: otherwise the command would go on with another one.
+        ask("SELECT @left := 1", using=alias)
         eventually("the server ends it", lambda: number not in [each.id for each in site.server.sessions()])
         session(alias)
 

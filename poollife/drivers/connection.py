@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -33,12 +32,8 @@ NO_RECONNECT = (
 )
 
 
-#: Seconds between two looks of a thread whose lease is claimed.
-CLAIM_INTERVAL = 0.0005
-
-
 class Claimed:
-    """In place of True where a lease has ended: another thread is deciding on that."""
+    """In place of True where a lease has ended: another thread would end it, if this one let it."""
 
 
 CLAIMED = Claimed()
@@ -79,7 +74,7 @@ class Guarded:
     guard: Guard
     #: Who has it now.
     lease: Lease | None
-    #: Whether it waits in its pool, to be used by nobody; see ``Lease.take_back()`` for ``CLAIMED``.
+    #: Whether it waits in its pool, to be used by nobody; see ``LeasePool._take_back()`` for ``CLAIMED``.
     idle: bool | Claimed
     #: The failure after which the state of the session is not known, if there was one; for people.
     broken: str | None = None
@@ -132,9 +127,9 @@ class Guarded:
         raise self.InterfaceError(FOREIGN.format(owner=self.guard.pid, me=getpid()))
 
     def check_lease(self) -> None:
-        """:raises InterfaceError: where no lease has it; where one may have, wait until that is known."""
-        while self.idle is CLAIMED:
-            time.sleep(CLAIM_INTERVAL)
+        """:raises InterfaceError: where no lease has it."""
+        if self.idle is CLAIMED and (lease := self.lease):
+            lease.has_ended()
         if self.idle:
             raise self.InterfaceError(IDLE)
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poollife import clock
-from poollife.drivers.connection import CLAIM_INTERVAL, CLAIMED, Claimed, Guarded
+from poollife.drivers.connection import CLAIMED, Claimed, Guarded
 from poollife.drivers.effects import SETS
 from poollife.drivers.guard import getpid
 from poollife.monitoring.places import Stack
-from poollife.pools.executors import waits_for_job
 from poollife.pools.work import Work, caller, current_work
 
 if TYPE_CHECKING:
@@ -35,6 +33,9 @@ class Borrower(Protocol):
     connection: Any
     #: The transaction.atomic() that it is in.
     atomic_blocks: list[Any]
+    in_atomic_block: bool
+    closed_in_transaction: bool
+    needs_rollback: bool
     #: The driver's module.
     Database: Any
 
@@ -159,7 +160,7 @@ class Lease:
         #: Whether its thread gives it back when ``work`` ends.
         self.ends_with_work = False
         #: Whether its cursors are dead: from the moment that somebody begins to give the connection back. The
-        #: pool's lock guards it; ``CLAIMED`` stands for an answer that will be there in a moment.
+        #: pool's lock guards it. ``CLAIMED``: another thread would take it, unless this one wakes up.
         self.ended: bool | Claimed = False
         #: Whether ``wrapper.connection`` was set.
         self.settled = False
@@ -375,34 +376,18 @@ class Lease:
         self.pool.discard(self, reason)
 
     def has_ended(self) -> bool:
-        """For the borrower's side, where ``ended`` is true: wait until another thread has decided on that."""
-        while self.ended is CLAIMED:
-            time.sleep(CLAIM_INTERVAL)
+        """For the borrower's side, where ``ended`` is true: cancel it if it is a claim of another thread."""
+        if self.ended is CLAIMED:
+            self.pool.cancel_claim(self)
         return bool(self.ended)
 
-    def take_back(self) -> bool:
-        """End it for its borrower, if its thread waits for a job; whether that was so. Under the pool's lock.
-
-        Such a thread is between two pieces of work of an executor's: what it has left in its session is for
-        nobody to come back to. It may wake up at any moment. So it is claimed first, and looked at only then:
-        whoever wakes up after the look finds the claim at the first touch of the connection or of a cursor,
-        and waits for the answer.
-        """
+    @property
+    def borrower_to_ask(self) -> Borrower | None:
+        """The borrower to take this back from; None: something else ends it, or threads share it."""
         borrower = self._borrower()
-        if self.ended or self.returning or self.timed or borrower is None or borrower.allow_thread_sharing:
-            return False
-        driver = self.driver
-        taken: bool = False
-        try:
-            # One statement: a call between the two would be a place where something from outside strikes.
-            self.ended = driver.idle = CLAIMED
-            if waits_for_job(self.thread):
-                if borrower.lease is self:
-                    borrower.lose_lease()
-                taken = True
-        finally:
-            self.ended = driver.idle = taken
-        return taken
+        if borrower is None or self.timed or borrower.lease is not self or borrower.allow_thread_sharing:
+            return None
+        return borrower
 
     def end(self) -> None:
         """The cursors die here; the connection lives on."""

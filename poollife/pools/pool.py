@@ -27,6 +27,7 @@ from poollife.monitoring.leaks import watch_for
 from poollife.monitoring.meters import Meters
 from poollife.pools import log
 from poollife.pools.collector import OWN_SHARE, collector
+from poollife.pools.executors import waits_for_job
 from poollife.pools.gate import Gate
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.lease import Borrower, Lease
@@ -304,23 +305,54 @@ class LeasePool:
                     self.checkin(lease)
                 elif lease.dropped:
                     self.discard(lease, "its borrower lost it")
-                elif lease.ended:  # something from outside struck while it was given back
+                elif lease.ended is True:  # something from outside struck while it was given back
                     self.checkin(lease)
                 elif needed:
                     self._take_back(lease)
             self._slots.free()
 
     def _take_back(self, lease: Lease) -> None:
-        """Take back what is kept by a thread that waits for a job."""
-        mine = False
+        """Take back what is kept by a thread that waits for a job, and close it.
+
+        Such a thread is between two jobs of an executor: nothing comes back for what it has left in its
+        session. It may wake up at any moment. So its lease is claimed first, and the thread looked at only
+        then. A thread that wakes up after the look finds the claim at its first touch of a cursor or of the
+        connection, and cancels it. (The session is not used again: a job may have got hold of the driver's
+        connection a moment ago.)
+        """
+        borrower = lease.borrower_to_ask
+        if borrower is None:
+            return
+        driver = lease.driver
+        claimed = mine = False
         try:
+            # Neither block has a call in it: no handler of a signal, and no other thread, comes in between.
             with self._lock:
-                mine = lease.returning = lease.take_back()
+                if not (lease.ended or lease.returning or lease.returned):
+                    lease.ended = driver.idle = CLAIMED
+                    claimed = True
+            waits = claimed and waits_for_job(lease.thread)
+            with self._lock:
+                if waits and lease.ended is CLAIMED and borrower.lease is lease:
+                    lease.ended = driver.idle = lease.returning = mine = True
+                    # As lose_lease() does.
+                    borrower.lease = borrower.connection = None
+                    if borrower.in_atomic_block:
+                        borrower.closed_in_transaction = borrower.needs_rollback = True
             if mine:
-                self._end(lease, None)
+                self._end(lease, "its thread waits for a job, and others need it")
         finally:
             if mine:
                 lease.returning = False
+            elif claimed:
+                self.cancel_claim(lease)
+
+    def cancel_claim(self, lease: Lease) -> None:
+        """Leave a lease to its thread, which has woken up; does nothing where it was taken already."""
+        driver = lease.driver
+        with self._lock:
+            if lease.ended is CLAIMED:
+                lease.ended = driver.idle = False
 
     def leases_of_this_thread(self) -> list[Lease]:
         """What the calling thread has."""
@@ -489,6 +521,8 @@ class LeasePool:
         if lease.returned:
             self._forget(lease)
             return
+        if lease.ended is CLAIMED:
+            self.cancel_claim(lease)
         mine = again = False
         try:
             with self._lock:

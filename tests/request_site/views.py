@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, NoReturn
 
@@ -19,7 +19,6 @@ from tests.programs.databases import hold
 from tests.request_site import sockets
 
 MEGABYTE = 1 << 20
-_threads = ThreadPoolExecutor(1, "bad")
 
 
 def connection_id() -> int:
@@ -97,8 +96,16 @@ def sleep(request: HttpRequest, seconds: int) -> HttpResponse:
 
 
 def bad(request: HttpRequest) -> HttpResponse:
-    """Have a thread borrow that lives on, and never give back."""
-    _threads.submit(copy_context().run, borrow_badly).result()
+    """Have a thread borrow that lives on, at work on something else, and never gives back."""
+    borrowed = threading.Event()
+
+    def work() -> None:
+        borrow_badly()
+        borrowed.set()
+        threading.Event().wait()
+
+    threading.Thread(target=copy_context().run, args=(work,), name="bad_0", daemon=True).start()
+    borrowed.wait()
     return HttpResponse("done")
 
 
