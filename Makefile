@@ -26,7 +26,7 @@ demo: $(DEMO_VENV)/.installed $(if $(filter sqlite,$(DB)),,$(DEMO_VENV)/.mysql) 
 
 # Two at a time: most of the time they wait, for servers that start, commit and end.
 test: system-packages lint ## Install what is missing, then run the checks and the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Where pyenv is, nox finds those Pythons that are named.
 matrix: $(VENV)/.installed ## Run what depends on versions on each Python, Django and SQLAlchemy (ARGS='--tags ci': on two more)

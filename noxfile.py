@@ -51,4 +51,15 @@ def tests(session: nox.Session, django: str, sqlalchemy: str) -> None:
     session.install(
         "-e", ".[dev,mysql]", f"Django=={django}.*", f"SQLAlchemy=={sqlalchemy}.*", DRIVERS[sqlalchemy]
     )
-    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *(session.posargs or TESTS))
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+        *(session.posargs or TESTS),
+    )

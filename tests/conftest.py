@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
@@ -44,7 +45,12 @@ def set_clock_forward(seconds: float) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, or one of two workers has nothing to do while the other ends it."""
+    """Begin with what takes longest, or one of two workers has nothing to do while the other ends it.
+
+    With ``POOLLIFE_SHUFFLE=7`` in the environment the rest is in an order that is drawn from that number.
+    """
+    if seed := os.environ.get("POOLLIFE_SHUFFLE"):
+        random.Random(int(seed)).shuffle(items)
     items.sort(key=lambda item: item.path.name != "test_conformance.py")
 
 
