@@ -123,7 +123,7 @@ STUB_DRIVER: Driver = SimpleNamespace(
 class StubBorrower:
     """Django's side of a lease."""
 
-    allow_thread_sharing = False
+    allow_thread_sharing = is_shared = False
     #: Its errors are Django's own.
     Database: Any = db
 

@@ -169,13 +169,16 @@ def test_a_lost_session_with_something_in_it_is_not(
     assert runs(work) is None
 
 
-def test_a_bare_threads_lost_session_goes_back_whatever_was_in_it(alias: str, mariadb: MariaDB) -> None:
-    """No work is in charge of the thread, which could end that."""
+def test_a_bare_threads_lost_session_comes_back_when_its_job_is_over(alias: str, mariadb: MariaDB) -> None:
+    """Until then the thread is told that what it has left there is lost."""
 
-    def work() -> object:
+    def work() -> None:
         sql(alias, "SET @left = 1")
         killed(alias, mariadb)
-        assert pool_of(alias).out == 0
-        return variable(alias)
+        with pytest.raises(OperationalError):
+            variable(alias)
 
-    assert in_a_bare_thread(work) is None
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(work).result(PATIENCE)
+        assert pool_of(alias).out == 1
+        assert variable(alias) is None

@@ -16,10 +16,11 @@ from django.db import DatabaseError, connections, transaction
 
 from poollife.backends.mixin import PooledMixin
 from servers import MariaDB
+from tests.borrowing import session_of as session
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
 from tests.programs.clock import EVERY
-from tests.programs.databases import ask, session
+from tests.programs.databases import ask
 from tests.programs.running import run
 from tests.programs.states import LONG, read_half
 from tests.web_server import eventually

@@ -177,6 +177,11 @@ class PooledMixin(BaseDatabaseWrapper):
         memo = {id(each): each for each in askers_in(self.settings_dict)}
         return type(self)(copy.deepcopy(self.settings_dict, memo), self.alias if alias is None else alias)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other threads, or shallow copies of this, may be using its session."""
+        return self.allow_thread_sharing or bool(self._copies)
+
     def get_connection_params(self) -> dict[str, Any]:
         """What the driver's ``connect()`` is called with. Who is to be asked for a password is asked here."""
         given = self.settings_dict

@@ -12,6 +12,7 @@ from poollife.drivers.connection import CLAIMED, Claimed, Guarded
 from poollife.drivers.effects import SETS
 from poollife.drivers.guard import getpid
 from poollife.monitoring.places import Stack
+from poollife.pools.liveness import LONGEST_PING
 from poollife.pools.work import Work, caller, current_work
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class Borrower(Protocol):
     @property
     def allow_thread_sharing(self) -> bool:
         """Whether other threads may, too."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other threads may, or shallow copies of it."""
 
     #: What its user works with; None: nothing.
     connection: Any
@@ -291,29 +296,23 @@ class Lease:
         if not (self.settled and self.pool.keeps_sessions):
             return False
         driver = self.driver
-        if driver.broken:
-            # Of no more use, unless something is read from it still.
-            if self.cursors or self.open_cursors - {RAW}:
-                return False
-            if not self.timed:
-                return True
-            # Where a work with something in it will end, its borrower is told again.
-        elif self.open_cursors:
+        # Of a session that broke it matters only whether something is read from it still.
+        if self.has_open_cursors if driver.broken else self.open_cursors:
             return False
         return not (driver.dirty or driver.pinned or driver.begun)
 
     @property
     def lost_at_rest(self) -> bool:
-        """Whether its session ended, or may have, while its borrower had nothing in it.
+        """Whether its session ended while its borrower had nothing in it.
 
         A command may have paused since its last statement: the socket then tells of a goodbye, and after
-        ``ping_idle`` a checkout asks the server. In other borrowers' sessions only a statement finds out.
+        ``ping_idle`` the server is asked. In other borrowers' sessions only a statement finds out.
         """
+        driver = self.driver
         if self.paused is None:
-            return self.driver.broken is not None and self._at_rest
-        if clock.monotonic() - self.paused > self.pool.options.ping_idle:
-            return True
-        return self.driver.closed_by_server()
+            return driver.broken is not None and self._at_rest
+        idle_too_long = clock.monotonic() - self.paused > self.pool.options.ping_idle
+        return (idle_too_long or driver.closed_by_server()) and not driver.answers(LONGEST_PING)
 
     @property
     def left_over(self) -> bool:
@@ -383,11 +382,20 @@ class Lease:
 
     @property
     def borrower_to_ask(self) -> Borrower | None:
-        """The borrower to take this back from; None: something else ends it, or threads share it."""
+        """The borrower to take this back from; None: something else ends it, or uses it.
+
+        A cursor that was not closed, and that is still there, may be read by another thread, or by a
+        generator that goes on in the next job.
+        """
         borrower = self._borrower()
-        if borrower is None or self.timed or borrower.lease is not self or borrower.allow_thread_sharing:
+        if borrower is None or borrower.lease is not self or borrower.is_shared:
             return None
-        return borrower
+        return None if self.timed or self.has_open_cursors else borrower
+
+    @property
+    def has_open_cursors(self) -> bool:
+        """Whether a cursor is there that was not closed, as far as that can be known."""
+        return bool(self.cursors or self.open_cursors - {RAW})
 
     def end(self) -> None:
         """The cursors die here; the connection lives on."""
