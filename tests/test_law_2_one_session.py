@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
-from django.db import connections
+from django.db import connections, models
 from django.http import HttpRequest, HttpResponse
 
 from poollife import auto_close_db
@@ -218,6 +218,27 @@ def test_async_works_that_share_a_thread_do_not_share_its_state(alias: str) -> N
 
     asyncio.run(both())
     assert (out(alias), pool_of(alias).resets) == (0, 2)
+
+
+def test_async_works_that_share_a_thread_end_no_cursor_of_another(alias: str, mariadb: MariaDB) -> None:
+    """The one that has begun first ends while the other reads."""
+    name = database(alias)
+    mariadb.execute(f"INSERT INTO {name}.notes (number) SELECT seq FROM {name}.seq_1_to_200")
+
+    class Note(models.Model):
+        class Meta:
+            app_label, db_table = "shared_thread", "notes"
+
+    @auto_close_db
+    async def count(most: int) -> int:
+        rows = Note._default_manager.using(alias).order_by("id")[:most]
+        return len([row async for row in rows.aiterator(chunk_size=5)])
+
+    async def both() -> list[int]:
+        return list(await asyncio.gather(count(20), count(200)))
+
+    assert asyncio.run(both()) == [20, 200]
+    assert out(alias) == 0
 
 
 def test_a_part_of_an_async_work_goes_on_in_its_session(alias: str) -> None:

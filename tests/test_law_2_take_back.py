@@ -270,7 +270,7 @@ def test_a_stream_of_rows_goes_on_when_others_need_its_session(
 
     async def main() -> int:
         count = 0
-        async for _ in Line.objects.using(alias).aiterator(chunk_size=20):
+        async for _ in Line._default_manager.using(alias).aiterator(chunk_size=20):
             count += 1
             if count == 100:
                 await asyncio.to_thread(assert_kept, alias)

@@ -136,7 +136,7 @@ class PooledMixin(BaseDatabaseWrapper):
                 self._replace("it failed Django's health check")
             elif lease.lost_at_rest:
                 self.rest()
-            elif lease.left_over and not self.allow_thread_sharing:
+            elif lease.must_go_first() and not self.allow_thread_sharing:
                 self._end_lease()
         super().close_if_health_check_failed()
 

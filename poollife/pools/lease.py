@@ -130,6 +130,7 @@ class Lease:
         "returned",
         "returning",
         "settled",
+        "shared_by_works",
         "since",
         "stack",
         "thread",
@@ -164,6 +165,8 @@ class Lease:
         self.work: Work | None = None
         #: Whether its thread gives it back when ``work`` ends.
         self.ends_with_work = False
+        #: Whether another work has used it as well, in a thread that both share.
+        self.shared_by_works = False
         #: Whether its cursors are dead: from the moment that somebody begins to give the connection back. The
         #: pool's lock guards it. ``CLAIMED``: another thread would take it, unless this one wakes up.
         self.ended: bool | Claimed = False
@@ -314,16 +317,23 @@ class Lease:
         idle_too_long = clock.monotonic() - self.paused > self.pool.options.ping_idle
         return (idle_too_long or driver.closed_by_server()) and not driver.answers(LONGEST_PING)
 
-    @property
-    def left_over(self) -> bool:
-        """Whether something else goes on here than the work that borrowed it, or a part of that.
+    def must_go_first(self) -> bool:
+        """Return whether this has to go back before the current work queries: it is nothing for that.
 
         What one has left in a session, in a thread that it does not end in, is nothing for the next. Nor is
-        it in a thread that several asynchronous works share.
+        it in a thread that several asynchronous works share. With a cursor open it can't go: then they share
+        it, until that is closed.
         """
         work = current_work.get()
-        if work is self.work or self.open_cursors - {RAW}:
+        if work is self.work or not self._is_others(work):
             return False
+        if self.open_cursors - {RAW}:
+            self.shared_by_works = True
+            return False
+        return True
+
+    def _is_others(self, work: Work | None) -> bool:
+        """Whether this lease is nothing for a work, in the calling thread."""
         if self.timed and (self.work is None or not self.work.asynchronous):
             return False
         if self.thread is not threading.current_thread():  # about to be told that it may not use this

@@ -94,8 +94,10 @@ class Work:
         """
         self.mark_ended()
         for lease in self._leases_of_this_thread():
-            lease.give_back()
+            if not (lease.shared_by_works and lease.has_open_cursors):
+                lease.give_back()
             if not lease.returned:
+                # Where another work reads from it still, it goes back when the last cursor is closed.
                 around = current_work.get()
                 lease.hand_over(around if around and not around.ended else None)
 
