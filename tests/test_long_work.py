@@ -108,6 +108,17 @@ def test_a_daemon_whose_session_was_killed_goes_on(
     assert (pool_of(alias).opened, pool_of(alias).out) == (5, 1)
 
 
+def test_a_pause_changes_no_session_that_answers(mariadb: MariaDB, make_alias: MakeAlias) -> None:
+    """What its command has left there, without knowing, is there still: the number of its last row."""
+    alias = make_alias(POOL={**ALONE, "ping_idle": 30})
+    run_sql(alias, "CREATE TABLE rows_ (id INT PRIMARY KEY AUTO_INCREMENT, number INT)")
+    connections[alias].close()
+    run_sql(alias, "INSERT INTO rows_ (number) VALUES (7)")
+    pause(alias, 31)
+    assert ask("SELECT LAST_INSERT_ID()", using=alias) == 1
+    assert pool_of(alias).checkouts == 2
+
+
 def test_a_daemon_goes_on_when_its_server_has_restarted(make_alias: MakeAlias) -> None:
     with MariaDB() as server:
         server.create_database("daemon")

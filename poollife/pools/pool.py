@@ -586,9 +586,9 @@ class LeasePool:
         driver = lease.driver
         if driver.born <= self.liveness.renewed:
             return OUTDATED
-        if reason := driver.unfit():
-            return reason
         try:
+            if reason := driver.unfit():
+                return reason
             if self._resets[driver.dirty]:
                 if driver.born <= self.liveness.refused:
                     return REFUSED
