@@ -38,7 +38,12 @@ TESTS = [
     "tests/test_law_2_threads.py",
     "tests/test_law_2_auto_close_db.py",
     "tests/test_law_2_no_clock.py",
+    "tests/test_law_2_one_session.py",
+    "tests/test_law_2_take_back.py",
+    "tests/test_law_2_copies.py",
     "tests/test_law_3_cursors.py",
+    "tests/test_law_3_marks.py",
+    "tests/test_law_3_orm.py",
     "tests/test_law_5_calls.py",
     "tests/test_wsgi.py",
 ]
