@@ -457,6 +457,39 @@ def test_min_idle_is_no_reason_for_attempts(make: Callable[..., LeasePool], serv
     assert server.attempts == 0
 
 
+def test_one_lost_session_leaves_min_idle_ready(
+    make: Callable[..., LeasePool], server: StubServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A KILL, say: the server is only doubted, and what was to be ready is as good a question as any."""
+    caplog.set_level(logging.INFO, "poollife")
+    pool = make(min_idle=2, pool_size=6, max_overflow=0)
+    borrower = StubBorrower(server)
+    borrower.borrow(pool)
+    eventually("two are ready", lambda: pool.idle == 2)
+    pool._outage.doubt()
+    others = [StubBorrower(server), StubBorrower(server)]
+    for each in others:
+        each.borrow(pool)
+    eventually("two are ready", lambda: pool.idle == 2)
+    assert pool._outage._state is State.REACHABLE
+    assert not any("min_idle" in each.getMessage() for each in caplog.records)
+    for each in [borrower, *others]:
+        each.give_back()
+
+
+def test_where_another_makes_the_attempt_min_idle_is_put_off_in_silence(
+    make: Callable[..., LeasePool], server: StubServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "poollife")
+    pool, other = make(min_idle=2), Ticket()
+    pool._outage.doubt()
+    assert pool._outage.admit(other, PATIENCE)
+    pool.housekeeping.opener = StubBorrower(server)
+    pool.housekeeping.do()
+    assert (server.attempts, pool.opening) == (0, 0)
+    assert not any("min_idle" in each.getMessage() for each in caplog.records)
+
+
 # --- one thread ---------------------------------------------------------------------------------------------
 
 

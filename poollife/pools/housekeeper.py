@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from poollife import clock
-from poollife.pools.queue import FairQueuePool, SpareTicket, current
+from poollife.pools.queue import FairQueuePool, Postponed, SpareTicket, current
 
 if TYPE_CHECKING:
     from poollife.pools.lease import Borrower
@@ -175,7 +175,8 @@ class Housekeeping:
                 # Not with each checkout from now on; and then with the settings of that time.
                 self._next_opening = clock.monotonic() + self._pool.options.retire_interval
                 self.opener = None
-                logger.info("Pool %r can't have min_idle ready: %s", self._pool.key.alias, error)
+                if not isinstance(error, Postponed):  # the log has told of an outage already
+                    logger.info("Pool %r can't have min_idle ready: %s", self._pool.key.alias, error)
         return False
 
     def open(self, ticket: SpareTicket, *, spare: bool = False) -> bool:

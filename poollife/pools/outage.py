@@ -63,7 +63,8 @@ class Outage:
 
     - REACHABLE: sessions are opened freely. A session that was lost leads to DOUBTFUL, and so does one that
       was cut off while it was opened. One that could not be opened for want of a server leads to DOWN.
-    - DOUBTFUL: sessions are opened one at a time. The first that is opened leads to REACHABLE. An attempt for
+    - DOUBTFUL: sessions are opened one at a time, one for ``min_idle`` too. The first that is opened leads to
+      REACHABLE. An attempt for
       want of a server leads to DOWN; so do CONFIRMATIONS of them that are cut off, one after the other.
     - DOWN: one attempt at a time, after pauses that grow. The first that succeeds leads to REACHABLE. For the
       first ``outage_wait`` seconds checkouts wait, and the first in a queue makes the attempt. The end of
@@ -199,7 +200,7 @@ class Outage:
         due = self._next_attempt
         if isinstance(ticket, ProbeTicket):
             return due
-        if isinstance(ticket, SpareTicket):
+        if isinstance(ticket, SpareTicket) and self.error is not None:
             return math.inf  # no checkout waits for what it would open
         return due + GRACE if self._is_long(outage_wait, now) else min(due, self._since + outage_wait)
 
