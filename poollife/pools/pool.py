@@ -416,7 +416,7 @@ class LeasePool:
             except exc.TimeoutError:
                 if last and self._slots.withdraw(ticket):
                     # Also if he began to wait in a pool that was closed.
-                    if failed := self._gate.error():
+                    if failed := self._gate.error(ticket):
                         raise remembered(failed) from None
                     raise self._timeout(ticket) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):
