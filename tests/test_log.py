@@ -17,7 +17,8 @@ import poollife.asgi
 import poollife.celery
 import poollife.gunicorn
 from poollife import close_pool, drain_pool, pool_stats
-from poollife.pools.registry import registry
+from poollife.pools.pool import LeasePool, live_pools
+from poollife.pools.registry import Registry, registry
 from tests.borrowing import connection_id
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
@@ -75,6 +76,29 @@ def test_a_file_is_at_no_server(make_alias: MakeAlias, lines: Lines, tmp_path: P
     alias = make_alias("poollife.backends.sqlite3", NAME=name, HOST="", PORT="")
     connections[alias].ensure_connection()
     assert lines() == [f"INFO Pool {alias!r} begins: database {name!r}, pool_size 5, max_overflow 10"]
+
+
+def test_of_two_pools_that_are_made_at_once_one_begins_and_ends(
+    make_alias: MakeAlias, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alias, make = make_alias(), Registry._make
+    made: list[LeasePool] = []
+
+    def make_two(registry: Registry, *arguments: Any) -> LeasePool:
+        pool = make(registry, *arguments)
+        made.append(pool)
+        if len(made) == 1:  # another thread is quicker
+            registry.pool(*arguments)
+        return pool
+
+    monkeypatch.setattr(Registry, "_make", make_two)
+    use(alias)
+    found, lost = pool_of(alias), [pool for pool in made if pool is not pool_of(alias)]
+    assert (len(made), len(lost)) == (2, 1)
+    assert found in live_pools.hold()
+    assert lost[0] not in live_pools.hold()
+    assert lost[0]._slots not in found._outage.waiters.hold()
+    assert [line.split()[3] for line in lines()] == ["begins:"]
 
 
 def test_without_pooling_no_pool_begins_or_ends(make_alias: MakeAlias, lines: Lines) -> None:

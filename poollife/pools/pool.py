@@ -359,6 +359,11 @@ class LeasePool:
         me = threading.current_thread()
         return [lease for lease in self.leases.copy() if lease.thread is me]
 
+    def forget(self) -> None:
+        """Have no part in anything: another pool of this key was quicker, and nothing is in this one."""
+        live_pools.remove(self)
+        self._outage.waiters.remove(self._slots)
+
     def abandon(self) -> None:
         """In a child: all of it is the parent's. No I/O, no locks."""
         # Who forked inside a checkout may come back through here; lost threads may have the locks.

@@ -55,6 +55,7 @@ class Registry:
         made = self._make(key, options, driver)
         pool = self._pools.setdefault(key, made)
         if pool is not made:
+            made.forget()
             return pool
         # suspend() and resize() tell the pools that can be found: what was changed before that is old.
         if (key.alias in self._suspended) != pool.suspended:
