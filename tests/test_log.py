@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ import poollife.asgi
 import poollife.celery
 import poollife.gunicorn
 from poollife import close_pool, drain_pool, pool_stats
+from poollife.pools import log
 from poollife.pools.pool import LeasePool, live_pools
 from poollife.pools.registry import Registry, registry
 from tests.borrowing import connection_id
@@ -99,6 +102,16 @@ def test_of_two_pools_that_are_made_at_once_one_begins_and_ends(
     assert lost[0] not in live_pools.hold()
     assert lost[0]._slots not in found._outage.waiters.hold()
     assert [line.split()[3] for line in lines()] == ["begins:"]
+
+
+def test_a_child_does_not_write_what_its_parent_has_noted(lines: Lines) -> None:
+    """A thread in the middle of a checkout has noted it, while another forks."""
+    log.note(logging.WARNING, "noted by the parent")
+    if (child := os.fork()) == 0:
+        os._exit(1 if log.pending else 0)
+    assert os.waitpid(child, 0)[1] == 0
+    log.write()
+    assert lines() == ["WARNING noted by the parent"]
 
 
 def test_without_pooling_no_pool_begins_or_ends(make_alias: MakeAlias, lines: Lines) -> None:
