@@ -15,6 +15,7 @@ import pytest
 from django.db import connections
 
 from poollife import pool_stats
+from poollife.pools.housekeeper import Housekeeper
 from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry
 from poollife.pools.sweeper import next_sweep, quiet_pools
@@ -417,6 +418,54 @@ def test_a_sweep_that_takes_long_holds_up_no_fork(
     exit_child_after(lambda: None)
     assert not go_on.is_set()
     go_on.set()
+
+
+def test_the_sweeper_goes_on_after_a_fork_that_met_a_long_sweep(
+    make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stopped thread is still at work when the parent wants it again."""
+    go_on, begun, drain = threading.Event(), threading.Event(), LeasePool.drain
+
+    def slow(pool: LeasePool, reason: str) -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        drain(pool, reason)
+
+    monkeypatch.setattr("poollife.pools.sweeper.STOP_WAIT", 0.05)
+    monkeypatch.setattr(LeasePool, "drain", slow)
+    use(make_alias(POOL={"max_pool_idle": 0.01}))
+    assert begun.wait(PATIENCE)
+    use(make_alias(POOL={"max_pool_idle": 0.5}))
+    exit_child_after(lambda: None)
+    go_on.set()
+    eventually("the other one is closed as well", lambda: not registry.pools())
+
+
+def test_a_thread_that_is_stopped_while_it_begins_ends_and_the_next_call_starts_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worked, begun = list[str](), threading.Event()
+
+    def work() -> float:
+        worked.append(threading.current_thread().name)
+        begun.set()
+        return PATIENCE
+
+    housekeeper, start = Housekeeper("a housekeeper", work), threading.Thread.start
+
+    def stopped_before(thread: threading.Thread) -> None:
+        housekeeper.stop(PATIENCE)
+        start(thread)
+        thread.join(PATIENCE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", stopped_before)
+        housekeeper.call()
+    assert worked == []
+    housekeeper.call()
+    assert begun.wait(PATIENCE)
+    housekeeper.stop(PATIENCE)
+    assert worked == ["a housekeeper"]
 
 
 def exit_child_after(work: Callable[[], object]) -> None:

@@ -11,9 +11,12 @@ import MySQLdb
 import pytest
 from django.db import OperationalError, connections
 
+from poollife import clock
 from poollife.drivers import mysqlclient
+from poollife.errors import PoolTimeout
 from poollife.pools import gate
 from poollife.pools.pool import LeasePool
+from poollife.pools.slots import OPENINGS
 from servers import MariaDB
 from tests.borrowing import PATIENCE
 from tests.conftest import MakeAlias
@@ -138,6 +141,33 @@ def test_the_wait_ends_with_the_timeout_and_the_servers_refusal(server: Limited)
     go_on.set()
     for holder in holders:
         holder.join(PATIENCE)
+    pool.drain("the test is over")
+
+
+def test_a_refusal_of_long_ago_is_no_reason_for_a_timeout_of_now(server: Limited) -> None:
+    """Today the server is slow to open sessions."""
+    pool, go_on = stub_pool("stub", server, pool_size=8, timeout=0.2), threading.Event()
+    holders = [hold_in_thread(pool, server, go_on) for _ in range(2)]
+    assert [str(each) for each in in_threads(1, lambda: StubBorrower(server).borrow(pool))] == [
+        str(server.down)
+    ]
+    eventually("the pause is over", lambda: clock.monotonic() > pool._gate._full_until)
+    server.limit, connect = 8, server.connect
+
+    def hang() -> Any:
+        assert go_on.wait(PATIENCE)
+        return connect()
+
+    server.connect = hang  # type: ignore[method-assign]
+    slow = [threading.Thread(target=StubBorrower(server).borrow, args=(pool,)) for _ in range(OPENINGS)]
+    for thread in slow:
+        thread.start()
+    eventually("they are being opened", lambda: pool.opening == OPENINGS)
+    with pytest.raises(PoolTimeout):
+        StubBorrower(server).borrow(pool)
+    go_on.set()
+    for thread in (*holders, *slow):
+        thread.join(PATIENCE)
     pool.drain("the test is over")
 
 

@@ -17,8 +17,9 @@ import MySQLdb
 import pytest
 from django.db import OperationalError, connections
 
+from poollife import clock
 from poollife.errors import PoolOverloaded, PoolTimeout
-from poollife.pools.outage import FIRST_PAUSE, Outage, ProbeTicket, State
+from poollife.pools.outage import FIRST_PAUSE, GRACE, Outage, ProbeTicket, State
 from poollife.pools.pool import LeasePool
 from poollife.pools.queue import Postponed, SpareTicket, Ticket
 from servers import MariaDB, Proxy
@@ -284,6 +285,31 @@ def test_a_timeout_that_is_shorter_ends_the_wait_with_the_servers_error(
     assert (pool.waiting, pool.opening, pool.out) == (0, 0, 0)
 
 
+def test_a_server_that_is_back_in_the_last_pause_is_found_before_the_wait_ends(
+    make: Callable[..., LeasePool], server: StubServer, executor: ThreadPoolExecutor
+) -> None:
+    pool = make(outage_wait=0.5)
+    find_down(pool, server)
+    pool._outage._next_attempt += PATIENCE
+    waiting = come(executor, pool, server, 6)
+    eventually("they wait", lambda: pool.waiting == 6)
+    server.down = None
+    assert ends(waiting) == [None] * 6
+
+
+def test_the_last_attempt_of_an_outage_wait_is_one_for_all_that_wait(
+    make: Callable[..., LeasePool], server: StubServer, executor: ThreadPoolExecutor
+) -> None:
+    """When that fails, they are told at once, and not at their timeout."""
+    pool = make(timeout=3 * PATIENCE, outage_wait=0.5)
+    find_down(pool, server)
+    pool._outage._next_attempt += PATIENCE
+    pool._outage._pause = 10 * PATIENCE
+    assert {str(error) for error in ends(come(executor, pool, server, 10))} == {str(refused())}
+    assert server.attempts == 1
+    server.down = None
+
+
 def test_a_long_outage_refuses_at_once_and_a_thread_finds_the_server(
     make: Callable[..., LeasePool], server: StubServer, executor: ThreadPoolExecutor
 ) -> None:
@@ -431,6 +457,39 @@ def test_min_idle_is_no_reason_for_attempts(make: Callable[..., LeasePool], serv
     assert server.attempts == 0
 
 
+def test_one_lost_session_leaves_min_idle_ready(
+    make: Callable[..., LeasePool], server: StubServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A KILL, say: the server is only doubted, and what was to be ready is as good a question as any."""
+    caplog.set_level(logging.INFO, "poollife")
+    pool = make(min_idle=2, pool_size=6, max_overflow=0)
+    borrower = StubBorrower(server)
+    borrower.borrow(pool)
+    eventually("two are ready", lambda: pool.idle == 2)
+    pool._outage.doubt()
+    others = [StubBorrower(server), StubBorrower(server)]
+    for each in others:
+        each.borrow(pool)
+    eventually("two are ready", lambda: pool.idle == 2)
+    assert pool._outage._state is State.REACHABLE
+    assert not any("min_idle" in each.getMessage() for each in caplog.records)
+    for each in [borrower, *others]:
+        each.give_back()
+
+
+def test_where_another_makes_the_attempt_min_idle_is_put_off_in_silence(
+    make: Callable[..., LeasePool], server: StubServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "poollife")
+    pool, other = make(min_idle=2), Ticket()
+    pool._outage.doubt()
+    assert pool._outage.admit(other, PATIENCE)
+    pool.housekeeping.opener = StubBorrower(server)
+    pool.housekeeping.do()
+    assert (server.attempts, pool.opening) == (0, 0)
+    assert not any("min_idle" in each.getMessage() for each in caplog.records)
+
+
 # --- one thread ---------------------------------------------------------------------------------------------
 
 
@@ -510,6 +569,51 @@ def test_attempts_that_began_before_the_first_failure_make_no_pause_longer() -> 
     for _ in range(3):
         outage.failed(Ticket(), refused())
     assert outage._next_attempt - outage._since <= FIRST_PAUSE
+
+
+def test_the_end_of_the_wait_cuts_the_pause_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    outage, first, second = Outage(), Ticket(deadline=1100.0), Ticket(deadline=1100.0)
+    outage.failed(Ticket(), refused())
+    outage._next_attempt = 1006.0
+    assert outage.delay(first, 5.0) == 5.0
+    # A deadline that is earlier ends the wait, and is no reason for an attempt.
+    assert outage.delay(Ticket(deadline=1002.0), 5.0) == 2.0
+    now = 1005.0
+    assert outage.admit(first, 5.0)
+    with pytest.raises(Postponed):
+        outage.admit(second, 5.0)
+    assert not outage.is_long(5.0)
+    now = 1005.5
+    outage.failed(first, refused())
+    first.active = False
+    assert outage.is_long(5.0)
+    for each in (first, second):
+        assert not outage.is_worth_waiting(each, 5.0)
+        with pytest.raises(OperationalError, match="2002"):
+            outage.admit(each, 5.0)
+    # A pool that waits for longer still does.
+    with pytest.raises(Postponed):
+        outage.admit(second, 10.0)
+
+
+def test_a_last_attempt_that_gets_no_answer_is_not_waited_for_much_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A network that drops packets: the attempt may take minutes."""
+    now = 1000.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    outage, silent, other = Outage(), Ticket(), Ticket(deadline=1100.0)
+    outage.failed(Ticket(), refused())
+    now = 1004.0
+    assert outage.admit(silent, 5.0)
+    now = 1005.0
+    with pytest.raises(Postponed):
+        outage.admit(other, 5.0)
+    now = 1005.0 + GRACE
+    with pytest.raises(OperationalError, match="2002"):
+        outage.admit(other, 5.0)
 
 
 def test_a_spare_session_waits_for_the_probe() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +19,9 @@ import poollife.asgi
 import poollife.celery
 import poollife.gunicorn
 from poollife import close_pool, drain_pool, pool_stats
-from poollife.pools.registry import registry
+from poollife.pools import log
+from poollife.pools.pool import LeasePool, live_pools
+from poollife.pools.registry import Registry, registry
 from tests.borrowing import connection_id
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
@@ -75,6 +79,39 @@ def test_a_file_is_at_no_server(make_alias: MakeAlias, lines: Lines, tmp_path: P
     alias = make_alias("poollife.backends.sqlite3", NAME=name, HOST="", PORT="")
     connections[alias].ensure_connection()
     assert lines() == [f"INFO Pool {alias!r} begins: database {name!r}, pool_size 5, max_overflow 10"]
+
+
+def test_of_two_pools_that_are_made_at_once_one_begins_and_ends(
+    make_alias: MakeAlias, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alias, make = make_alias(), Registry._make
+    made: list[LeasePool] = []
+
+    def make_two(registry: Registry, *arguments: Any) -> LeasePool:
+        pool = make(registry, *arguments)
+        made.append(pool)
+        if len(made) == 1:  # another thread is quicker
+            registry.pool(*arguments)
+        return pool
+
+    monkeypatch.setattr(Registry, "_make", make_two)
+    use(alias)
+    found, lost = pool_of(alias), [pool for pool in made if pool is not pool_of(alias)]
+    assert (len(made), len(lost)) == (2, 1)
+    assert found in live_pools.hold()
+    assert lost[0] not in live_pools.hold()
+    assert lost[0]._slots not in found._outage.waiters.hold()
+    assert [line.split()[3] for line in lines()] == ["begins:"]
+
+
+def test_a_child_does_not_write_what_its_parent_has_noted(lines: Lines) -> None:
+    """A thread in the middle of a checkout has noted it, while another forks."""
+    log.note(logging.WARNING, "noted by the parent")
+    if (child := os.fork()) == 0:
+        os._exit(1 if log.pending else 0)
+    assert os.waitpid(child, 0)[1] == 0
+    log.write()
+    assert lines() == ["WARNING noted by the parent"]
 
 
 def test_without_pooling_no_pool_begins_or_ends(make_alias: MakeAlias, lines: Lines) -> None:

@@ -95,11 +95,13 @@ class Gate:
             raise Postponed
         self._call_probe(ticket, error)
 
-    def error(self) -> Exception | None:
+    def error(self, ticket: Ticket) -> Exception | None:
         """Return why a checkout got no session in its time, if that is for the server."""
         if self._pool.exhausted or self._pool.suspended:
             return None
-        return self._outage.error or self._full_error
+        # What the server refused before this one came may have another reason than what it waited for.
+        was_full = self._full_until >= ticket.deadline - self._pool.options.timeout
+        return self._outage.error or (self._full_error if was_full else None)
 
     def _is_full(self, now: float) -> bool:
         return now < self._full_until and self._pool.opened > self._pool.closed

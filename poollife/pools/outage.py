@@ -28,6 +28,7 @@ JITTER = 0.8
 #: end one of them.
 CONFIRMATIONS = 3
 #: Seconds by which the probe may be late before a checkout makes its attempt: there may be no thread for it.
+#: For as long the checkouts that wait may wait for the last attempt, which ends their wait.
 GRACE = 1.2
 NEVER = -math.inf
 
@@ -62,11 +63,13 @@ class Outage:
 
     - REACHABLE: sessions are opened freely. A session that was lost leads to DOUBTFUL, and so does one that
       was cut off while it was opened. One that could not be opened for want of a server leads to DOWN.
-    - DOUBTFUL: sessions are opened one at a time. The first that is opened leads to REACHABLE. An attempt for
+    - DOUBTFUL: sessions are opened one at a time, one for ``min_idle`` too. The first that is opened leads to
+      REACHABLE. An attempt for
       want of a server leads to DOWN; so do CONFIRMATIONS of them that are cut off, one after the other.
     - DOWN: one attempt at a time, after pauses that grow. The first that succeeds leads to REACHABLE. For the
-      first ``outage_wait`` seconds checkouts wait, and the first in a queue makes the attempt. After that
-      checkouts are refused with the last error, and the probe makes the attempts: a thread that is there
+      first ``outage_wait`` seconds checkouts wait, and the first in a queue makes the attempt. The end of
+      that time cuts the pause short: one last attempt is made, and all that wait get what comes of it. After
+      that checkouts are refused with the last error, and the probe makes the attempts: a thread that is there
       until the server is back. An attempt that is overdue by GRACE is made by the next checkout, and then
       the others wait for what comes of it: there is no probe, and so the last error may be an old one.
 
@@ -75,8 +78,8 @@ class Outage:
     ``connect()``. Then it is let through.
 
     The lock guards all changes of ``_state``, ``_prober``, ``_awaited``, ``_cut_off``, ``_next_attempt``,
-    ``_pause``, ``_since``, ``error`` and ``attempts``; each change counts itself in ``_changes``. They are
-    read without it: a thread that reads them in the middle of a change waits in vain for a moment, or asks
+    ``_pause``, ``_since``, ``_tried``, ``error`` and ``attempts``; each change counts itself in
+    ``_changes``. They are read without it: a thread that reads them in the middle of a change waits in vain for a moment, or asks
     again. Nothing is called while it is held, so no handler of a signal, no finalizer and no exception from
     outside comes between.
     """
@@ -95,8 +98,9 @@ class Outage:
         self._awaited = False
         #: Attempts in a row that were cut off.
         self._cut_off = 0
-        #: On the monotonic clock: when the next attempt is due, and when the server went away.
-        self._next_attempt = self._since = -math.inf
+        #: On the monotonic clock: when the next attempt is due, when the server went away, and when the last
+        #: attempt since then came to its end.
+        self._next_attempt = self._since = self._tried = -math.inf
         self._pause = FIRST_PAUSE
         #: What the last attempt came to, while the server is DOWN.
         self.error: Exception | None = None
@@ -173,11 +177,16 @@ class Outage:
         return clock.monotonic() < self._end(ticket, outage_wait)
 
     def is_long(self, outage_wait: float) -> bool:
-        """Return whether the server has been down for longer than that."""
+        """Return whether checkouts have waited for the server for as long as they should."""
         return self._is_long(outage_wait, clock.monotonic())
 
     def _is_long(self, outage_wait: float, now: float) -> bool:
-        return self.error is not None and now >= self._since + outage_wait
+        return self.error is not None and now >= self._limit(outage_wait)
+
+    def _limit(self, outage_wait: float) -> float:
+        """Return until when checkouts wait: for an attempt that ends at the end of ``outage_wait`` or later."""
+        limit = self._since + outage_wait
+        return limit if self._tried >= limit else limit + GRACE
 
     def _is_trying(self) -> bool:
         prober = self._prober
@@ -191,9 +200,9 @@ class Outage:
         due = self._next_attempt
         if isinstance(ticket, ProbeTicket):
             return due
-        if isinstance(ticket, SpareTicket):
+        if isinstance(ticket, SpareTicket) and self.error is not None:
             return math.inf  # no checkout waits for what it would open
-        return due + GRACE if self._is_long(outage_wait, now) else due
+        return due + GRACE if self._is_long(outage_wait, now) else min(due, self._since + outage_wait)
 
     def _end(self, ticket: Ticket, outage_wait: float) -> float:
         """Return until when this ticket waits. Where nothing is known yet, for what comes of the attempt."""
@@ -201,7 +210,7 @@ class Outage:
             return math.inf
         if self.error is None or (self._awaited and self._is_trying()):
             return ticket.deadline
-        return min(ticket.deadline, self._since + outage_wait)
+        return min(ticket.deadline, self._limit(outage_wait))
 
     # --- what a pool tells --------------------------------------------------------------------------------
 
@@ -230,6 +239,7 @@ class Outage:
             elif first or mine:  # otherwise it began before the first one failed: no attempt of now
                 if first:
                     self._since = now
+                self._tried = now
                 self._next_attempt = now + part * self._pause
                 self._pause = 2 * self._pause if 2 * self._pause < LONGEST_PAUSE else LONGEST_PAUSE
                 self.error = kept

@@ -359,6 +359,11 @@ class LeasePool:
         me = threading.current_thread()
         return [lease for lease in self.leases.copy() if lease.thread is me]
 
+    def forget(self) -> None:
+        """Have no part in anything: another pool of this key was quicker, and nothing is in this one."""
+        live_pools.remove(self)
+        self._outage.waiters.remove(self._slots)
+
     def abandon(self) -> None:
         """In a child: all of it is the parent's. No I/O, no locks."""
         # Who forked inside a checkout may come back through here; lost threads may have the locks.
@@ -416,7 +421,7 @@ class LeasePool:
             except exc.TimeoutError:
                 if last and self._slots.withdraw(ticket):
                     # Also if he began to wait in a pool that was closed.
-                    if failed := self._gate.error():
+                    if failed := self._gate.error(ticket):
                         raise remembered(failed) from None
                     raise self._timeout(ticket) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):

@@ -14,6 +14,7 @@ from poollife.conf import PoolOptions
 from poollife.drivers import uwsgi
 from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
+from poollife.pools import log
 from poollife.pools.lease import Lease
 from poollife.pools.outage import forget_outages
 from poollife.pools.pool import LeasePool, PoolKey, closed_pools, live_pools
@@ -55,6 +56,7 @@ class Registry:
         made = self._make(key, options, driver)
         pool = self._pools.setdefault(key, made)
         if pool is not made:
+            made.forget()
             return pool
         # suspend() and resize() tell the pools that can be found: what was changed before that is old.
         if (key.alias in self._suspended) != pool.suspended:
@@ -266,6 +268,7 @@ class Registry:
             pool.abandon()
         live_pools.forget()
         forget_outages()
+        log.pending.clear()  # the parent writes that
 
     def _tell(self) -> None:
         news, self._news = self._news, None
