@@ -378,6 +378,7 @@ def unused(observer: Observer) -> dict[str, Any]:
     return {"closed": until(lambda: not observer.sessions()), "pools": len(registry.pools())}
 
 
+@case
 def outage(observer: Observer, greenlets: int) -> dict[str, Any]:
     """Greenlets that wait for a server that is away let others run, and so does the thread that finds it."""
     logging.getLogger("poollife").addHandler(logging.NullHandler())
