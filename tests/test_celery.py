@@ -15,7 +15,7 @@ from django.db import connections
 from poollife.celery import end
 from poollife.pools.work import Work, current_work
 from servers import MariaDB
-from tests.celery_site.worker import VARIANTS, Counts, Worker, measure
+from tests.celery_site.worker import VARIANTS, Counts, Worker, measure, sessions
 from tests.conftest import MakeAlias
 from tests.programs.running import run
 from tests.redis_server import Redis
@@ -120,7 +120,7 @@ def test_ends_in_a_child(mariadb: MariaDB, entry: dict[str, Any], redis: Redis, 
 
         assert isinstance(worker.do("deaf", "deaf", time_limit=0.5), TimeLimitExceeded)
         assert worker.noted("deaf")[0]["session"] == other
-    eventually("the server has noticed", lambda: not mariadb.sessions())
+    eventually("the server has noticed", lambda: not sessions(mariadb, entry["NAME"]))
     assert mariadb.status("Aborted_clients") == aborted + 1
     assert worker.held() == 0
 

@@ -116,7 +116,8 @@ LEFT_OVER = {
     "django-db-connection-pool": {"poollife.W011"},
     "django-db-conn-pool": {"poollife.E001"},
     "django-mysql-geventpool": {"poollife.E004"},
-    "django-mysql-pool": {"poollife.W011"},
+    # It has two aliases on one server.
+    "django-mysql-pool": {"poollife.W011", "poollife.I002"},
     "MySQL Connector/Python": {"poollife.E004"},
     "CONN_MAX_AGE": {"poollife.E003", "poollife.W005"},
 }

@@ -393,6 +393,14 @@ def test_the_app_is_missing(check: Check) -> None:
     assert_says(issues, "W001", "INSTALLED_APPS has no poollife", 'INSTALLED_APPS = ["poollife", ...]')
 
 
+def test_an_alias_that_mirrors_another_one_adds_nothing_up(check: Check) -> None:
+    """It is there on purpose: for commands without the limits of requests, say."""
+    mirror = mysql(TEST={"MIRROR": "shop"})
+    assert check({"shop": mysql(), "slow": mirror}) == []
+    issues = check({"shop": mysql(), "slow": mirror, "other": mysql(NAME="other")})
+    assert_says(issues, "I002", "15 (shop) + 15 (other) = 30", "max_connections")
+
+
 @pytest.mark.parametrize(
     ("app", "middleware", "parts"),
     [

@@ -172,17 +172,21 @@ def test_the_surplus_is_retired_bit_by_bit(make_pool: MakePool, quantity: int, s
     """Without anybody coming by; and the thread that did it is gone then."""
     options = {"core_size": 2, "retire_interval": 0.05, "retire_quantity": quantity}
     pool, server = make_pool(pool_size=6, max_overflow=0, **options), StubServer()
-    threads, retired = set(threading.enumerate()), []
+    threads, retired, all_idle = set(threading.enumerate()), [], threading.Event()
     retire = pool._slots.retire
 
     def note(*arguments: Any) -> None:
+        all_idle.wait(PATIENCE)
         before = pool.closed
         retire(*arguments)
         retired.append(pool.closed - before)
 
     pool._slots.retire = note  # type: ignore[method-assign, assignment]
     give_back(fill(pool, server, 6))
+    for connection in server.alive:
+        connection.idle_since -= 60
     kept = sorted(server.alive, key=lambda each: each.idle_since)[-2:]
+    all_idle.set()
     eventually("the surplus is retired", lambda: pool.idle == 2)
     eventually("its thread ends", lambda: set(threading.enumerate()) <= threads)
     assert [number for number in retired if number] == steps

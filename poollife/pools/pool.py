@@ -66,7 +66,8 @@ class PoolKey(NamedTuple):
 
 def server_name(key: PoolKey) -> str:
     """Return what people call the server that a key leads to."""
-    host, *port = map(str, key.server)
+    # An engine that has a key of its own may leave it out.
+    host, *port = map(str, key.server or ("",))
     return f"Server {host or 'localhost'}" + "".join(f":{number}" for number in port if number)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from celery import Celery
 
-from servers import MariaDB
+from servers import MariaDB, Session
 from tests.celery_site import notes
 from tests.processes import start_program
 from tests.redis_server import Redis
@@ -148,11 +148,11 @@ class Worker:
 
 
 class Peak:
-    """The most sessions that a server had at once, as far as one sees by looking all the time."""
+    """The most sessions that a database had at once, as far as one sees by looking all the time."""
 
-    def __init__(self, server: MariaDB) -> None:
+    def __init__(self, server: MariaDB, database: str) -> None:
         self.sessions = 0
-        self._server = server
+        self._server, self._database = server, database
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
@@ -166,7 +166,12 @@ class Peak:
 
     def _look(self) -> None:
         while not self._over.wait(0.02):
-            self.sessions = max(self.sessions, len(self._server.sessions()))
+            self.sessions = max(self.sessions, len(sessions(self._server, self._database)))
+
+
+def sessions(server: MariaDB, database: str) -> list[Session]:
+    """Return the sessions of a database that no other test uses, whatever other tests have left open."""
+    return [session for session in server.sessions() if session.db == database]
 
 
 class Variant(NamedTuple):
@@ -249,10 +254,10 @@ def measure(
         **variant.conf,
         **conf,
     )
-    with Peak(server) as peak, worker:
+    with Peak(server, database) as peak, worker:
         sent = [worker.send("echo", number, 0.005) for number in range(tasks)]
         answers = [worker.answer(result) for result in sent]
-    eventually("the server has noticed", lambda: not server.sessions())
+    eventually("the server has noticed", lambda: not sessions(server, database))
     assert len(worker.noted("task over")) == tasks, worker.log
     return Counts(
         tasks=len(answers),

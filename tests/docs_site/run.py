@@ -38,7 +38,7 @@ def look() -> None:
 if __name__ == "__main__":
     django.setup()
     if "--issues" in sys.argv:
-        print(*sorted(str(issue.id) for issue in run_checks()))
+        print(*sorted(str(issue.id) for issue in run_checks() if not issue.is_silenced()))
     prepare()
     atexit.register(look)
     runpy.run_path(sys.argv[1], run_name="__main__")

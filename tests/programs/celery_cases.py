@@ -21,7 +21,7 @@ from billiard.exceptions import SoftTimeLimitExceeded  # Celery looks for Django
 from celery import Celery
 from celery.app.trace import trace_task
 from celery.platforms import SecurityWarning
-from django.db import transaction
+from django.db import connection, transaction
 
 import poollife.celery
 from poollife import auto_close_db, pool_stats
@@ -116,6 +116,8 @@ def work() -> None:
 
 @app.task
 def check() -> int:
+    if connection.in_atomic_block:
+        raise RuntimeError("in a block that another task has left open: what this writes is never committed")
     with transaction.atomic():
         return session()
 
