@@ -29,6 +29,7 @@ from poollife.drivers.effects import (
     PINS,
     READS,
     SETS,
+    UPSERTS,
 )
 from poollife.drivers.statements import read
 from servers import MariaDB
@@ -459,7 +460,52 @@ UNLOCK TABLES
 PREPARE p FROM 'SELECT 1'
 FLUSH STATUS
 ANALYZE TABLE log
+SELECT SETVAL(numbers, 50)
 HANDLER log OPEN
+OPTIMIZE TABLE log
+CHECK TABLE log
+REPAIR TABLE log
+CHECKSUM TABLE log
+CREATE INDEX made ON scrap (n)
+DROP INDEX IF EXISTS made ON scrap
+ALTER TABLE scrap ADD INDEX IF NOT EXISTS made (n)
+CREATE OR REPLACE VIEW seen AS SELECT LAST_INSERT_ID()
+CREATE OR REPLACE PROCEDURE nothing() SELECT 1
+CREATE OR REPLACE SEQUENCE spare
+DROP SEQUENCE IF EXISTS spare
+RENAME TABLE log TO log
+VALUES (1), (2)
+VALUES (LAST_INSERT_ID(9))
+TABLE log
+KILL QUERY 999999999
+XA RECOVER
+USE mysql
+SHOW GRANTS
+SHOW STATUS LIKE 'Uptime'
+SHOW DATABASES
+HELP 'select'
+EXECUTE IMMEDIATE 'INSERT INTO numbered (n) VALUES (69)'
+DEALLOCATE PREPARE nothing
+SIGNAL SQLSTATE '01000'
+IF 1 THEN INSERT INTO numbered (n) VALUES (68); END IF
+UPDATE log SET n = (SELECT 5) WHERE n = 1
+UPDATE scrap SET selected = 1
+UPDATE numbered SET analyzed = 1 WHERE n = 1
+UPDATE numbered SET n = 5 WHERE n IN (SELECT 1)
+DELETE FROM log WHERE n IN (SELECT seq FROM seq_1_to_2)
+DELETE FROM log WHERE n = 1 RETURNING n
+INSERT INTO log VALUES ((SELECT 44))
+INSERT INTO numbered (n) SELECT 70 FROM log WHERE n = 99
+INSERT INTO numbered (n) SELECT 70 FROM log WHERE n = 99 RETURNING id
+INSERT IGNORE INTO numbered (n) VALUES (1) RETURNING id
+INSERT INTO numbered (n) VALUES (71) ON DUPLICATE KEY UPDATE n = 72
+INSERT INTO numbered (n) VALUES (1) ON DUPLICATE KEY UPDATE n = 72
+INSERT INTO numbered (n) VALUES (1) ON DUPLICATE KEY UPDATE n = 72 RETURNING id
+INSERT INTO numbered (n) VALUES (1); SELECT 1
+WITH c AS (SELECT 1) SELECT * FROM log FOR UPDATE
+SELECT TRIM(LEADING CHAR(32) FROM 'x')
+SELECT TRIM(LEADING CHAR(32) FROM (SELECT MAX(n) FROM log))
+SELECT n FROM log WHERE n = LAST_INSERT_ID(2)
 BEGIN NOT ATOMIC INSERT INTO numbered (n) VALUES (68); END
 """.strip().splitlines()
 #: What a session is asked for, and how it is made to have another borrower's answer to that.
@@ -469,10 +515,10 @@ ANSWERS = {
     MESSAGES: ("SHOW WARNINGS", "SELECT CAST('another''s' AS INT)"),
     LAST_STATEMENT: ("SELECT ROW_COUNT()", "INSERT INTO scrap SELECT seq FROM seq_1_to_33"),
 }
-#: Taken to set all, as nothing is known of them. That costs another borrower's answer to whoever asks then.
-UNKNOWN = ("LOCK", "PREPARE", "FLUSH", "ANALYZE TABLE", "HANDLER", "CALL", "BEGIN NOT ATOMIC")
-#: Nobody asks for the warnings of these, or for how many rows they have found.
-UNASKED = ("EXPLAIN", "DESCRIBE", "SHOW CREATE", "CREATE TABLE")
+#: Taken to set all, as they may run anything. Where they did not, another borrower's answer is told.
+UNKNOWN = ("CALL", "BEGIN NOT ATOMIC", "IF", "EXECUTE")
+#: More is refused than would have to be.
+UNASKED = ("EXPLAIN", "DESCRIBE")
 
 
 @pytest.fixture
@@ -502,7 +548,8 @@ def what_it_sets(session: Any, sql: str) -> int:
         session.query(sql)
     except MySQLdb.Error:
         failed = True
-    number = session.insert_id()
+    number = 0 if session.field_count() else session.insert_id()
+    rows = session.affected_rows()
     if failed:
         return LAST_STATEMENT | MESSAGES
     session.store_result()
@@ -511,7 +558,7 @@ def what_it_sets(session: Any, sql: str) -> int:
         session.store_result()
     effects = read(sql)
     sets = effects & SETS
-    if effects & MAY_SET_INSERT_ID and number:
+    if effects & MAY_SET_INSERT_ID and number and not (effects & UPSERTS and rows != 1):
         sets |= INSERT_ID
     if warnings:
         sets |= MESSAGES
@@ -556,6 +603,156 @@ def test_a_write_that_generates_no_id_does_not_bring_up_another_borrowers(
     run(alias, sql)
     with pytest.raises(InterfaceError, match=REFUSED):
         run(alias, "SELECT LAST_INSERT_ID()")
+
+
+class Unset(NamedTuple):
+    """What another borrower does, what this one does, and a question that this does not answer."""
+
+    others: str
+    own: str
+    asks: str
+    engines: tuple[str, ...] = ("mysql", "mysql_pymysql")
+
+
+UPSERT = "ON DUPLICATE KEY UPDATE n = {}"
+LAST_ID, LAST_ROWID, LAST_NUMBER_DRAWN = (
+    "SELECT LAST_INSERT_ID()",
+    "SELECT last_insert_rowid()",
+    "SELECT LASTVAL(numbers)",
+)
+INSERT_1 = "INSERT INTO numbered (n) VALUES (1)"
+INSERT_COUNTED = "INSERT INTO counted (n) VALUES (1)"
+UNSET = {
+    "upsert that updates": Unset(INSERT_1, f"{INSERT_1} {UPSERT.format(9)}", LAST_ID),
+    "upsert that changes nothing": Unset(INSERT_1, f"{INSERT_1} {UPSERT.format(1)}", LAST_ID),
+    "upsert in a string": Unset(INSERT_1, f"{INSERT_1} {UPSERT.format(9)}; SELECT 1", LAST_ID),
+    "column named analyzed": Unset(INSERT, "UPDATE scrap SET analyzed = 1", LAST_ID),
+    "column named returning": Unset(INSERT, "UPDATE scrap SET n = 1, `returning` = 1", LAST_ID),
+    "DELETE RETURNING": Unset(INSERT, "DELETE FROM log RETURNING n", LAST_ID),
+    "INSERT IGNORE RETURNING": Unset(
+        INSERT_1, "INSERT IGNORE INTO numbered (n) VALUES (1) RETURNING id", LAST_ID
+    ),
+    "INSERT SELECT RETURNING": Unset(
+        INSERT, "INSERT INTO numbered (n) SELECT 5 FROM log LIMIT 0 RETURNING id", LAST_ID
+    ),
+    "several statements": Unset(INSERT, "UPDATE scrap SET n = 1; SELECT 1", LAST_ID),
+    "ANALYZE TABLE": Unset(INSERT, "ANALYZE TABLE log", LAST_ID),
+    "FLUSH": Unset(INSERT, "FLUSH STATUS", LAST_ID),
+    "VALUES": Unset(INSERT, "VALUES (1)", LAST_ID),
+    "CREATE INDEX": Unset(INSERT, "CREATE INDEX i ON scrap (n)", LAST_ID),
+    "CREATE VIEW": Unset(INSERT, "CREATE VIEW v AS SELECT 1", LAST_ID),
+    "EXECUTE": Unset(INSERT, "EXECUTE IMMEDIATE 'SELECT 1'", LAST_ID),
+    "block": Unset(INSERT, "BEGIN NOT ATOMIC SELECT 1; END", LAST_ID),
+    "variable by a pattern": Unset(INSERT, "SELECT 1", "SHOW VARIABLES LIKE 'last_insert%'"),
+    "variable by another pattern": Unset(INSERT, "SELECT 1", 'SHOW VARIABLES LIKE "identit_"'),
+    "variable by a third pattern": Unset(INSERT, "SELECT 1", "SHOW VARIABLES LIKE 'last\\_ins%'"),
+    "information_schema": Unset(
+        INSERT,
+        "SELECT 1",
+        "SELECT * FROM information_schema.session_variables WHERE variable_name = 'last_insert_id'",
+    ),
+    "LASTVAL() after UPDATE": Unset(INSERT_COUNTED, "UPDATE scrap SET n = 1", LAST_NUMBER_DRAWN),
+    "LASTVAL() after SETVAL()": Unset(INSERT_COUNTED, "SELECT SETVAL(numbers, 50)", LAST_NUMBER_DRAWN),
+    "PREVIOUS VALUE after DELETE": Unset(
+        INSERT_COUNTED, "DELETE FROM scrap", "SELECT PREVIOUS VALUE FOR numbers"
+    ),
+    "column named selected": Unset(SELECT, "UPDATE scrap SET selected = 1", "SELECT FOUND_ROWS()"),
+    "SELECT as a value": Unset(SELECT, "UPDATE scrap SET n = (SELECT 1)", "SELECT FOUND_ROWS()"),
+    "FROM in a call": Unset(WARN, "SELECT TRIM(LEADING CHAR(32) FROM 'x')", "SHOW WARNINGS"),
+    "CREATE PROCEDURE": Unset(WARN, "CREATE PROCEDURE spare() SELECT 1", "SHOW WARNINGS"),
+    "SQLite's upsert": Unset(
+        "INSERT INTO numbered (id, n) VALUES (50, 5)",
+        "INSERT INTO numbered (id, n) VALUES (50, 5) ON CONFLICT (id) DO UPDATE SET n = 6",
+        LAST_ROWID,
+        SQLITE,
+    ),
+    "WITH SELECT": Unset(INSERT, "WITH x AS (SELECT 1) SELECT * FROM x", LAST_ROWID, SQLITE),
+    "WITH UPDATE": Unset(INSERT, "WITH x AS (SELECT 1) UPDATE numbered SET n = 1", LAST_ROWID, SQLITE),
+    "WITH INSERT of nothing": Unset(
+        INSERT, "WITH x AS (SELECT 1) INSERT INTO numbered (n) SELECT 1 FROM x WHERE 0", LAST_ROWID, SQLITE
+    ),
+    "OR IGNORE RETURNING": Unset(
+        "INSERT INTO numbered (id) VALUES (50)",
+        "INSERT OR IGNORE INTO numbered (id) VALUES (50) RETURNING id",
+        LAST_ROWID,
+        SQLITE,
+    ),
+    "changes() after WITH SELECT": Unset(
+        INSERT, "WITH x AS (SELECT 1) SELECT * FROM x", "SELECT changes()", SQLITE
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("unset", "engine"),
+    [
+        pytest.param(unset, engine, id=f"{name}-{engine}")
+        for name, unset in UNSET.items()
+        for engine in unset.engines
+    ],
+)
+def test_a_statement_that_sets_no_answer_does_not_bring_up_another_borrowers(
+    make_site: MakeSite, mariadb: MariaDB, unset: Unset, engine: str
+) -> None:
+    alias = make_site(engine)
+    if engine != "sqlite3":
+        database = connections[alias].settings_dict["NAME"]
+        for column in "selected", "analyzed", "`returning`":
+            mariadb.execute(f"ALTER TABLE {database}.scrap ADD {column} INT")
+    run(alias, unset.others)
+    connections[alias].close()
+    with connections[alias].cursor() as cursor:
+        try:
+            cursor.execute(unset.own)
+        except DatabaseError:  # PyMySQL sends one statement at a time
+            assert (engine, ";" in unset.own) == ("mysql_pymysql", True)
+            return
+        if cursor.description:
+            cursor.fetchall()
+        while engine != "sqlite3" and cursor.nextset():
+            cursor.fetchall()
+        with pytest.raises(InterfaceError, match=REFUSED):
+            cursor.execute(unset.asks)
+
+
+@pytest.mark.parametrize("engine", ["mysql", "mysql_pymysql"])
+def test_an_upsert_that_inserts_is_answered(make_site: MakeSite, engine: str) -> None:
+    alias = make_site(engine)
+    for upsert in (
+        f"{INSERT_1} {UPSERT.format(1)}",
+        f"{INSERT_1} {UPSERT.format('8, id = LAST_INSERT_ID(id)')}",
+    ):
+        leave(alias, KINDS["LAST_INSERT_ID()"])
+        with connections[alias].cursor() as cursor:
+            cursor.execute(upsert)
+            number = cursor.lastrowid
+            cursor.execute(LAST_ID)
+            assert cursor.fetchone()[0] == number
+
+
+def test_a_script_that_inserts_nothing_does_not_bring_up_another_borrowers(make_site: MakeSite) -> None:
+    alias = make_site("sqlite3")
+    for script in "SELECT 1;", "UPDATE log SET n = n;":
+        leave(alias, KINDS["last_insert_rowid()"])
+        connections[alias].ensure_connection()
+        connections[alias].connection.executescript(script)
+        with pytest.raises(InterfaceError, match=REFUSED):
+            run(alias, LAST_ROWID)
+        connections[alias].connection.executescript(f"{INSERT};")
+        assert last_id(run(alias, LAST_ROWID))
+        connections[alias].close()
+
+
+def test_a_table_with_a_functions_name_is_no_question(make_site: MakeSite) -> None:
+    alias = make_site("mysql")
+    for statement in (
+        "CREATE TABLE IF NOT EXISTS lastval (v INT)",
+        "INSERT INTO lastval (v) VALUES (1)",
+        "INSERT INTO `lastval` (v) VALUES (1)",
+        "REPLACE lastval (v) VALUES (1)",
+    ):
+        run(alias, statement)
+    assert run(alias, "SELECT COUNT(*) FROM lastval") == ((3,),)
 
 
 def test_an_insert_that_inserts_nothing_does_not_bring_up_another_borrowers(make_site: MakeSite) -> None:

@@ -24,13 +24,17 @@ FOUND_ROWS = 1 << 4
 INSERT_ID = 1 << 5
 #: The last write is its own.
 LAST_WRITE = 1 << 6
+#: The number drawn last from a sequence is its own.
+LAST_NUMBER = 1 << 7
 #: All of these.
-SETS = LAST_STATEMENT | MESSAGES | FOUND_ROWS | INSERT_ID | LAST_WRITE
+SETS = LAST_STATEMENT | MESSAGES | FOUND_ROWS | INSERT_ID | LAST_WRITE | LAST_NUMBER
 #: Whether it has set INSERT_ID depends on the server's answer, which the driver looks at.
-MAY_SET_INSERT_ID = 1 << 7
+MAY_SET_INSERT_ID = 1 << 8
+#: It updates a row that is there already. The answer then has an id that INSERT_ID is not.
+UPSERTS = 1 << 9
 
 #: ``bit << READS``: the answer tells what an earlier statement with that bit has set.
-READS = 8
+READS = 10
 #: What is looked at before a statement is sent.
 CHECKED = LEAVES | PINS | (SETS << READS)
 #: A text that says nothing.

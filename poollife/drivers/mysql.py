@@ -24,6 +24,7 @@ from poollife.drivers.effects import (
     MESSAGES,
     SETS,
     UNKNOWN,
+    UPSERTS,
 )
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
 from poollife.drivers.marks import marks_of, restore
@@ -100,7 +101,7 @@ def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., 
             raise
         if answered:  # as note_answer() does it
             self.ran |= self.effects & SETS
-            if self.effects & MAY_SET_INSERT_ID and self.insert_id():
+            if self.effects & MAY_SET_INSERT_ID and self.insert_id() and self.has_set_id():
                 self.ran |= INSERT_ID
         return result
 
@@ -187,6 +188,8 @@ class MySQLConnection(Guarded):
     encoding: str
     get_autocommit: Any
     insert_id: Any
+    affected_rows: Any
+    field_count: Any
     #: The same, for the pool, which has connections that are nobody's at the moment.
     _rollback: Any
     _autocommit: Any
@@ -249,8 +252,14 @@ class MySQLConnection(Guarded):
     def note_answer(self) -> None:
         """Take note of what the statement that was answered has set."""
         self.ran |= self.effects & SETS
-        if self.effects & MAY_SET_INSERT_ID and self.insert_id():
+        if self.effects & MAY_SET_INSERT_ID and self.insert_id() and self.has_set_id():
             self.ran |= INSERT_ID
+
+    def has_set_id(self) -> bool:
+        """Return whether the id that the client has now is also what LAST_INSERT_ID() says."""
+        # With an answer that has rows, the C client keeps the id of an earlier statement. An upsert that has
+        # updated its only row counts two rows, and has no id where it has changed nothing.
+        return not self.field_count() and not (self.effects & UPSERTS and self.affected_rows() != 1)
 
     def set_by_last(self) -> int:
         return MESSAGES if self.ran & LAST_STATEMENT and self.count_warnings() else 0

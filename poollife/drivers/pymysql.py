@@ -110,6 +110,10 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
     def count_warnings(self) -> int:
         return self._result.warning_count if self._result else 0
 
+    def field_count(self) -> int:
+        """Return how many columns the last answer has. Sends nothing."""
+        return self._result.field_count if self._result else 0
+
     @guarded
     def next_result(self, unbuffered: bool = False) -> Any:
         # Several statements in one string, or a procedure.

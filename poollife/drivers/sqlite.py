@@ -20,10 +20,10 @@ from poollife.drivers.atfork import PATIENCE, at_fork
 from poollife.drivers.connection import Guarded, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
-from poollife.drivers.effects import CHECKED, INSERT_ID, MAY_SET_INSERT_ID, SETS, UNKNOWN
+from poollife.drivers.effects import CHECKED, INSERT_ID, LAST_STATEMENT, MAY_SET_INSERT_ID, SETS, UNKNOWN
 from poollife.drivers.guard import Guard, WeakRegistry, getpid
 from poollife.drivers.marks import restore
-from poollife.drivers.sqlite_statements import EFFECTS, told_by
+from poollife.drivers.sqlite_statements import EFFECTS, set_by_script, told_by
 from poollife.errors import ForkedTransaction
 
 #: The driver's own, for the pool, which has connections that are nobody's at the moment.
@@ -68,10 +68,11 @@ def reading(method: Callable[..., Any]) -> Callable[..., Any]:
             effects = UNKNOWN
         if effects & CHECKED:
             connection.note_effects(effects, statement)
+        changes = connection.total_changes
         result = method(self, statement, *args)
         connection.ran |= effects & SETS
-        # An INSERT OR IGNORE may insert nothing. With RETURNING the count comes with the last row.
-        if effects & MAY_SET_INSERT_ID and (self.rowcount or self.description):
+        # An INSERT OR IGNORE may insert nothing.
+        if effects & MAY_SET_INSERT_ID and connection.total_changes != changes:
             connection.ran |= INSERT_ID
         return result
 
@@ -95,8 +96,13 @@ class LeasedSQLiteCursor(LeasedCursor):
 
     def executescript(self, script: str) -> Any:
         self._driver.dirty = True
-        self._driver.ran = SETS
-        return self._run(super().executescript, script)  # type: ignore[misc]  # the driver's
+        changes = self._driver.total_changes
+        try:
+            return self._run(super().executescript, script)  # type: ignore[misc]  # the driver's
+        finally:
+            self._driver.ran |= LAST_STATEMENT
+            if self._driver.total_changes != changes:
+                self._driver.ran |= set_by_script(script)
 
 
 class GuardedConnection(Guarded, sqlite3.Connection):

@@ -29,15 +29,18 @@ _HARMLESS = re.compile(
     r"(?:SELECT|VALUES|WITH|INSERT|UPDATE|DELETE|REPLACE|BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b",
     re.ASCII | re.IGNORECASE,
 )
-_INSERTS = LAST_WRITE | MAY_SET_INSERT_ID
-#: By the first word, beside LAST_STATEMENT. WITH may begin any of them.
+#: By the first word, that of WITH being the first behind its parentheses; beside LAST_STATEMENT.
 _SETS = {
-    "INSERT": _INSERTS,
-    "REPLACE": _INSERTS,
-    "WITH": _INSERTS,
-    "UPDATE": LAST_WRITE,
-    "DELETE": LAST_WRITE,
+    **dict.fromkeys(["INSERT", "REPLACE"], LAST_WRITE | MAY_SET_INSERT_ID),
+    **dict.fromkeys(["UPDATE", "DELETE"], LAST_WRITE),
 }
+_WORDS = re.compile(r"(\()|(\))|\b(SELECT|VALUES|INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE)
+#: It updates a row that is there already, which changes() counts, too.
+_UPSERTS = re.compile(r"\bDO\s+UPDATE\b", re.IGNORECASE)
+#: Python has its rows, but no count of them yet.
+_RETURNS = re.compile(r"\bRETURNING\b", re.IGNORECASE)
+#: It may insert no row, without an error.
+_MAY_INSERT_NOTHING = re.compile(r"\b(?:IGNORE|CONFLICT|SELECT)\b", re.IGNORECASE)
 #: By the name of a group in _TELLING.
 _TOLD = {"insert_id": INSERT_ID << READS, "last_write": LAST_WRITE << READS, "session": PINS}
 _CALL = r"[`\"\]]?\s*\(\s*\)"
@@ -71,11 +74,46 @@ def read(sql: object) -> int:
         return UNKNOWN
     effects = LAST_STATEMENT if _HARMLESS.match(sql) else LEAVES | LAST_STATEMENT
     first = _FIRST_WORD.match(sql)
-    effects |= _SETS.get(first[1].upper(), 0) if first else SETS
-    if "changes" in (lower := sql.lower()) or "last_insert_rowid" in lower:
+    word = first[1].upper() if first else ""
+    lower = sql.lower()
+    if word == "WITH" or (word in ("INSERT", "REPLACE") and ("update" in lower or "returning" in lower)):
+        effects |= _set(_NO_CODE.sub(" ", sql), word)
+    else:
+        effects |= _SETS.get(word, 0)
+    if "changes" in lower or "last_insert_rowid" in lower:
         for found in _TELLING.finditer(_NO_CODE.sub(" ", sql)):
             effects |= _TOLD[str(found.lastgroup)]
     return effects
+
+
+def _set(code: str, word: str) -> int:
+    if word == "WITH":
+        word = _behind_with(code)
+    effects = _SETS.get(word, 0)
+    if effects & MAY_SET_INSERT_ID:
+        if _UPSERTS.search(code):
+            effects &= ~MAY_SET_INSERT_ID
+        elif _RETURNS.search(code):
+            effects &= ~MAY_SET_INSERT_ID
+            if not _MAY_INSERT_NOTHING.search(code):
+                effects |= INSERT_ID
+    return effects
+
+
+def _behind_with(code: str) -> str:
+    """Return the word that the statement behind all parts of a WITH begins with."""
+    depth = 0
+    for opens, closes, word in _WORDS.findall(code):
+        depth += bool(opens) - bool(closes)
+        if word and not depth:
+            return str(word).upper()
+    return ""
+
+
+def set_by_script(script: str) -> int:
+    """Return what a script that has changed rows may have set."""
+    inserts = re.search(r"\b(?:INSERT|REPLACE)\s+(?!\()", _NO_CODE.sub(" ", script), re.IGNORECASE)
+    return SETS if inserts else SETS & ~INSERT_ID
 
 
 EFFECTS = Memory(read, without_comments_around)

@@ -11,6 +11,7 @@ import re
 from poollife.drivers.effects import (
     FOUND_ROWS,
     INSERT_ID,
+    LAST_NUMBER,
     LAST_STATEMENT,
     LAST_WRITE,
     MAY_SET_INSERT_ID,
@@ -18,15 +19,21 @@ from poollife.drivers.effects import (
     PINS,
     READS,
     SETS,
+    UPSERTS,
 )
 
-#: By the first word, beside LAST_STATEMENT; a statement that begins otherwise may set all.
+_WRITES_ROWS = MESSAGES | LAST_WRITE | LAST_NUMBER
+#: By the first word, beside LAST_STATEMENT. A statement that begins otherwise sets nothing else.
 _SETS = {
     **dict.fromkeys([b"SELECT", b"WITH"], FOUND_ROWS),
-    **dict.fromkeys([b"INSERT", b"REPLACE", b"UPDATE", b"DELETE"], MESSAGES | LAST_WRITE | MAY_SET_INSERT_ID),
-    **dict.fromkeys([b"CREATE", b"ALTER", b"DROP", b"TRUNCATE"], MESSAGES | LAST_WRITE | MAY_SET_INSERT_ID),
-    **dict.fromkeys([b"SHOW", b"EXPLAIN", b"DESCRIBE", b"DESC", b"SET", b"USE", b"DO", b"UNLOCK"], 0),
-    **dict.fromkeys([b"BEGIN", b"START", b"COMMIT", b"ROLLBACK", b"SAVEPOINT", b"RELEASE"], 0),
+    **dict.fromkeys([b"INSERT", b"REPLACE"], _WRITES_ROWS | MAY_SET_INSERT_ID),
+    **dict.fromkeys([b"UPDATE", b"DELETE", b"CREATE", b"ALTER", b"DROP", b"TRUNCATE"], MESSAGES | LAST_WRITE),
+    **dict.fromkeys([b"GRANT", b"REVOKE", b"RENAME"], LAST_WRITE),
+    **dict.fromkeys([b"LOCK", b"HANDLER", b"OPTIMIZE", b"CHECK", b"REPAIR", b"CHECKSUM"], MESSAGES),
+    # The answer to these does not tell of an id.
+    b"LOAD": _WRITES_ROWS | INSERT_ID,
+    b"CALL": SETS,
+    b"EXECUTE": SETS & ~INSERT_ID | MAY_SET_INSERT_ID,
 }
 #: By the name of a group in _TELLING.
 _TOLD = {
@@ -35,6 +42,7 @@ _TOLD = {
     "messages": MESSAGES << READS,
     "last_statement": LAST_STATEMENT << READS,
     "last_write": LAST_WRITE << READS,
+    "last_number": LAST_NUMBER << READS,
     "session": PINS,
 }
 _SYSTEM = r"@@(?:(?:SESSION|LOCAL)\s*\.\s*)?`?"
@@ -46,7 +54,8 @@ _TELLING = re.compile(
     r"|(?P<messages>\A\s*SHOW\s+(?:COUNT\s*\(\s*\*\s*\)\s+)?(?:WARNINGS|ERRORS)\b"
     rf"|\A\s*GET\s+(?:CURRENT\s+)?DIAGNOSTICS\b|{_SYSTEM}(?:WARNING|ERROR)_COUNT\b)"
     rf"|(?P<last_statement>[`\"]?ROW_COUNT{_CALL}|\A\s*SHOW\s+PROFILES?\b|{_SYSTEM}LAST_QUERY_\w+)"
-    rf"|(?P<last_write>[`\"]?LASTVAL[`\"]?\s*\(|PREVIOUS\s+VALUE\s+FOR\b|{_SYSTEM}LAST_GTID\b)"
+    rf"|(?P<last_write>{_SYSTEM}LAST_GTID\b)"
+    r"|(?P<last_number>[`\"]?LASTVAL[`\"]?\s*\(|PREVIOUS\s+VALUE\s+FOR\b)"
     rf"|(?P<session>[`\"]?CONNECTION_ID{_CALL}|{_SYSTEM}PSEUDO_THREAD_ID\b"
     r"|\A\s*SHOW\s+(?:(?:SESSION|LOCAL)\s+)?STATUS\b"
     r"|(?:INFORMATION|PERFORMANCE)_SCHEMA\s*\.\s*SESSION_STATUS\b)"
@@ -62,23 +71,56 @@ _NO_CODE = re.compile(
     r"|/\*(?!M?!).*?(?:\*/|\Z)|/\*M?!\d*|\*/|(?:--(?=\s|\Z)|\#)[^\n]*".encode(),
     re.DOTALL,
 )
-_VARIABLES = re.compile(rb"\s*SHOW\s+(?:(?:SESSION|LOCAL)\s+)?(?:VARIABLES|STATUS)\b")
+#: A table of that name, with its columns: no call.
+_TABLE = re.compile(
+    rb"\b(?:INTO|INSERT|REPLACE|IGNORE|TABLE|EXISTS|WITH)\s+"
+    rb"[`\"]?(?:LASTVAL|LAST_INSERT_ID|FOUND_ROWS|ROW_COUNT|CONNECTION_ID)[`\"]?\s*\("
+)
+_VARIABLES = re.compile(
+    rb"\s*SHOW\s+(?:(?:SESSION|LOCAL)\s+)?(?:VARIABLES|STATUS)\b"
+    rb"|.*\b(?:SESSION|SYSTEM)_VARIABLES\b",
+    re.DOTALL,
+)
+#: Strings there: names, or patterns with more than wildcards in them (text_of() has made "%" to "+").
+_PATTERN = re.compile(rb"'([\w+\\]*[^\W_][\w+\\]*)'|\"([\w+\\]*[^\W_][\w+\\]*)\"")
+#: The variables in _TELLING.
+_NAMES = (
+    *(b"LAST_INSERT_ID", b"IDENTITY", b"WARNING_COUNT", b"ERROR_COUNT", b"LAST_GTID", b"PSEUDO_THREAD_ID"),
+    *(b"LAST_QUERY_COST", b"LAST_QUERY_PARTIAL_PLANS"),
+)
+_WILDCARDS = re.compile(rb"\\(_)|(_)|(\+)|\\")
 _LISTING = re.compile(
     rb"\s*SHOW\s+(?:(?:FULL|EXTENDED|SESSION|LOCAL|GLOBAL)\s+)*"
     rb"(?:TABLES|COLUMNS|FIELDS|INDEX|INDEXES|KEYS|STATUS|VARIABLES|DATABASES|SCHEMAS|ENGINES)\b"
 )
+_SHOWS_TABLE = re.compile(rb"\s*SHOW\s+CREATE\s+(?:TABLE|VIEW)\b")
 _DEFINITION = re.compile(rb"[\s(]*(?:CREATE|ALTER)\s+(?!(?:OR\s+REPLACE\s+)?(?:TEMPORARY\s+)?TABLE\b)")
-_FIRST_WORD = re.compile(
-    rb"[\s(]*(?:SET\s+STATEMENT\b.*?\bFOR\s+)?(?:ANALYZE\s+(?:FORMAT\s*=\s*\w+\s+)?)?[\s(]*(\w+)", re.DOTALL
+#: The same, of what may have statements in it that end with a semicolon.
+_ROUTINE = re.compile(
+    rb"[\s(]*(?:CREATE|ALTER)\b(?:(?!\b(?:TABLE|INDEX|VIEW|SEQUENCE|DATABASE|SCHEMA|USER|ROLE|SERVER)\b)[^(;])*?"
+    rb"\b(?:PROCEDURE|FUNCTION|TRIGGER|EVENT|PACKAGE)\b"
 )
-_FROM = re.compile(rb"\bFROM\b(?!\s+DUAL\b)")
-_FROM_IN_CALL = re.compile(rb"\b(?:EXTRACT|TRIM|SUBSTR|SUBSTRING|MID)\s*\([^()]*\bFROM\b")
-_WRITES = re.compile(rb"\b(?:INSERT|REPLACE|UPDATE|DELETE)\b(?!\s*\()")
+_FIRST_WORD = re.compile(
+    rb"[\s(]*(?:SET\s+STATEMENT\b.*?\bFOR\s+)?(?P<analyze>ANALYZE\s+(?:FORMAT\s*=\s*\w+\s+)?)?[\s(]*(?P<word>\w+)",
+    re.DOTALL,
+)
+_TABLES = re.compile(rb"(\b(?:EXTRACT|TRIM|SUBSTR|SUBSTRING|MID)\s*\()|(\()|(\))|\bFROM\b(?!\s+DUAL\b)")
+_SELECTS = re.compile(rb"(\()|(\))|\bSELECT\b")
+_WRITES = re.compile(rb"(?<!\bFOR\s)\b(?:UPDATE|DELETE)\b(?!\s*\()")
+#: Its answer has rows. The word is reserved in MariaDB, but not in MySQL, where a column may have that name.
+_RETURNS = re.compile(rb"[^\s(,.]\s*\bRETURNING\b(?!\s*[=,)])")
+_UPSERTS = re.compile(rb"\bON\s+DUPLICATE\s+KEY\b")
+#: It may insert no row, without an error.
+_MAY_INSERT_NOTHING = re.compile(rb"\b(?:IGNORE|SELECT|TABLE)\b")
 _GIVES_ID = re.compile(
     rb"\bLAST_INSERT_ID\s*\(\s*[^\s)]|\A\s*SET\b.*\b(?:LAST_INSERT_ID|IDENTITY)\s*:?=", re.DOTALL
 )
-_GIVES_VALUE = re.compile(rb"\bNEXT\s+VALUE\s+FOR\b|\b(?:NEXT|SET)VAL\b")
-_BLOCK = re.compile(rb"\s*BEGIN\b(?!\s*(?:WORK\b\s*)?\Z)")
+_GIVES_VALUE = re.compile(rb"\bNEXT\s+VALUE\s+FOR\b|\bNEXTVAL\b|\bUPDATE\b.*\bDEFAULT\b", re.DOTALL)
+#: It does not change what LASTVAL() says.
+_SETS_SEQUENCE = re.compile(rb"\bSETVAL\s*\(")
+_BLOCK = re.compile(rb"\s*(?:BEGIN\b(?!\s*(?:WORK\b\s*)?\Z)|(?:IF|ELSE|ELSEIF|CASE|LOOP|WHILE|REPEAT|FOR)\b)")
+#: The first statement in a block.
+_IN_BLOCK = re.compile(rb"\b(?:INSERT|REPLACE|CALL|EXECUTE|LOAD)\s+(?!\()")
 _TARGET = re.compile(rb"@@[\w.\s]*?:?=")
 
 
@@ -107,8 +149,15 @@ def code_of(text: bytes) -> bytes:
     """Return a text without its comments, its strings, and most of its names in quotes."""
     code = _NO_CODE.sub(b" ", text)
     if _VARIABLES.match(code):  # SHOW VARIABLES LIKE 'identity' tells the same as SELECT @@identity
-        code += b"".join(b" @@" + name for name in re.findall(rb"'(\w+)'", text))
+        for name, quoted in _PATTERN.findall(text):
+            pattern = re.compile(_WILDCARDS.sub(_as_regex, name or quoted))
+            code += b"".join(b" @@" + each for each in _NAMES if pattern.fullmatch(each))
     return code
+
+
+def _as_regex(wildcard: re.Match[bytes]) -> bytes:
+    literal, one, _ = wildcard.groups()
+    return b"_" if literal else b"." if one else b".*"
 
 
 def effects_of(code: bytes) -> int:
@@ -116,12 +165,11 @@ def effects_of(code: bytes) -> int:
     told = sets = 0
     parts = [part for part in code.split(b";") if part.strip()]
     for part in parts:
-        if _DEFINITION.match(part):
-            return told | SETS  # what it is made of runs later
-        told |= _told(part) & ~(sets << READS)
-        sets |= _set(part) | LAST_STATEMENT
-        if len(parts) > 1 and sets & MAY_SET_INSERT_ID:
-            sets |= INSERT_ID  # the driver sees only the first answer
+        if not _DEFINITION.match(part):  # what it is made of runs later
+            told |= _told(part) & ~(sets << READS)
+        if _ROUTINE.match(part):
+            return told | sets | LAST_STATEMENT | LAST_WRITE
+        sets |= _set(part, len(parts) == 1) | LAST_STATEMENT
     return told | sets
 
 
@@ -129,30 +177,76 @@ def _told(part: bytes) -> int:
     if part.lstrip().startswith(b"SET"):
         part = _TARGET.sub(b" ", part)
     effects = 0
-    for found in _TELLING.finditer(part):
-        effects |= _TOLD[str(found.lastgroup)]
+    if _TELLING.search(part):
+        for found in _TELLING.finditer(_TABLE.sub(b" ", part)):
+            effects |= _TOLD[str(found.lastgroup)]
     return effects
 
 
-def _set(part: bytes) -> int:
+def _set(part: bytes, is_alone: bool) -> int:
+    """Return what one statement sets. Of several answers the driver sees only the first."""
     first = _FIRST_WORD.match(part)
-    word = first[1] if first else b""
-    effects = SETS if _BLOCK.match(part) else _SETS.get(word, SETS)
+    word = first["word"] if first else b""
+    gives_id = _GIVES_ID.search(part)
+    if _BLOCK.match(part):
+        return SETS if gives_id or _IN_BLOCK.search(part) else SETS & ~INSERT_ID
+    effects = _SETS.get(word, 0)
+    if word == b"TABLE" and first and first["analyze"]:
+        effects = MESSAGES
     if word in (b"SELECT", b"WITH"):
         # The list of messages is that of the last statement that used a table, or had some.
-        if len(_FROM.findall(part)) > len(_FROM_IN_CALL.findall(part)):
+        if _uses_table(part):
             effects |= MESSAGES
         if word == b"WITH" and _WRITES.search(part):
-            effects |= LAST_WRITE | MAY_SET_INSERT_ID
+            effects |= LAST_WRITE
     elif effects & LAST_WRITE:
-        if b"SELECT" in part:
-            effects |= FOUND_ROWS
-        if b"RETURNING" in part or b"ANALYZE" in part:
-            effects |= INSERT_ID  # the answer does not tell
+        if word in (b"INSERT", b"REPLACE", b"CREATE") and _ends_in_select(part):
+            effects |= FOUND_ROWS | MAY_SET_INSERT_ID
+    elif (word in (b"EXPLAIN", b"DESC", b"DESCRIBE") and _uses_table(part)) or _SHOWS_TABLE.match(part):
+        effects |= MESSAGES
     elif _LISTING.match(part):
         effects |= FOUND_ROWS | MESSAGES
-    if not effects & LAST_WRITE and _GIVES_ID.search(part):
-        effects |= INSERT_ID
+    if gives_id:
+        effects |= MAY_SET_INSERT_ID if effects & LAST_WRITE else INSERT_ID
+    elif _UPSERTS.search(part):
+        effects |= UPSERTS
+    is_seen = is_alone and not (first and first["analyze"])
+    if b"RETURNING" in part:  # the search takes a while
+        is_seen = is_seen and not _RETURNS.search(part)
+    if effects & MAY_SET_INSERT_ID and not is_seen:
+        # The answer does not tell.
+        effects &= ~MAY_SET_INSERT_ID
+        surely = word in (b"INSERT", b"REPLACE") and not _MAY_INSERT_NOTHING.search(part)
+        if surely and not effects & UPSERTS:
+            effects |= INSERT_ID
     if _GIVES_VALUE.search(part):
+        effects |= LAST_WRITE | LAST_NUMBER | MESSAGES
+    elif _SETS_SEQUENCE.search(part):
         effects |= LAST_WRITE | MESSAGES
     return effects
+
+
+def _ends_in_select(part: bytes) -> bool:
+    """Return whether what is written are the rows of a SELECT, as opposed to one that is a value."""
+    if b"SELECT" not in part or _DEFINITION.match(part):
+        return False
+    depth = 0
+    for opens, closes in _SELECTS.findall(part):
+        depth += bool(opens) - bool(closes)
+        if not (opens or closes or depth):
+            return True
+    return False
+
+
+def _uses_table(part: bytes) -> bool:
+    """Return whether a SELECT has a FROM that is not that of a function, as in EXTRACT(YEAR FROM ...)."""
+    in_call = [False]
+    for call, opens, closes in _TABLES.findall(part):
+        if call or opens:
+            in_call.append(bool(call))
+        elif closes:
+            if len(in_call) > 1:
+                in_call.pop()
+        elif not in_call[-1]:
+            return True
+    return False
