@@ -80,8 +80,8 @@ class Outage:
     The lock guards all changes of ``_state``, ``_prober``, ``_awaited``, ``_cut_off``, ``_next_attempt``,
     ``_pause``, ``_since``, ``_tried``, ``error`` and ``attempts``; each change counts itself in
     ``_changes``. They are read without it: a thread that reads them in the middle of a change waits in vain
-    for a moment, or asks again. Nothing is called while it is held, so no handler of a signal, no finalizer and no exception from
-    outside comes between.
+    for a moment, or asks again. Nothing is called while it is held, so no handler of a signal, no finalizer
+    and no exception from outside comes between.
     """
 
     def __init__(self, name: str = "") -> None:
