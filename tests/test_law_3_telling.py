@@ -22,6 +22,7 @@ from poollife.drivers import sqlite_statements
 from poollife.drivers.effects import (
     FOUND_ROWS,
     INSERT_ID,
+    LAST_NUMBER,
     LAST_STATEMENT,
     LAST_WRITE,
     MAY_SET_INSERT_ID,
@@ -317,6 +318,11 @@ NO_QUESTIONS = [
     "SELECT my_last_insert_id(), $row_count()",
     "SHOW GLOBAL STATUS",
     "SHOW VARIABLES LIKE 'sql_mode'",
+    "SHOW VARIABLES LIKE '%timeout%'",
+    "SHOW VARIABLES LIKE '%'",
+    "INSERT INTO lastval (v) VALUES (1)",
+    "INSERT t (a) VALUES (1) ON DUPLICATE KEY UPDATE a = LAST_INSERT_ID(a); SELECT LAST_INSERT_ID()",
+    "CREATE DEFINER = `a`@`b` TRIGGER t AFTER INSERT ON a FOR EACH ROW BEGIN DO 1; SET @y = @@identity; END",
     "SHOW TABLES LIKE 'warnings'",
     "SHOW COLUMNS FROM warnings",
     "SELECT warnings, errors, status FROM show_warnings",
@@ -333,6 +339,9 @@ NO_QUESTIONS = [
 ]
 QUESTIONS = [
     ("SELECT 1; SELECT LAST_INSERT_ID()", INSERT_ID),
+    ("CREATE INDEX i ON t (a); SELECT LAST_INSERT_ID()", INSERT_ID),
+    ("CREATE VIEW v AS SELECT 1; SELECT LAST_INSERT_ID()", INSERT_ID),
+    ("INSERT INTO t (a) VALUES (LASTVAL(s))", LAST_NUMBER),
     ("SELECT LAST_INSERT_ID(); INSERT INTO t (a) VALUES (1)", INSERT_ID),
     ("CREATE TABLE t AS SELECT LAST_INSERT_ID()", INSERT_ID),
     ("SET @x = LAST_INSERT_ID()", INSERT_ID),

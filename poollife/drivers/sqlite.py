@@ -95,6 +95,7 @@ class LeasedSQLiteCursor(LeasedCursor):
     """A cursor that dies with its lease."""
 
     def executescript(self, script: str) -> Any:
+        self._check()
         self._driver.dirty = True
         changes = self._driver.total_changes
         try:

@@ -76,13 +76,9 @@ _TABLE = re.compile(
     rb"\b(?:INTO|INSERT|REPLACE|IGNORE|TABLE|EXISTS|WITH)\s+"
     rb"[`\"]?(?:LASTVAL|LAST_INSERT_ID|FOUND_ROWS|ROW_COUNT|CONNECTION_ID)[`\"]?\s*\("
 )
-_VARIABLES = re.compile(
-    rb"\s*SHOW\s+(?:(?:SESSION|LOCAL)\s+)?(?:VARIABLES|STATUS)\b"
-    rb"|.*\b(?:SESSION|SYSTEM)_VARIABLES\b",
-    re.DOTALL,
-)
-#: Strings there: names, or patterns with more than wildcards in them (text_of() has made "%" to "+").
-_PATTERN = re.compile(rb"'([\w+\\]*[^\W_][\w+\\]*)'|\"([\w+\\]*[^\W_][\w+\\]*)\"")
+_VARIABLES = re.compile(rb"\s*SHOW\s+(?:(?:SESSION|LOCAL)\s+)?(?:VARIABLES|STATUS)\b")
+#: Strings there: names, or patterns, of which text_of() has made "%" to "+".
+_PATTERN = re.compile(rb"(['\"])([\w+\\]{1,64})\1")
 #: The variables in _TELLING.
 _NAMES = (
     *(b"LAST_INSERT_ID", b"IDENTITY", b"WARNING_COUNT", b"ERROR_COUNT", b"LAST_GTID", b"PSEUDO_THREAD_ID"),
@@ -115,7 +111,7 @@ _MAY_INSERT_NOTHING = re.compile(rb"\b(?:IGNORE|SELECT|TABLE)\b")
 _GIVES_ID = re.compile(
     rb"\bLAST_INSERT_ID\s*\(\s*[^\s)]|\A\s*SET\b.*\b(?:LAST_INSERT_ID|IDENTITY)\s*:?=", re.DOTALL
 )
-_GIVES_VALUE = re.compile(rb"\bNEXT\s+VALUE\s+FOR\b|\bNEXTVAL\b|\bUPDATE\b.*\bDEFAULT\b", re.DOTALL)
+_GIVES_VALUE = re.compile(rb"\bNEXT\s+VALUE\s+FOR\b|\bNEXTVAL\b")
 #: It does not change what LASTVAL() says.
 _SETS_SEQUENCE = re.compile(rb"\bSETVAL\s*\(")
 _BLOCK = re.compile(rb"\s*(?:BEGIN\b(?!\s*(?:WORK\b\s*)?\Z)|(?:IF|ELSE|ELSEIF|CASE|LOOP|WHILE|REPEAT|FOR)\b)")
@@ -148,11 +144,20 @@ def told_by(statement: object, effects: int) -> str:
 def code_of(text: bytes) -> bytes:
     """Return a text without its comments, its strings, and most of its names in quotes."""
     code = _NO_CODE.sub(b" ", text)
-    if _VARIABLES.match(code):  # SHOW VARIABLES LIKE 'identity' tells the same as SELECT @@identity
-        for name, quoted in _PATTERN.findall(text):
-            pattern = re.compile(_WILDCARDS.sub(_as_regex, name or quoted))
-            code += b"".join(b" @@" + each for each in _NAMES if pattern.fullmatch(each))
+    if (
+        _VARIABLES.match(code) or b"_VARIABLES" in code
+    ):  # SHOW VARIABLES LIKE 'identity' tells the same as SELECT @@identity
+        patterns = {pattern for _, pattern in _PATTERN.findall(text)}
+        code += b"".join(b" @@" + name for name in _NAMES if any(_is_like(name, each) for each in patterns))
     return code
+
+
+def _is_like(name: bytes, pattern: bytes) -> bool:
+    """Return whether a pattern of LIKE means a name. One of wildcards only means all, so none of them."""
+    if not pattern.strip(b"+_\\"):
+        return False
+    # More wildcards than that would take for ever, and nothing is asked for in this way.
+    return pattern.count(b"+") < 5 and bool(re.fullmatch(_WILDCARDS.sub(_as_regex, pattern), name))
 
 
 def _as_regex(wildcard: re.Match[bytes]) -> bytes:
@@ -208,7 +213,7 @@ def _set(part: bytes, is_alone: bool) -> int:
         effects |= FOUND_ROWS | MESSAGES
     if gives_id:
         effects |= MAY_SET_INSERT_ID if effects & LAST_WRITE else INSERT_ID
-    elif _UPSERTS.search(part):
+    elif b"DUPLICATE" in part and _UPSERTS.search(part):
         effects |= UPSERTS
     is_seen = is_alone and not (first and first["analyze"])
     if b"RETURNING" in part:  # the search takes a while
@@ -219,6 +224,8 @@ def _set(part: bytes, is_alone: bool) -> int:
         surely = word in (b"INSERT", b"REPLACE") and not _MAY_INSERT_NOTHING.search(part)
         if surely and not effects & UPSERTS:
             effects |= INSERT_ID
+    if word == b"UPDATE" and b"DEFAULT" in part:
+        effects |= LAST_NUMBER
     if _GIVES_VALUE.search(part):
         effects |= LAST_WRITE | LAST_NUMBER | MESSAGES
     elif _SETS_SEQUENCE.search(part):
