@@ -123,6 +123,7 @@ class LeasePool:
         self._slots.unfit = self.liveness.unfit
         self._gate = Gate(self, self._outage)
         self._slots.opening_delay = self._gate.delay
+        self._slots.out_of_reach = self._gate.is_closed
         self._outage.waiters.add(self._slots)
         self.housekeeping = Housekeeping(self, self._slots)
         self._slots.unbalanced = self.housekeeping.call
