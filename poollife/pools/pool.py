@@ -431,7 +431,8 @@ class LeasePool:
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
             left = ticket.deadline - clock.monotonic()
-            self._collect(last=left <= 0)
+            if self._slots.exhausted or self._gate.full:
+                self._collect(last=left <= 0)  # in an outage nothing helps but the server
             if last := left <= 0:
                 self.reclaim(needed=True)
             else:
