@@ -79,9 +79,9 @@ class Outage:
 
     The lock guards all changes of ``_state``, ``_prober``, ``_awaited``, ``_cut_off``, ``_next_attempt``,
     ``_pause``, ``_since``, ``_tried``, ``error`` and ``attempts``; each change counts itself in
-    ``_changes``. They are read without it: a thread that reads them in the middle of a change waits in vain for a moment, or asks
-    again. Nothing is called while it is held, so no handler of a signal, no finalizer and no exception from
-    outside comes between.
+    ``_changes``. They are read without it: a thread that reads them in the middle of a change waits in vain
+    for a moment, or asks again. Nothing is called while it is held, so no handler of a signal, no finalizer
+    and no exception from outside comes between.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -184,7 +184,7 @@ class Outage:
         return self.error is not None and now >= self._limit(outage_wait)
 
     def _limit(self, outage_wait: float) -> float:
-        """Return until when checkouts wait: for an attempt that ends at the end of ``outage_wait`` or later."""
+        """Return until when checkouts wait: until an attempt has ended after ``outage_wait``, or soon after."""
         limit = self._since + outage_wait
         return limit if self._tried >= limit else limit + GRACE
 
