@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import OperationalError, connections
 
 from poollife import clock
 from poollife.pools import collector as module
@@ -18,6 +18,7 @@ from poollife.pools.collector import INTERVAL, OWN_SHARE, SHARE, Collector
 from tests.borrowing import PATIENCE, connection_id
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
+from tests.stubs import StubBorrower, StubServer, refused, stub_pool
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,17 @@ def test_where_something_is_free_nothing_is_collected(
     drop(alias)
     connection_id(alias)
     assert runs == []
+
+
+def test_a_checkout_that_waits_for_a_server_has_nothing_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a crowd would stop all threads, and no session would come of it."""
+    pool, server, runs = stub_pool("stub", pool_size=2, timeout=0.1), StubServer(), list[int]()
+    monkeypatch.setattr(module.collector, "run", lambda *_, **__: runs.append(1))
+    server.down = refused()
+    with pytest.raises(OperationalError, match="2002"):
+        StubBorrower(server).borrow(pool)
+    assert (server.attempts, runs) == (1, [])
+    pool.drain("the test is over")
 
 
 # --- how often --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from django.db import OperationalError, connections
 
 from poollife import clock
 from poollife.drivers import mysqlclient
-from poollife.errors import PoolTimeout
+from poollife.errors import PoolOverloaded, PoolTimeout
 from poollife.pools import gate
 from poollife.pools.pool import LeasePool
 from poollife.pools.slots import OPENINGS
@@ -167,6 +167,24 @@ def test_a_refusal_of_long_ago_is_no_reason_for_a_timeout_of_now(server: Limited
         StubBorrower(server).borrow(pool)
     go_on.set()
     for thread in (*holders, *slow):
+        thread.join(PATIENCE)
+    pool.drain("the test is over")
+
+
+@pytest.mark.usefixtures("long_pause")
+def test_max_waiting_bounds_those_that_wait_on_a_full_server(server: Limited) -> None:
+    """There is room in the pool, and none at the server."""
+    pool, go_on = stub_pool("stub", server, pool_size=8, timeout=PATIENCE, max_waiting=2), threading.Event()
+    pool._gate._full_pause = 1000.0
+    threads = [hold_in_thread(pool, server, go_on) for _ in range(2)]
+    for number in (1, 2):
+        threads.append(threading.Thread(target=lambda: StubBorrower(server).borrow(pool)))
+        threads[-1].start()
+        eventually("it waits", lambda number=number: pool.waiting == number)  # type: ignore[misc]
+    with pytest.raises(PoolOverloaded):
+        StubBorrower(server).borrow(pool)
+    go_on.set()
+    for thread in threads:
         thread.join(PATIENCE)
     pool.drain("the test is over")
 

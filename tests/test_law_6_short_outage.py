@@ -265,13 +265,29 @@ def test_max_waiting_bounds_those_that_wait_for_a_server(
 ) -> None:
     pool = make(pool_size=2, max_overflow=0, max_waiting=3)
     find_down(pool, server)
-    # Two of them wait for nothing but the server: there is room for their sessions.
-    waiting = come(executor, pool, server, 5)
-    eventually("they wait", lambda: pool.waiting + pool.opening == 5)
+    pool._outage._next_attempt += PATIENCE
+    # There is room in the pool for two of them, but no session can be opened there.
+    waiting = come(executor, pool, server, 3)
+    eventually("they wait", lambda: pool.waiting == 3)
     with pytest.raises(PoolOverloaded):
         visit(pool, server)
     server.down = None
-    assert ends(waiting) == [None] * 5
+    pool._outage.over()
+    assert ends(waiting) == [None] * 3
+
+
+def test_max_waiting_is_not_for_the_checkout_that_has_made_the_attempt(
+    make: Callable[..., LeasePool], server: StubServer, executor: ThreadPoolExecutor
+) -> None:
+    """It stands in the queue again after that, and was not refused when it came."""
+    pool = make(max_waiting=0)
+    server.down = refused()
+    (first,) = come(executor, pool, server, 1)
+    eventually("it has tried, and waits", lambda: server.attempts == 1 and pool.waiting == 1)
+    with pytest.raises(PoolOverloaded):
+        visit(pool, server)
+    server.down = None
+    assert ends([first]) == [None]
 
 
 def test_a_timeout_that_is_shorter_ends_the_wait_with_the_servers_error(

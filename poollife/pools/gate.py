@@ -47,6 +47,15 @@ class Gate:
             return max(delay, min(self._full_until, ticket.deadline) - now)
         return delay
 
+    @property
+    def full(self) -> bool:
+        """Whether the server has refused a session for want of room, and none was opened since."""
+        return self._full_error is not None
+
+    def is_closed(self) -> bool:
+        """Return whether no session can be opened now: there is no server, or no room there."""
+        return self._outage.error is not None or self._is_full(clock.monotonic())
+
     def check(self, ticket: Ticket) -> None:
         """Say what ``admit()`` would, before anything is asked that takes its time.
 

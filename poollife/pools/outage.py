@@ -184,7 +184,7 @@ class Outage:
         return self.error is not None and now >= self._limit(outage_wait)
 
     def _limit(self, outage_wait: float) -> float:
-        """Return until when checkouts wait: for an attempt that ends when ``outage_wait`` does, or later."""
+        """Return until when checkouts wait: until an attempt has ended after that time, or soon after."""
         limit = self._since + outage_wait
         return limit if self._tried >= limit else limit + GRACE
 

@@ -124,6 +124,7 @@ class LeasePool:
         self._slots.unfit = self.liveness.unfit
         self._gate = Gate(self, self._outage)
         self._slots.opening_delay = self._gate.delay
+        self._slots.out_of_reach = self._gate.is_closed
         self._outage.waiters.add(self._slots)
         self.housekeeping = Housekeeping(self, self._slots)
         self._slots.unbalanced = self.housekeeping.call
@@ -431,7 +432,8 @@ class LeasePool:
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
             left = ticket.deadline - clock.monotonic()
-            self._collect(last=left <= 0)
+            if self._slots.exhausted or self._gate.full:
+                self._collect(last=left <= 0)  # in an outage nothing helps but the server
             if last := left <= 0:
                 self.reclaim(needed=True)
             else:

@@ -12,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, Qu
 
 from poollife import clock
 from poollife.pools.queue import Bounds, FairQueuePool, Holder, Postponed, Ticket, fit, no_delay
+from poollife.pools.slots import never
 
 #: Seconds between two looks whether a session may be opened: they grow, as many may look.
 INTERVAL, LONGEST_INTERVAL = 0.005, 0.1
@@ -28,6 +29,7 @@ class Counted:
         event.listen(sessions, "checkout", self._refuse_unfit)
         self.unfit: Callable[[Any], str | None] = fit
         self.opening_delay: Callable[[Ticket], float] = no_delay
+        self.out_of_reach: Callable[[], bool] = never
 
     def _refuse_unfit(
         self, connection: Any, record: ConnectionPoolEntry, handle: PoolProxiedConnection

@@ -277,7 +277,8 @@ class FairQueuePool(NamedSlots):
                 outer.queue.step_back(outer)
             outer = outer.outer
         # A ticket that asks again after a while has kept its place.
-        if new := ticket.queue is not self:
+        new = ticket.joined < 0
+        if ticket.queue is not self:
             self._join(ticket)
         self._serve()
         if new and len(self._waiting) > self.bounds.max_waiting:
@@ -331,9 +332,10 @@ class FairQueuePool(NamedSlots):
         while not refused:
             seen, waiting = self._changes, self._waiting
             # A ticket that waits only until others have opened theirs does not count.
-            room = 0 if self.suspended else max(0, self.bounds.limit - len(self._slots))
+            closed = self.suspended or self.out_of_reach()
+            room = 0 if closed else max(0, self.bounds.limit - len(self._slots))
             others = len(waiting) - 1 - room
-            # Nor is one refused that has waited elsewhere, and has its place ahead of others.
+            # Nor is one refused that has its place ahead of others.
             if others < self.bounds.max_waiting or ticket.served or waiting[-1] is not ticket:
                 return
             refused = self._shorten(seen, waiting[:-1])

@@ -27,6 +27,11 @@ def no_delay(ticket: Ticket) -> float:
     return 0.0
 
 
+def never() -> bool:
+    """Nothing has told that no session may be opened."""
+    return False
+
+
 class NamedSlots(QueuePool):
     """SQLAlchemy's QueuePool with other collections inside. ``FairQueuePool`` changes them.
 
@@ -52,6 +57,8 @@ class NamedSlots(QueuePool):
         self.unfit: Callable[[Any], str | None] = fit
         #: Seconds until a session may be opened for a ticket that waits.
         self.opening_delay: Callable[[Ticket], float] = no_delay
+        #: Whether none may be opened for want of a server, or of room there: empty slots are no room then.
+        self.out_of_reach: Callable[[], bool] = never
         self._patience = timeout
         #: A record of SQLAlchemy's, or a ticket where that is still to be made; and who has it, or None.
         self._slots: dict[ConnectionPoolEntry | Ticket, Holder | None] = {}

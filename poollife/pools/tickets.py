@@ -22,6 +22,7 @@ class Bounds(NamedTuple):
     core: int
     #: Of those that are kept, so many ready for the next who come.
     min_idle: int = 0
+    #: Checkouts that may wait. Where a session may be opened for them, so many more.
     max_waiting: float = math.inf
     #: Seconds for which a session that comes back is preferred to one beyond the core.
     unload_timeout: float = 0.0
