@@ -175,7 +175,8 @@ class Closing(Proxy):
 
     def _connect(self, client: socket.socket) -> None:
         if self.closing:
-            client.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # it may have gone meanwhile
+                client.shutdown(socket.SHUT_RDWR)
         else:
             super()._connect(client)
 
