@@ -102,7 +102,7 @@ def test_of_two_pools_that_are_made_at_once_one_begins_and_ends(
     assert found in live_pools.hold()
     assert lost[0] not in live_pools.hold()
     assert lost[0]._slots not in found._outage.waiters.hold()
-    assert [line.split()[3] for line in lines()] == ["begins:"]
+    assert [line.split()[3] for line in lines() if repr(alias) in line] == ["begins:"]
 
 
 def test_a_child_does_not_write_what_its_parent_has_noted(lines: Lines) -> None:
@@ -112,7 +112,7 @@ def test_a_child_does_not_write_what_its_parent_has_noted(lines: Lines) -> None:
         os._exit(1 if log.pending else 0)
     assert os.waitpid(child, 0)[1] == 0
     log.write()
-    assert lines() == ["WARNING noted by the parent"]
+    assert lines().count("WARNING noted by the parent") == 1
 
 
 def test_without_pooling_no_pool_begins_or_ends(make_alias: MakeAlias, lines: Lines) -> None:
