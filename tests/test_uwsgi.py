@@ -400,6 +400,20 @@ def test_without_ours() -> None:
     assert said == ["too early"]
 
 
+@pytest.mark.parametrize("master", [True, False])
+def test_a_master_has_no_thread_of_ours(master: bool) -> None:
+    """It forks in C: a child would wait for that thread to take the interpreter's lock."""
+    start = """
+from poollife.pools.housekeeper import Housekeeper
+import threading
+Housekeeper("a housekeeper", lambda: 60.0).call()
+print(*(thread.name for thread in threading.enumerate()), sep="\\n")
+"""
+    said, complaint = run(HEAD, LOAD, start, master=master)
+    assert said == ["MainThread", *([] if master else ["a housekeeper"])]
+    assert complaint == ""
+
+
 def test_the_owner_is_no_child() -> None:
     """Without a master the slot is called in the first worker as well, which has loaded the application."""
     watch = """

@@ -8,6 +8,7 @@ the module is given a class that keeps ours in there, beside whatever is assigne
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -30,6 +31,16 @@ def after_fork(ours: Hook) -> None:
 def at_exit(ours: Hook) -> None:
     """Have uWSGI call this when a process ends, behind everybody else's, which may use what it closes."""
     _take("atexit", lambda theirs: both(theirs, ours))
+
+
+def in_master() -> bool:
+    """Whether this is a master's process, which forks in C for as long as it lives.
+
+    A thread of Python's in there waits for the interpreter's lock for ever, and each child would wait in vain
+    for that thread to take it.
+    """
+    pid = getattr(sys.modules.get("uwsgi"), "masterpid", int)()
+    return bool(pid == os.getpid())
 
 
 def both(first: Hook, last: Hook) -> Hook:

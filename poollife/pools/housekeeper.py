@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from poollife import clock
+from poollife.drivers import uwsgi
 from poollife.pools.queue import FairQueuePool, Postponed, SpareTicket, current
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Housekeeper:
 
     def call(self) -> None:
         """There may be something to do. Takes no time where the thread is there."""
-        if self._worker:
+        if self._worker or uwsgi.in_master():
             return
         worker = self._worker = Worker(self._run, self._name)
         try:
