@@ -380,10 +380,6 @@ class Lease:
         """Give the connection back, clean, for the next in the queue."""
         self.pool.checkin(self)
 
-    def discard(self, reason: str) -> None:
-        """Give the slot back, and close the connection."""
-        self.pool.discard(self, reason)
-
     def has_ended(self) -> bool:
         """For the borrower's side, where ``ended`` is true: cancel it if it is a claim of another thread."""
         if self.ended is CLAIMED:

@@ -333,7 +333,8 @@ class LeasePool:
                 if not (lease.ended or lease.returning or lease.returned):
                     lease.ended = driver.idle = CLAIMED
                     claimed = True
-            waits = claimed and waits_for_job(lease.thread)
+            # The cursors once more: from the claim on, a thread that opens one cancels it.
+            waits = claimed and waits_for_job(lease.thread) and not lease.has_open_cursors
             with self._lock:
                 if waits and lease.ended is CLAIMED and borrower.lease is lease:
                     lease.ended = driver.idle = lease.returning = mine = True
