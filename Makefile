@@ -32,10 +32,11 @@ test: system-packages lint ## Install what is missing, then run the checks and t
 matrix: $(VENV)/.installed ## Run what depends on versions on each Python, Django and SQLAlchemy (ARGS='--tags ci': on two more)
 	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd:) $(BIN)/nox --no-error-on-missing-interpreters $(ARGS)
 
-lint: $(VENV)/.installed ## Run ruff and mypy
+lint: $(VENV)/.installed ## Run ruff, mypy and the rules for imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 coverage: $(VENV)/.installed ## Run the tests and report what they do not reach
 	$(BIN)/coverage erase

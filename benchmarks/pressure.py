@@ -20,7 +20,8 @@ from sqlalchemy.pool import QueuePool
 
 from benchmarks.bare import connector
 from poollife import clock
-from poollife.pools.queue import FairQueuePool, Ticket, current
+from poollife.pools.fair_queue import FairQueuePool
+from poollife.pools.tickets import Ticket, current
 from servers import Proxy
 
 THREADS, CONNECTIONS = 20, 4

@@ -16,7 +16,7 @@ from typing import Any
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
 from poollife.fork import close
-from poollife.pools.work import Work
+from poollife.work import Work
 
 logger = logging.getLogger("poollife")
 Message = MutableMapping[str, Any]

@@ -14,8 +14,9 @@ from typing import Any
 
 from celery import signals
 
+from poollife.pools import live
 from poollife.pools.registry import registry
-from poollife.pools.work import Work, current_work
+from poollife.work import Work, current_work
 
 
 def install() -> None:
@@ -61,7 +62,7 @@ def give_back(**_: Any) -> None:
     At the start of a process, where Celery itself would close the descriptor of a connection that it finds
     borrowed: the number is given to the next that opens something, and two would write into one socket.
     """
-    registry.give_back(None)
+    live.give_back(None)
 
 
 def begin_task(sender: Any, task_id: str, **_: Any) -> None:
@@ -88,7 +89,7 @@ def end() -> None:
     if work := current_work.get():
         work.mark_ended()
     current_work.set(None)
-    registry.end_thread()
+    live.end_thread()
 
 
 def say_goodbye(**_: Any) -> None:

@@ -82,10 +82,8 @@ def databases() -> list[Database]:
 
 def is_ours(engine: str) -> bool:
     """Whether this ENGINE pools, composed ones included."""
-    from poollife.backends.mixin import PooledMixin  # which registers these checks
-
-    # Of one that can't be loaded Django says so itself.
-    return (wrapper := wrapper_of(engine)) is not None and issubclass(wrapper, PooledMixin)
+    # By its mark: backends import this. Of one that can't be loaded Django says so itself.
+    return hasattr(wrapper_of(engine), "pool_options")
 
 
 def wrapper_of(engine: str) -> type | None:
@@ -353,13 +351,11 @@ def _of_the_middleware() -> Iterator[CheckMessage]:
 def _is_pool_middleware(path: str) -> bool:
     if path == MIDDLEWARE:
         return True
-    from poollife.middleware import PoolMiddleware  # which reads options from here
-
     try:
         found = import_string(path)
     except ImportError:
         return False  # Django says so itself
-    return isinstance(found, type) and issubclass(found, PoolMiddleware)
+    return isinstance(found, type) and getattr(found, "gives_back_connections", False)
 
 
 def _of_predecessors(ours: list[Database]) -> Iterator[CheckMessage]:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.utils.module_loading import import_string
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 
 from poollife.errors import BadPoolOption
-from poollife.pools.queue import Bounds, FairQueuePool
-from poollife.pools.sqlalchemy import acts_by_itself
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import Pool
 
 #: What other pools call our settings; difflib alone would not find them.
 FOREIGN_NAMES = {
@@ -76,6 +76,25 @@ LONGEST_SILENCE = 32767
 FAIR_ONLY = ("core_size", "min_idle", "unload_timeout", "retire_interval", "retire_quantity", "max_waiting")
 
 
+class Bounds(NamedTuple):
+    """How many sessions there may be, and how many who wait."""
+
+    #: Open at once.
+    limit: int
+    #: Kept when nobody needs them. What there is beyond that is surplus.
+    core: int
+    #: Of those that are kept, so many ready for the next who come.
+    min_idle: int = 0
+    #: Checkouts that may wait. Where a session may be opened for them, so many more.
+    max_waiting: float = math.inf
+    #: Seconds for which a session that comes back is preferred to one beyond the core.
+    unload_timeout: float = 0.0
+
+
+class NoPool:
+    """In place of a ``poolclass`` with ``POOL: False``."""
+
+
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
     """How one pool behaves. The names are SQLAlchemy's."""
@@ -120,8 +139,8 @@ class PoolOptions:
     stats: bool = False
     #: Asked for each session that is opened: gives the password, or a dictionary with USER and PASSWORD.
     credentials: Callable[[], Any] | None = None
-    #: A subclass of SQLAlchemy's QueuePool or NullPool.
-    poolclass: type[Pool] = FairQueuePool
+    #: A subclass of SQLAlchemy's QueuePool or NullPool; None: poollife's own ``FairQueuePool``.
+    poolclass: type[Any] | None = None
 
     @classmethod
     def from_settings(cls, alias: str, settings: Mapping[str, Any]) -> PoolOptions:
@@ -148,8 +167,17 @@ class PoolOptions:
 
     @property
     def pooled(self) -> bool:
-        """Whether sessions outlive their borrower."""
+        """Whether sessions outlive their borrower: not with ``POOL: False``, and not with a NullPool."""
+        if self.poolclass is None or self.poolclass is NoPool:
+            return self.poolclass is None
+        from sqlalchemy.pool import QueuePool
+
         return issubclass(self.poolclass, QueuePool)
+
+    @property
+    def fair(self) -> bool:
+        """Whether the queue is poollife's own."""
+        return self.poolclass is None or getattr(self.poolclass, "is_fair", False)
 
     @property
     def resets(self) -> tuple[bool, bool]:
@@ -160,11 +188,6 @@ class PoolOptions:
     def limit(self) -> int | None:
         """The most sessions that a process may have open at once; None: no limit."""
         return self.pool_size + self.max_overflow if self.pooled else None
-
-    @property
-    def fair(self) -> bool:
-        """Whether its queue is ours."""
-        return issubclass(self.poolclass, FairQueuePool)
 
     @property
     def bounds(self) -> Bounds | None:
@@ -197,10 +220,11 @@ class PoolOptions:
 
     def _objection(self, key: str) -> str | None:
         """Why it can't go with the others, if so."""
+        name = self.poolclass.__name__ if self.poolclass else "FairQueuePool"
         if not self.pooled and key not in WITHOUT_POOL:
-            return f"leave it out: {self.poolclass.__name__} keeps no sessions"
+            return f"leave it out: {name} keeps no sessions"
         if not self.fair and key in FAIR_ONLY:
-            return f"leave it out: {self.poolclass.__name__} knows nothing of it, FairQueuePool does"
+            return f"leave it out: {name} knows nothing of it, FairQueuePool does"
         if key in ("core_size", "min_idle") and (getattr(self, key) or 0) > (self.limit or 0):
             return f"take no more than pool_size + max_overflow, which is {self.limit}"
         return None
@@ -324,6 +348,9 @@ def _credentials(value: object) -> Callable[[], Any] | None:
 
 
 def _poolclass(value: object) -> type[Pool]:
+    # Here: whoever leaves it out does not import SQLAlchemy before the first checkout.
+    from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
+
     if isinstance(value, str):
         try:
             value = import_string(value)
@@ -333,17 +360,20 @@ def _poolclass(value: object) -> type[Pool]:
         raise TypeError("a subclass of sqlalchemy.pool.QueuePool or NullPool, or the dotted path of one")
     if issubclass(value, AsyncAdaptedQueuePool):
         raise TypeError("a pool for threads; AsyncAdaptedQueuePool is made for asyncio drivers")
-    _try_out(value)
+    try:
+        sessions = value(lambda: None, reset_on_return=None)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise TypeError(f"a class that takes what QueuePool takes ({error})") from error
+    if _acts_by_itself(sessions):
+        raise ValueError("a class without pre-ping and reset of its own: leave that to POOL")
     return value
 
 
-def _try_out(poolclass: type[Pool]) -> None:
-    try:
-        sessions = poolclass(lambda: None, reset_on_return=None)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise TypeError(f"a class that takes what QueuePool takes ({error})") from error
-    if acts_by_itself(sessions):
-        raise ValueError("a class without pre-ping and reset of its own: leave that to POOL")
+def _acts_by_itself(pool: Pool) -> bool:
+    """Return whether a pool pings or resets of its own accord, for which it would need a dialect."""
+    from sqlalchemy.pool.base import ResetStyle
+
+    return pool._pre_ping or pool._reset_on_return is not ResetStyle.reset_none
 
 
 READERS: dict[str, Callable[[object], Any]] = {
@@ -373,4 +403,4 @@ assert READERS.keys() == {field.name for field in fields(PoolOptions)}
 
 DEFAULTS = PoolOptions()
 #: ``POOL: False``: the same life cycle and the same guards, but each session ends with its lease.
-UNPOOLED = PoolOptions(poolclass=NullPool)
+UNPOOLED = PoolOptions(poolclass=NoPool)

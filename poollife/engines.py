@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from difflib import get_close_matches
+from pathlib import Path
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -15,10 +16,9 @@ OTHER_NAMES = {"mariadb": "mysql", "gis": "mysql_gis", "pymysql": "mysql_pymysql
 
 def engines() -> list[str]:
     """Return the ENGINEs that poollife has."""
-    from poollife import backends  # which loads the system checks, and so this module
-
-    prefix = f"{backends.__name__}."
-    return [module.name for module in pkgutil.iter_modules(backends.__path__, prefix) if module.ispkg]
+    folder = Path(__file__).with_name("backends")
+    modules = pkgutil.iter_modules([str(folder)], "poollife.backends.")
+    return [module.name for module in modules if module.ispkg]
 
 
 def missing_engine(alias: str, engine: str) -> tuple[str, str] | None:

@@ -85,9 +85,9 @@ def post_worker_init(worker: Any) -> None:
     global _speaker
     if "poollife.pools.registry" not in sys.modules:
         return
-    from poollife.pools.registry import registry
+    from poollife.pools import live
 
-    registry.give_back(None)
+    live.give_back(None)
     if worker is _speaker:
         _speaker = None
         try:

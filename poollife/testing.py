@@ -35,7 +35,7 @@ class GivesBackMixin(TestCase):
 
     def run(self, result: TestResult | None = None) -> TestResult | None:
         """Run the test, and look."""
-        from poollife.monitoring.leaks import tracing
+        from poollife.pools.leaks import tracing
 
         with tracing():
             # Not in setUp(), which tests override. The first to be added is the last to be run.
@@ -50,7 +50,7 @@ def gives_back() -> Iterator[None]:
     :raises AssertionError: says who has it, and what line borrowed it.
     """
     # Imported here: `import poollife` needs no settings and no Django app.
-    from poollife.monitoring.leaks import tracing
+    from poollife.pools.leaks import tracing
 
     with tracing():
         before = leases_out()
@@ -77,8 +77,8 @@ def check(before: set[Lease]) -> None:
 
 def leases_out() -> set[Lease]:
     """All that is out in this process, whoever has it."""
-    from poollife.drivers.atfork import at_fork
-    from poollife.pools.pool import live_pools
+    from poollife.pools.live import live_pools
+    from poollife.process.atfork import at_fork
 
     at_fork.ensure_process()
     for pool in live_pools.hold():
@@ -95,8 +95,8 @@ def _left(before: set[Lease]) -> list[Lease]:
 
 
 def _told(left: list[Lease]) -> str:
-    from poollife.monitoring.exhaustion import hold_of
-    from poollife.monitoring.places import text_of
+    from poollife.pools.exhaustion import hold_of
+    from poollife.stacks import text_of
 
     lines = [f"{len(left)} connections were left out:" if len(left) > 1 else "A connection was left out:"]
     for lease in left:

@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from asgiref.sync import SyncToAsync, iscoroutinefunction
 
-from poollife.pools.work import GeneratorWork, Work, current_work
+from poollife.work import GeneratorWork, Work, current_work
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -244,10 +244,10 @@ def _run_job(job: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
 def _end_thread(work: Work, well: bool) -> None:
     work.mark_ended()
     # Here: `import poollife` needs neither Django nor SQLAlchemy.
-    from poollife.pools.registry import registry
+    from poollife.pools import live
 
     # All of it, whatever work it belongs to: asyncio.to_thread() brings along its caller's context.
-    registry.end_thread()
+    live.end_thread()
 
 
 # --- a wrapper for each kind of function --------------------------------------------------------------------

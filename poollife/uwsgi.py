@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 
 # Takes uWSGI's slot for forks; the one for ends is taken by the pools, as soon as there may be any.
-import poollife.drivers.atfork  # noqa: F401
+import poollife.process.atfork  # noqa: F401
 
 
 def goodbye() -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from poollife.pools.work import GeneratorWork
+from poollife.work import GeneratorWork
 
 logger = logging.getLogger("poollife")
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections, transaction
 from MySQLdb.cursors import SSCursor
 
-from poollife.pools.pool import live_pools
+from poollife.pools.live import live_pools
 from servers import MariaDB
 from tests.programs.databases import hold
 

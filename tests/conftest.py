@@ -165,7 +165,7 @@ def alias(make_pool: Callable[[], str]) -> str:
 @pytest.fixture
 def _nothing_stays_current() -> Iterator[None]:
     """What is borrowed after a work has ended must not be taken for its own."""
-    from poollife.pools.work import current_work
+    from poollife.work import current_work
 
     yield
     assert current_work.get() is None

@@ -13,7 +13,7 @@ from servers import MariaDB
 
 def pool_of(alias: str) -> LeasePool:
     """This process's pool of an alias."""
-    return cast(PooledMixin, connections[alias]).pool
+    return cast(PooledMixin, connections[alias]).lease_pool
 
 
 #: For each table its rows, and its definition.

@@ -18,9 +18,10 @@ from django.db import InterfaceError, NotSupportedError, OperationalError
 from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers.connection import Driver, Guarded
-from poollife.drivers.guard import Guard
+from poollife.pools.base import PoolKey
 from poollife.pools.lease import Lease
-from poollife.pools.pool import LeasePool, PoolKey
+from poollife.pools.pool import LeasePool
+from poollife.process.guard import Guard
 
 
 class StubServer:

@@ -13,7 +13,7 @@ from celery.exceptions import TaskRevokedError
 from django.db import connections
 
 from poollife.celery import end
-from poollife.pools.work import Work, current_work
+from poollife.work import Work, current_work
 from servers import MariaDB
 from tests.celery_site.worker import VARIANTS, Counts, Worker, measure, sessions
 from tests.conftest import MakeAlias

@@ -22,8 +22,8 @@ from sqlalchemy.pool import (
 )
 
 import tests
-from poollife.conf import DEFAULTS, FAIR_ONLY, PRESETS, READERS, UNPOOLED, WITHOUT_POOL, PoolOptions
-from poollife.pools.queue import Bounds, FairQueuePool
+from poollife.conf import DEFAULTS, FAIR_ONLY, PRESETS, READERS, UNPOOLED, WITHOUT_POOL, Bounds, PoolOptions
+from poollife.pools.fair_queue import FairQueuePool
 from tests.conftest import MakeAlias
 
 
@@ -77,7 +77,7 @@ def test_defaults() -> None:
         "trace": False,
         "stats": False,
         "credentials": None,
-        "poolclass": FairQueuePool,
+        "poolclass": None,
     }
     assert DEFAULTS.pooled
     assert DEFAULTS.limit == 15
@@ -96,7 +96,6 @@ def test_left_out(entry: dict[str, object]) -> None:
 def test_switched_off() -> None:
     options = read(False)
     assert options == UNPOOLED
-    assert options.poolclass is NullPool
     assert not options.pooled
     assert options.limit is None
 
@@ -501,7 +500,7 @@ def test_the_backend_refuses(make_alias: MakeAlias, entry: dict[str, Any], text:
 def test_the_backend_takes_the_options(make_alias: MakeAlias) -> None:
     wrapper: Any = connections[make_alias(POOL={"pool_size": 2, "max_overflow": 1})]
     assert wrapper.pool_options == PoolOptions(pool_size=2, max_overflow=1)
-    assert wrapper.pool.options is wrapper.pool_options
+    assert wrapper.lease_pool.options is wrapper.pool_options
 
 
 def two_sessions(alias: str) -> list[int]:

@@ -148,9 +148,9 @@ def test_who_waited_in_a_pool_that_was_closed_keeps_his_place(make_alias: MakeAl
         clients = [Client(alias) for _ in range(2)]
         eventually("its pool is there", lambda: bool(registry._of(alias)))
         waits(alias, 2)
-        (first,) = old._slots._waiting  # type: ignore[union-attr]
+        (first,) = old._slots._waiting  # type: ignore[attr-defined]
     waits(alias, 3)
-    assert pool_of(alias)._slots._waiting[0].deadline == first.deadline  # type: ignore[union-attr]
+    assert pool_of(alias)._slots._waiting[0].deadline == first.deadline  # type: ignore[attr-defined]
     poollife.resume_pool(alias)
     for each in (client, *clients):
         assert each.done()
@@ -264,7 +264,7 @@ def test_who_waited_in_a_pool_that_was_closed_does_not_wait_twice(make_alias: Ma
     for _ in range(2):
         eventually("its pool is there", lambda: bool(registry._of(alias)))
         waits(alias)
-        deadlines.append(pool_of(alias)._slots._waiting[0].deadline)  # type: ignore[union-attr]
+        deadlines.append(pool_of(alias)._slots._waiting[0].deadline)  # type: ignore[attr-defined]
         poollife.close_pool(alias)
     client.join(PATIENCE)
     poollife.resume_pool(alias)

@@ -355,7 +355,7 @@ django.setup()
 from django.db import connection
 with connection.cursor() as cursor:
     cursor.execute("SELECT COUNT(*) FROM desk_ticket")
-    print(json.dumps([cursor.fetchone()[0], connection.pool.options.limit]))
+    print(json.dumps([cursor.fetchone()[0], connection.lease_pool.options.limit]))
 """
 
 

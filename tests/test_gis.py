@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.db import connections
 
 from poollife.backends.creation import PooledCreation
-from poollife.drivers.mysqlclient import GuardedConnection
+from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import Questions, pool_of

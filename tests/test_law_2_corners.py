@@ -20,8 +20,8 @@ from poollife import PooledThreadPoolExecutor, auto_close_db
 from poollife.backends.mixin import PooledMixin
 from poollife.middleware import PoolMiddleware
 from poollife.pools.lease import Lease
-from poollife.pools.work import Work
 from poollife.threads import _BlockWork
+from poollife.work import Work
 from servers import MariaDB
 from tests.borrowing import PATIENCE, ask_id, connection_id, out, run
 from tests.conftest import MakeAlias

@@ -22,7 +22,7 @@ from django.db import DatabaseError, IntegrityError, connections, transaction
 from MySQLdb.cursors import SSCursor
 
 from poollife import PooledThreadPoolExecutor, auto_close_db
-from poollife.pools.work import Work, current_work
+from poollife.work import Work, current_work
 from servers import MariaDB
 from tests.borrowing import PATIENCE, ask_id, database, make_log, out, rows, sessions
 from tests.conftest import MakeAlias

@@ -24,8 +24,8 @@ from django.test import AsyncClient, Client, TestCase, TransactionTestCase
 from django.test.utils import override_settings
 from MySQLdb.cursors import SSCursor
 
+from poollife import work
 from poollife.middleware import PoolMiddleware
-from poollife.pools import work
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
 from tests.borrowing import connection_id

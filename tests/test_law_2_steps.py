@@ -14,7 +14,7 @@ from django.db import InterfaceError, close_old_connections, connections, transa
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from poollife import auto_close_db, pool_stats
-from poollife.pools.work import current_work
+from poollife.work import current_work
 from servers import MariaDB
 from tests.borrowing import (
     PATIENCE,

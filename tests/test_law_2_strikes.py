@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.pool import QueuePool
 
-from poollife.pools.queue import FairQueuePool, Ticket, current
+from poollife.pools.fair_queue import FairQueuePool
+from poollife.pools.tickets import Ticket, current
 from servers import MariaDB
 from tests.programs.running import run
 

@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from poollife.drivers.mysqlclient import GuardedConnection
+from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from poollife.errors import PoolTimeout
 from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry

@@ -14,7 +14,7 @@ import pytest
 from django.db import connections
 from django.db.backends.signals import connection_created
 
-from poollife.drivers.mysql import MySQLConnection
+from poollife.drivers.mysql.connection import MySQLConnection
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import Questions, pool_of

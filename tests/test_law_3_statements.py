@@ -15,9 +15,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import NoSuchExample
 
-from poollife.drivers import sqlite_statements
+from poollife.drivers.comments import without_comments_around
 from poollife.drivers.effects import LEAVES, LONGEST_REMEMBERED, MOST_REMEMBERED, Memory
-from poollife.drivers.statements import EFFECTS, FUNCTIONS, KEYWORDS, TYPES, read, without_comments_around
+from poollife.drivers.mysql.statements import (
+    EFFECTS,
+    FUNCTIONS,
+    KEYWORDS,
+    TYPES,
+    read,
+)
+from poollife.drivers.sqlite import statements as sqlite_statements
 from servers import MariaDB
 
 DATABASE = "statements"

@@ -18,7 +18,6 @@ from django.db import DatabaseError, InterfaceError, connections, transaction
 from django.db.backends.signals import connection_created
 
 from poollife import auto_close_db
-from poollife.drivers import sqlite_statements
 from poollife.drivers.effects import (
     FOUND_ROWS,
     INSERT_ID,
@@ -32,7 +31,8 @@ from poollife.drivers.effects import (
     SETS,
     UPSERTS,
 )
-from poollife.drivers.statements import read
+from poollife.drivers.mysql.statements import read
+from poollife.drivers.sqlite import statements as sqlite_statements
 from servers import MariaDB
 from tests.borrowing import PATIENCE, out
 from tests.conftest import MakeAlias

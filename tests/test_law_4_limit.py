@@ -11,9 +11,9 @@ from django.db import OperationalError, connections
 from sqlalchemy import exc
 
 from poollife.backends.mixin import PooledMixin
-from poollife.drivers.mysqlclient import GuardedConnection
+from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from poollife.errors import PoolTimeout
-from poollife.pools.queue import Ticket, current
+from poollife.pools.tickets import Ticket, current
 from servers import MariaDB
 from tests.borrowing import PATIENCE, connection_id, out, run, sessions
 from tests.conftest import MakeAlias

@@ -15,7 +15,7 @@ import pytest
 from django.db import connections
 
 from poollife import pool_stats
-from poollife.pools.housekeeper import Housekeeper
+from poollife.pools.background import Housekeeper
 from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry
 from poollife.pools.sweeper import next_sweep, quiet_pools
@@ -499,7 +499,7 @@ with connection.cursor() as cursor:
         "",
         "connection.close()",
         "import os; (pid := os.fork()) and os.waitpid(pid, 0)",
-        "connection.pool.drain('x')",
+        "connection.lease_pool.drain('x')",
     ],
 )
 def test_the_sweeper_keeps_no_process_alive_and_says_nothing(tmp_path: Any, more: str) -> None:

@@ -20,8 +20,8 @@ from django.http import HttpRequest, HttpResponse
 from poollife import auto_close_db
 from poollife.conf import DEFAULTS, PoolOptions
 from poollife.errors import Hold, PoolTimeout, remembered
-from poollife.monitoring.exhaustion import NAMED, Situation, likeliest_cause, timeout_of
-from poollife.monitoring.places import is_own, line_in, stack_of, text_of
+from poollife.pools.exhaustion import NAMED, Situation, likeliest_cause, timeout_of
+from poollife.stacks import is_own, line_in, stack_of, text_of
 from servers import MariaDB
 from tests.borrowing import PATIENCE, Busy, connection_id, out, run
 from tests.conftest import MakeAlias

@@ -12,7 +12,7 @@ import pytest
 from django.db import OperationalError, connections
 
 from poollife import clock
-from poollife.drivers import mysqlclient
+from poollife.drivers.mysql import mysqlclient
 from poollife.errors import PoolOverloaded, PoolTimeout
 from poollife.pools import gate
 from poollife.pools.pool import LeasePool
@@ -202,7 +202,9 @@ def test_with_no_time_to_wait_the_servers_error_is_told(server: Limited) -> None
 
 
 @pytest.mark.parametrize("limit", ["user", "server"])
-@pytest.mark.parametrize("poolclass", ["poollife.pools.queue.FairQueuePool", "sqlalchemy.pool.QueuePool"])
+@pytest.mark.parametrize(
+    "poolclass", ["poollife.pools.fair_queue.FairQueuePool", "sqlalchemy.pool.QueuePool"]
+)
 def test_a_real_server_that_is_full_fails_no_request(
     make_alias: MakeAlias, limit: str, poolclass: str
 ) -> None:

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from poollife.drivers.atfork import Gate
 from poollife.errors import PoolTimeout
-from poollife.monitoring.meters import Histogram
 from poollife.monitoring.stats import stats_of
 from poollife.pools import log as pools_log
+from poollife.pools.meters import Histogram
 from poollife.pools.pool import LeasePool
+from poollife.process.atfork import Gate
 from servers import MariaDB
 from tests.borrowing import PATIENCE
 from tests.programs.running import ROOT, run
@@ -32,7 +32,7 @@ from tests.web_server import eventually
 
 #: Seconds after which a handler gives up that was held up.
 TIMEOUT = 2.0
-#: Of a real timer. Before the rule of queue.py a few in a thousand stopped all threads.
+#: Of a real timer. Before the rule of fair_queue.py a few in a thousand stopped all threads.
 SIGNALS = 3000
 #: Where a handler may come in, as far as the tests below look.
 OURS = ("poollife.pools.", "poollife.monitoring.", "sqlalchemy.pool")
@@ -150,7 +150,7 @@ class Locks:
     def __init__(self, pool: LeasePool) -> None:
         self._locks: dict[str, Any] = {
             "pool": pool._lock,
-            "queue": pool._slots._lock,  # type: ignore[union-attr]
+            "queue": pool._slots._lock,  # type: ignore[attr-defined]
             "meters": pool.meters._lock,
             "wait_time": pool.meters.wait_time._lock,
             "create_time": pool.meters.create_time._lock,
@@ -232,7 +232,7 @@ def test_where_the_collector_may_run_its_thread_has_no_lock(pool: LeasePool) -> 
 def test_the_locks_are_looked_at(pool: LeasePool) -> None:
     """Or the above would show nothing."""
     locks = Locks(pool)
-    with pool._lock, pool._slots._lock, Points(locks.look):  # type: ignore[union-attr]
+    with pool._lock, pool._slots._lock, Points(locks.look):  # type: ignore[attr-defined]
         pool._slots.waiting  # noqa: B018
     assert {"pool", "queue"} <= set(locks.held)
 
@@ -346,7 +346,7 @@ def test_a_handler_goes_before_the_checkout_that_it_has_interrupted() -> None:
             handler.give_back()
         return PATIENCE
 
-    pool._slots._patience_of = interrupt  # type: ignore[method-assign, union-attr]
+    pool._slots._patience_of = interrupt  # type: ignore[attr-defined]
     waiting.borrow(pool)
     order.append("the checkout is served")
     assert order == ["the handler comes", "the handler is served", "the checkout is served"]
@@ -388,7 +388,7 @@ def test_a_handler_that_waits_elsewhere_leaves_no_session_idle_here() -> None:
             thread.join(PATIENCE)
         return PATIENCE
 
-    here._slots._patience_of = interrupt  # type: ignore[method-assign, union-attr]
+    here._slots._patience_of = interrupt  # type: ignore[attr-defined]
     waiting.borrow(here)
     assert got == ["a session here", "a session elsewhere"]
     waiting.give_back()
@@ -440,7 +440,7 @@ class AtForkPoints(Points):
     """The points of the gate."""
 
     def _profile(self, frame: Any, event: str, argument: object) -> None:
-        if event in ("call", "c_return") and frame.f_globals.get("__name__") == "poollife.drivers.atfork":
+        if event in ("call", "c_return") and frame.f_globals.get("__name__") == "poollife.process.atfork":
             self.passed += 1
             if self.passed == self._number:
                 sys.setprofile(None)
@@ -564,4 +564,4 @@ def test_a_handler_of_real_signals_queries(mariadb: MariaDB, new_database: Calla
 
 
 def test_this_module_is_named_where_the_rule_is() -> None:
-    assert Path(__file__).name in (ROOT / "poollife/pools/queue.py").read_text()
+    assert Path(__file__).name in (ROOT / "poollife/pools/fair_queue.py").read_text()

@@ -12,7 +12,7 @@ import pytest
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
 
-from poollife.monitoring import leaks
+from poollife.pools import leaks
 from poollife.pools.registry import registry
 from servers import MariaDB
 from tests.borrowing import PATIENCE, Busy, connection_id, out, run

@@ -19,9 +19,9 @@ import pytest
 from django.db import connections
 
 from poollife.drivers import network
-from poollife.drivers.atfork import at_fork
 from poollife.pools.liveness import LONGEST_PING, SHORTEST_PING, ping_limit
-from poollife.pools.queue import Ticket, current
+from poollife.pools.tickets import Ticket, current
+from poollife.process.atfork import at_fork
 from servers import MariaDB, Proxy
 from tests.conftest import MakeAlias
 from tests.programs.databases import ask

@@ -18,14 +18,14 @@ from django.db import OperationalError, connections
 from sqlalchemy.pool import NullPool
 
 from poollife import clock
-from poollife.drivers import mysqlclient
 from poollife.drivers.connection import Driver
+from poollife.drivers.mysql import mysqlclient
 from poollife.errors import PoolTimeout
 from poollife.pools import outage as module
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage
 from poollife.pools.pool import LeasePool
 from poollife.pools.poolclass import Counted
-from poollife.pools.queue import Postponed, Ticket
+from poollife.pools.tickets import Postponed, Ticket
 from servers import MariaDB, Proxy
 from tests.borrowing import PATIENCE, connection_id
 from tests.conftest import MakeAlias

@@ -21,7 +21,7 @@ from poollife import clock
 from poollife.errors import PoolOverloaded, PoolTimeout
 from poollife.pools.outage import FIRST_PAUSE, GRACE, Outage, ProbeTicket, State
 from poollife.pools.pool import LeasePool
-from poollife.pools.queue import Postponed, SpareTicket, Ticket
+from poollife.pools.tickets import Postponed, SpareTicket, Ticket
 from servers import MariaDB, Proxy
 from tests.borrowing import PATIENCE
 from tests.conftest import MakeAlias

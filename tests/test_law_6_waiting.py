@@ -16,7 +16,8 @@ from django.db import OperationalError, connections
 from poollife import close_pool, pool_stats
 from poollife.errors import PoolTimeout
 from poollife.pools import pool as module
-from poollife.pools.queue import FairQueuePool, Ticket
+from poollife.pools.fair_queue import FairQueuePool
+from poollife.pools.tickets import Ticket
 from tests.borrowing import PATIENCE, Busy, connection_id, out, run
 from tests.conftest import MakeAlias
 from tests.counting import pool_of

@@ -17,9 +17,9 @@ from django.db import DatabaseError, connections
 from MySQLdb.constants import CR, ER
 
 from benchmarks.wiretap import Wiretap
-from poollife.drivers import mysqlclient
-from poollife.drivers import pymysql as pymysql_driver
-from poollife.drivers.mysql_errors import MEANINGS, Verdict, verdict_on
+from poollife.drivers.mysql import mysqlclient
+from poollife.drivers.mysql import pymysql as pymysql_driver
+from poollife.drivers.mysql.errors import MEANINGS, Verdict, verdict_on
 from servers import MariaDB
 from servers.proxy import Proxy
 from tests.conftest import MakeAlias

@@ -21,10 +21,10 @@ from sqlalchemy.pool import QueuePool
 
 from benchmarks.wiretap import Wiretap
 from poollife.drivers.connection import Guarded
-from poollife.drivers.mysqlclient import GuardedConnection
+from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from poollife.pools import liveness
+from poollife.pools.fair_queue import FairQueuePool
 from poollife.pools.pool import LeasePool
-from poollife.pools.queue import FairQueuePool
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.counting import pool_of

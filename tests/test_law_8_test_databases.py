@@ -664,7 +664,7 @@ def test_a_session_that_comes_back_while_its_pool_is_closed(
     connection = wrapper(alias)
     real = connection.settings_dict["NAME"]
     session_id(alias)
-    pool = connection.pool
+    pool = connection.lease_pool
     driver = pool.driver.unwrap(connection.connection)
     clean = type(driver).clean
 
@@ -780,7 +780,7 @@ def test_what_is_held_ready_leads_where_its_pool_does(
 
     alias = make_alias(PASSWORD=password, POOL={"min_idle": 1})
     one = wrapper(alias)
-    here, pool = one.settings_dict["NAME"], one.pool
+    here, pool = one.settings_dict["NAME"], one.lease_pool
     assert where(alias) == here
     assert begun.wait(10)
     one.settings_dict["NAME"] = new_database()
@@ -791,7 +791,7 @@ def test_what_is_held_ready_leads_where_its_pool_does(
     with other.cursor() as cursor:
         cursor.execute("SELECT DATABASE()")
         assert cursor.fetchone() == (here,)
-        assert (one.pool, pool.out) == (pool, 2)
+        assert (one.lease_pool, pool.out) == (pool, 2)
     other.close()
 
 

@@ -26,9 +26,10 @@ from hypothesis.stateful import (
 )
 
 from poollife.errors import PoolTimeout
+from poollife.pools.base import PoolKey
 from poollife.pools.collector import collector
 from poollife.pools.liveness import Liveness
-from poollife.pools.pool import LeasePool, PoolKey
+from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry
 from tests.stubs import STUB_DRIVER, StubBorrower, StubConnection, StubServer, pool_options, refused
 
@@ -374,7 +375,7 @@ def test_the_laws_hold_after_each_of_many_steps(part: int) -> None:
 @pytest.mark.parametrize("law", ["lends twice", "loses a slot", "exceeds the limit", "delivers dead ones"])
 def test_it_notices(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each a mistake of the pool's that the machine has to find."""
-    from poollife.pools.queue import FairQueuePool
+    from poollife.pools.fair_queue import FairQueuePool
 
     give, serve = FairQueuePool._do_return_conn, FairQueuePool._serve
 

@@ -20,7 +20,8 @@ import poollife.celery
 import poollife.gunicorn
 from poollife import close_pool, drain_pool, pool_stats
 from poollife.pools import log
-from poollife.pools.pool import LeasePool, live_pools
+from poollife.pools.live import live_pools
+from poollife.pools.pool import LeasePool
 from poollife.pools.registry import Registry, registry
 from tests.borrowing import connection_id
 from tests.conftest import MakeAlias

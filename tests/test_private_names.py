@@ -32,12 +32,13 @@ from sqlalchemy.pool import NullPool, Pool, QueuePool
 from sqlalchemy.pool import base as sqlalchemy_pool
 
 from poollife.backends.mixin import PooledMixin
-from poollife.drivers import sqlite
-from poollife.drivers.mysqlclient import GuardedConnection, adopt
-from poollife.pools.executors import runs_sync_code, waits_for_job
-from poollife.pools.queue import FairQueuePool, Ticket
+from poollife.drivers.mysql.mysqlclient import GuardedConnection, adopt
+from poollife.drivers.sqlite import connection as sqlite
+from poollife.executors import runs_sync_code, waits_for_job
+from poollife.pools.fair_queue import FairQueuePool
 from poollife.pools.registry import registry
 from poollife.pools.sqlalchemy import detach_finalizer
+from poollife.pools.tickets import Ticket
 from servers import MariaDB
 from tests.borrowing import PATIENCE
 from tests.conftest import MakeAlias
@@ -316,7 +317,7 @@ def test_a_warm_checkout_leaves_the_wrapper_as_a_cold_one_does(
     cold = changed_by_connect(cold_wrapper)
     cold_wrapper.close()
     warm = changed_by_connect(warm_wrapper)
-    stats = warm_wrapper.pool  # type: ignore[attr-defined]
+    stats = warm_wrapper.lease_pool  # type: ignore[attr-defined]
     assert (stats.opened, stats.checkouts) == (1, 2)
     warm_wrapper.close()
 

@@ -24,7 +24,7 @@ from pymysql.constants import FIELD_TYPE
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
 from poollife.backends.mysql_pymysql.base import CONVERSIONS
-from poollife.drivers.pymysql import CONNECT_TIMEOUT
+from poollife.drivers.mysql.pymysql import CONNECT_TIMEOUT
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
 from tests.borrowing import ask_id

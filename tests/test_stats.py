@@ -17,7 +17,7 @@ from django.db import OperationalError, connections
 from poollife import close_pool, pool_stats, resize_pool
 from poollife.backends.mixin import PooledMixin
 from poollife.errors import PoolTimeout
-from poollife.monitoring.meters import BOUNDS, Histogram, Meters, added, kind_of
+from poollife.pools.meters import BOUNDS, Histogram, Meters, added, kind_of
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
 from tests.borrowing import PATIENCE, Busy, connection_id, run
@@ -103,7 +103,9 @@ def test_a_checkout_that_replaces_a_session_waits_for_the_new_one(make_alias: Ma
     assert (pool.opened, sum(pool.meters.wait_time.counts)) == (2, 2)
 
 
-@pytest.mark.parametrize("poolclass", ["poollife.pools.queue.FairQueuePool", "sqlalchemy.pool.QueuePool"])
+@pytest.mark.parametrize(
+    "poolclass", ["poollife.pools.fair_queue.FairQueuePool", "sqlalchemy.pool.QueuePool"]
+)
 def test_a_checkout_that_queues_waits_with_any_poolclass(make_alias: MakeAlias, poolclass: str) -> None:
     alias = make_alias(POOL={**ONE, "timeout": PATIENCE, "poolclass": poolclass})
     connection_id(alias)
@@ -294,7 +296,7 @@ def test_use_time_costs_little_and_nothing_when_it_is_off(make_alias: MakeAlias)
     for name in plain.made:
         extra.remove(name)
     extra = [name for name in extra if name.startswith("poollife.")]
-    assert sorted(extra) == ["poollife.monitoring.meters.Histogram.observe", "poollife.pools.lease.Lease.age"]
+    assert sorted(extra) == ["poollife.pools.meters.Histogram.observe", "poollife.pools.lease.Lease.age"]
     assert not any("monitoring" in name for name in plain.made)
     assert stats(on)["use_time"]["count"] == 4
 

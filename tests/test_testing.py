@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, SimpleTestCase, TestCase, TransactionTestCase
 
 from poollife import PooledThreadPoolExecutor, testing
-from poollife.monitoring import leaks
+from poollife.pools import leaks
 from poollife.testing import GivesBackMixin, gives_back
 from servers import MariaDB
 from tests.borrowing import PATIENCE, Busy, connection_id, out

@@ -301,7 +301,7 @@ def begun():
 """
 LOAD = """
 import poollife.uwsgi
-from poollife.drivers.atfork import at_fork
+from poollife.process.atfork import at_fork
 """
 DECORATORS = """
 import uwsgidecorators
@@ -396,7 +396,7 @@ def test_beside_uwsgidecorators(parts: tuple[str, ...]) -> None:
 
 def test_without_ours() -> None:
     """What the tests above would see: a C fork runs no hook of Python's."""
-    said, _ = run(HEAD, "from poollife.drivers.atfork import at_fork", "del uwsgi.post_fork_hook", FORK)
+    said, _ = run(HEAD, "from poollife.process.atfork import at_fork", "del uwsgi.post_fork_hook", FORK)
     assert said == ["too early"]
 
 

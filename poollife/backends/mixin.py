@@ -16,14 +16,15 @@ from django.utils.functional import cached_property
 from poollife.backends.creation import pooled_creation
 from poollife.backends.credentials import answered, askers_in, asking_client
 from poollife.conf import SECRET_OPTIONS, UNPOOLED, PoolOptions
-from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
-from poollife.drivers.guard import getpid
 from poollife.drivers.network import give_up_after
 from poollife.pools import log
+from poollife.pools.base import PoolKey
 from poollife.pools.lease import Lease
-from poollife.pools.pool import LeasePool, PoolClosed, PoolKey
+from poollife.pools.pool import LeasePool, PoolClosed
 from poollife.pools.registry import registry
+from poollife.process.atfork import at_fork
+from poollife.process.guard import getpid
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -97,7 +98,7 @@ class PooledMixin(BaseDatabaseWrapper):
         return True
 
     @property
-    def pool(self) -> LeasePool:
+    def lease_pool(self) -> LeasePool:
         """This process's pool for the present settings of this alias."""
         return registry.pool(self.pool_key(), self.pool_options, self.driver)
 
@@ -324,7 +325,7 @@ class PooledMixin(BaseDatabaseWrapper):
         deadline = None
         while True:
             try:
-                return self.pool.checkout(self, deadline)
+                return self.lease_pool.checkout(self, deadline)
             except PoolClosed as closed:
                 deadline = closed.deadline
 

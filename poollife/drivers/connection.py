@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
-from poollife.drivers.atfork import at_fork
 from poollife.drivers.effects import LEAVES, PINS, READS, REFUSED, SETS
-from poollife.drivers.guard import Guard, getpid
 from poollife.drivers.marks import marks_of
-
-if TYPE_CHECKING:
-    from poollife.pools.lease import Lease
+from poollife.process.atfork import at_fork
+from poollife.process.guard import Guard, getpid
 
 FOREIGN = (
     "This connection belongs to process {owner}, which opened it before this one, {me}, was forked. "
@@ -37,6 +35,25 @@ class Claimed:
 
 
 CLAIMED = Claimed()
+
+
+class Lease(Protocol):
+    """The lease of a driver's connection, as the connection and its cursors use it."""
+
+    #: True once its cursors are dead; ``CLAIMED`` see above.
+    ended: bool | Claimed
+    thread: threading.Thread
+    cursors: weakref.WeakSet[Any]
+    open_cursors: set[int]
+
+    def has_ended(self) -> bool:
+        """Return whether it has ended; cancel a claim of another thread."""
+
+    def note_open(self, cursor: object) -> None:
+        """Note that a cursor was opened."""
+
+    def rest(self) -> None:
+        """Note that a statement or a transaction is over."""
 
 
 class Driver(Protocol):

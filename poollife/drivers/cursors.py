@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from poollife.drivers.guard import getpid
+from poollife.process.guard import getpid
 
 ENDED = (
     "This cursor's connection went back to the pool, or was closed, when its request, task or block ended or "

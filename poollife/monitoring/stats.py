@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypedDict
 
-from poollife.monitoring.meters import HistogramStats, added
+from poollife.pools.meters import HistogramStats, added
 
 if TYPE_CHECKING:
-    from poollife.pools.pool import LeasePool
+    from poollife.pools.base import BasePool
 
 
 class PoolStats(TypedDict):
@@ -52,8 +52,8 @@ def pool_stats() -> dict[str, PoolStats]:
     beginning does so anew with each pool. A pool that is closed, with nothing out, is not counted any more.
     """
     # Imported here: `import poollife` needs no settings and no Django app.
-    from poollife.drivers.atfork import at_fork
-    from poollife.pools.pool import live_pools
+    from poollife.pools.live import live_pools
+    from poollife.process.atfork import at_fork
 
     at_fork.ensure_process()
     stats: dict[str, PoolStats] = {}
@@ -67,7 +67,7 @@ def pool_stats() -> dict[str, PoolStats]:
     return stats
 
 
-def stats_of(pool: LeasePool) -> PoolStats:
+def stats_of(pool: BasePool) -> PoolStats:
     """One pool's."""
     out, idle, opening, waiting = pool.out, pool.idle, pool.opening, pool.waiting
     meters = pool.meters

@@ -7,17 +7,13 @@ import math
 import random
 import threading
 from functools import partial
-from typing import TYPE_CHECKING
 
 from poollife import clock
 from poollife.errors import remembered
 from poollife.pools import log
+from poollife.pools.base import BasePool, Borrower
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
-from poollife.pools.queue import Postponed, SpareTicket, Ticket
-
-if TYPE_CHECKING:
-    from poollife.pools.lease import Borrower
-    from poollife.pools.pool import LeasePool
+from poollife.pools.tickets import Postponed, SpareTicket, Ticket
 
 logger = logging.getLogger("poollife")
 
@@ -31,7 +27,7 @@ class Gate:
     need no lock: a thread that reads an old value opens a session too early, or waits for one pause more.
     """
 
-    def __init__(self, pool: LeasePool, outage: Outage) -> None:
+    def __init__(self, pool: BasePool, outage: Outage) -> None:
         self._pool = pool
         self._outage = outage
         #: On the monotonic clock: until when no other session is asked for.

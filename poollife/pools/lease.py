@@ -5,68 +5,16 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from poollife import clock
 from poollife.drivers.connection import CLAIMED, Claimed, Guarded
 from poollife.drivers.effects import SETS
-from poollife.drivers.guard import getpid
-from poollife.monitoring.places import Stack
+from poollife.pools.base import BasePool, Borrower
 from poollife.pools.liveness import LONGEST_PING
-from poollife.pools.work import Work, caller, current_work
-
-if TYPE_CHECKING:
-    from poollife.pools.pool import LeasePool, PoolKey
-
-
-class Borrower(Protocol):
-    """Django's side of a lease: a DatabaseWrapper."""
-
-    lease: Lease | None
-    #: The thread that may use it.
-    owner: threading.Thread
-
-    @property
-    def allow_thread_sharing(self) -> bool:
-        """Whether other threads may, too."""
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether other threads may, or shallow copies of it."""
-
-    #: What its user works with; None: nothing.
-    connection: Any
-    #: The transaction.atomic() that it is in.
-    atomic_blocks: list[Any]
-    in_atomic_block: bool
-    closed_in_transaction: bool
-    needs_rollback: bool
-    #: The driver's module.
-    Database: Any
-
-    def get_connection_params(self) -> Any:
-        """What a connection is opened with. Who is to be asked for a password is asked here."""
-
-    def open_connection(self, params: Any) -> Any:
-        """Open and guard a physical connection."""
-
-    def opener(self) -> Borrower:
-        """Another one of its kind, to open connections in another thread."""
-
-    def leads_to(self, key: PoolKey) -> bool:
-        """Whether what it would open here and now belongs into that pool."""
-
-    def give_back(self) -> None:
-        """End the lease, unless an atomic block is open."""
-
-    def rest(self) -> None:
-        """The same, unless more depends on it than an atomic block."""
-
-    def forget_blocks(self) -> None:
-        """Leave all atomic blocks."""
-
-    def lose_lease(self) -> None:
-        """Forget a connection that is no longer its own: in a child, the parent's."""
+from poollife.process.guard import getpid
+from poollife.stacks import Stack
+from poollife.work import Work, caller, current_work
 
 
 class Borrowings:
@@ -137,7 +85,7 @@ class Lease:
         "work",
     )
 
-    def __init__(self, pool: LeasePool, handle: Any, borrower: Borrower) -> None:
+    def __init__(self, pool: BasePool, handle: Any, borrower: Borrower) -> None:
         self.pool = pool
         #: SQLAlchemy's side of it: its record of the session, or its handle.
         self.handle = handle

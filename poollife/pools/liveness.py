@@ -12,7 +12,7 @@ from poollife.conf import PoolOptions
 from poollife.drivers.connection import Driver, Guarded
 from poollife.pools import log
 from poollife.pools.outage import Outage
-from poollife.pools.queue import current
+from poollife.pools.tickets import current
 
 #: Seconds; a session older than this is replaced even where the server would keep an idle one for longer.
 LONGEST_LIFE = 3600.0

@@ -14,11 +14,11 @@ from enum import Enum
 from typing import Any, Protocol
 
 from poollife import clock
-from poollife.drivers.guard import WeakRegistry
 from poollife.errors import remembered
 from poollife.pools import log
 from poollife.pools.probe import Probe
-from poollife.pools.queue import Postponed, SpareTicket, Ticket
+from poollife.pools.tickets import Postponed, SpareTicket, Ticket
+from poollife.process.guard import WeakRegistry
 
 #: Seconds between two attempts while the server is down, the first and the longest: the pause doubles.
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 1.2

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from django.db import OperationalError
 from sqlalchemy import event, exc
@@ -18,50 +18,33 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife import clock
 from poollife.conf import PoolOptions
-from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import CLAIMED, Driver, Guarded
-from poollife.drivers.guard import WeakRegistry
 from poollife.errors import PoolTimeout, remembered
-from poollife.monitoring.exhaustion import overload_of, timeout_of
-from poollife.monitoring.leaks import watch_for
-from poollife.monitoring.meters import Meters
+from poollife.executors import waits_for_job
 from poollife.pools import log
+from poollife.pools.base import BasePool, Borrower, PoolKey
 from poollife.pools.collector import OWN_SHARE, collector
-from poollife.pools.executors import waits_for_job
+from poollife.pools.exhaustion import overload_of, timeout_of
+from poollife.pools.fair_queue import QueueFull
 from poollife.pools.gate import Gate
 from poollife.pools.housekeeper import Housekeeping
-from poollife.pools.lease import Borrower, Lease
+from poollife.pools.leaks import watch_for
+from poollife.pools.lease import Lease
+from poollife.pools.live import closed_pools, live_pools
 from poollife.pools.liveness import OUTDATED, REFUSED, SHORTEST_LIFETIME, Liveness
+from poollife.pools.meters import Meters
 from poollife.pools.outage import outage_of
-from poollife.pools.poolclass import slots_of
-from poollife.pools.queue import QueueFull, SpareTicket, Ticket, current
+from poollife.pools.poolclass import pool_class, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
-from poollife.pools.work import caller, current_work
+from poollife.pools.tickets import SpareTicket, Ticket, current
+from poollife.process.atfork import at_fork
+from poollife.work import caller, current_work
 
 logger = logging.getLogger("poollife")
 Fact = TypeVar("Fact")
 
 #: Seconds after which a waiter looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
-#: Every pool that may still have leases out, the drained ones too.
-live_pools: WeakRegistry[LeasePool] = WeakRegistry()
-#: Those that no checkout finds any more, until nothing is out. Only by way of its pool is a lease found again
-#: whose borrower is gone.
-closed_pools: set[LeasePool] = set()
-
-
-class PoolKey(NamedTuple):
-    """Two wrappers share a pool only where all of this is equal."""
-
-    alias: str
-    server: tuple[Any, ...]
-    database: Any
-    user: Any
-    options: Any
-
-    def same_database(self, other: PoolKey) -> bool:
-        """Whether both lead to one database, be it with other options."""
-        return (self.server, self.database) == (other.server, other.database)
 
 
 def server_name(key: PoolKey) -> str:
@@ -80,12 +63,12 @@ class PoolClosed(Exception):
         self.deadline = deadline
 
 
-class LeasePool:
+class LeasePool(BasePool):
     """The connections of one ``PoolKey`` in this process.
 
     The lock guards the counters and the end of a lease. Nothing is called while it is held, so no signal's
-    handler and no finalizer ever runs in a thread that has it (see queue.py). A child never touches it: there
-    the whole pool is forgotten.
+    handler and no finalizer ever runs in a thread that has it (see fair_queue.py). A child never touches it:
+    there the whole pool is forgotten.
     """
 
     def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
@@ -404,7 +387,7 @@ class LeasePool:
                 "use_lifo": True,
             }
         # Returned sessions are cleaned in checkin(), by what is known of them; see Liveness for the rest.
-        sessions = self.options.poolclass(self._open, reset_on_return=None, **options)
+        sessions = pool_class(self.options)(self._open, reset_on_return=None, **options)
         event.listen(sessions, "close", self._note_close)
         return sessions
 

@@ -8,17 +8,20 @@ from typing import Any
 
 from django.db import NotSupportedError
 from sqlalchemy import event, exc
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, PoolProxiedConnection, QueuePool
 
 from poollife import clock
-from poollife.pools.queue import Bounds, FairQueuePool, Holder, Postponed, Ticket, fit, no_delay
-from poollife.pools.slots import never
+from poollife.conf import Bounds, NoPool, PoolOptions
+from poollife.pools.base import Slots
+from poollife.pools.fair_queue import FairQueuePool
+from poollife.pools.slots import fit, never, no_delay
+from poollife.pools.tickets import Holder, Postponed, Ticket
 
 #: Seconds between two looks whether a session may be opened: they grow, as many may look.
 INTERVAL, LONGEST_INTERVAL = 0.005, 0.1
 
 
-class Counted:
+class Counted(Slots):
     """The slots of another pool class: they have no names, so those who went away can't be found out."""
 
     def __init__(self, sessions: Pool, limit: int | None) -> None:
@@ -102,7 +105,14 @@ class Counted:
             handle.invalidate()
 
 
-def slots_of(sessions: Pool, bounds: Bounds | None) -> FairQueuePool | Counted:
+def pool_class(options: PoolOptions) -> type[Pool]:
+    """Return the class of SQLAlchemy's pool that these options ask for."""
+    if options.poolclass is NoPool:
+        return NullPool
+    return options.poolclass or FairQueuePool
+
+
+def slots_of(sessions: Pool, bounds: Bounds | None) -> Slots:
     """Where a ``LeasePool`` keeps the books of its sessions."""
     if not isinstance(sessions, FairQueuePool):
         return Counted(sessions, bounds.limit if bounds else None)

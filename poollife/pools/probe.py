@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from poollife import clock
-from poollife.pools.housekeeper import Housekeeper
-
-if TYPE_CHECKING:
-    from poollife.pools.outage import Outage
+from poollife.pools.background import Housekeeper
 
 #: Seconds for which the thread sleeps at most: a checkout may be at an attempt that ends without a word.
 LONGEST_SLEEP = 1.2
 #: Seconds without another thread, where one found out that it can't make any attempt.
 RETRY = 5.0
+
+
+class Outage(Protocol):
+    """The outage that a probe ends. ``poollife.pools.outage`` has it."""
+
+    #: Attempts that have come to an end.
+    attempts: int
+
+    def probe_delay(self) -> float | None:
+        """Return the seconds until the probe should make an attempt, None: no outage."""
 
 
 class Probe:

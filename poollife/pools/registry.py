@@ -11,14 +11,15 @@ import time
 
 from poollife import clock
 from poollife.conf import PoolOptions
-from poollife.drivers import uwsgi
-from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import Driver
 from poollife.pools import log
-from poollife.pools.lease import Lease
+from poollife.pools.base import BasePool, PoolKey
+from poollife.pools.live import closed_pools, end_thread, give_back, live_pools
 from poollife.pools.outage import forget_outages
-from poollife.pools.pool import LeasePool, PoolKey, closed_pools, live_pools
+from poollife.pools.pool import LeasePool
 from poollife.pools.sweeper import Sweeper
+from poollife.process import uwsgi
+from poollife.process.atfork import at_fork
 
 logger = logging.getLogger("poollife")
 #: Seconds between two looks whether all is back.
@@ -29,7 +30,7 @@ class Registry:
     """Finds pools by their key, and takes part in forks for all of them.
 
     The lock guards the sizes; to find or to make a pool takes none. Nothing is called while it is held (see
-    queue.py). A child gets a new one.
+    fair_queue.py). A child gets a new one.
     """
 
     def __init__(self) -> None:
@@ -98,7 +99,7 @@ class Registry:
         :param reason: for people.
         :param alias: None: all aliases.
         """
-        self.give_back(alias)
+        give_back(alias)
         self.drain(alias, reason)
 
     def drain(self, alias: str | None, reason: str) -> None:
@@ -131,7 +132,7 @@ class Registry:
             pool.drain(reason)
         finally:
             # A handler of the user's logs may have queried, in a thread that ends with nothing.
-            self.end_thread()
+            end_thread()
         self._reclaim_closed()
 
     def suspend(self, alias: str, suspended: bool = True) -> None:
@@ -199,29 +200,13 @@ class Registry:
         # A checkout that was under way in one may have come to its end just now.
         closed_pools.update(pool for pool in pools if pool.out)
 
-    def give_back(self, alias: str | None) -> None:
-        """End the calling thread's leases of this alias, or of all, those in an atomic block excepted."""
-        for lease in self._leases_of_this_thread():
-            if alias in (None, lease.pool.key.alias):
-                lease.give_back()
-
-    def end_thread(self) -> None:
-        """End all that the calling thread has: nothing goes on in it that could end an atomic block."""
-        for lease in self._leases_of_this_thread():
-            lease.forget_blocks()
-            lease.give_back()
-
-    def _leases_of_this_thread(self) -> list[Lease]:
-        at_fork.ensure_process()
-        return [lease for pool in live_pools.hold() for lease in pool.leases_of_this_thread()]
-
     def end(self) -> None:
         """Say goodbye to the servers, as the process ends. What other living threads have is left alone."""
         # Exit handlers are inherited: a child forgets here what is its parent's.
         at_fork.ensure_process()
         self._sweeper.end()
         # First, so that wrappers know: an exit handler that runs after this one may query.
-        self.give_back(None)
+        give_back(None)
         self._pools = {}
         for pool in live_pools.hold():
             pool.drain("its process ends")
@@ -246,11 +231,11 @@ class Registry:
         if any(pool.keeps_sessions for pool in self.pools()):
             self._sweeper.start()
 
-    def hold(self) -> list[LeasePool]:
+    def hold(self) -> list[BasePool]:
         """A pool holds its leases, and those SQLAlchemy's handles."""
         return live_pools.hold()
 
-    def abandon(self, held: list[LeasePool]) -> None:
+    def abandon(self, held: list[BasePool]) -> None:
         """In a child."""
         self._pools = {}
         closed_pools.clear()

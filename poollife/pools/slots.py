@@ -9,7 +9,9 @@ from typing import Any
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from poollife import clock
-from poollife.pools.tickets import Bounds, Holder, Ticket
+from poollife.conf import Bounds
+from poollife.pools.base import Slots
+from poollife.pools.tickets import Holder, Ticket
 
 #: Sessions that are opened at once: in a burst those that are out may well be back before a new one is there.
 OPENINGS = 3
@@ -32,11 +34,11 @@ def never() -> bool:
     return False
 
 
-class NamedSlots(QueuePool):
+class NamedSlots(QueuePool, Slots):
     """SQLAlchemy's QueuePool with other collections inside. ``FairQueuePool`` changes them.
 
     The lock guards all three and the tickets in them, and is held for a few statements without a call (see
-    queue.py). ``hold()`` and a ticket's ``active`` do without it.
+    fair_queue.py). ``hold()`` and a ticket's ``active`` do without it.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class NamedSlots(QueuePool):
         **options: Any,
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
-        self.bounds = Bounds(pool_size + max_overflow, pool_size)
+        self.bounds: Bounds = Bounds(pool_size + max_overflow, pool_size)
         #: Whether nobody is served.
         self.suspended = False
         #: Called where there is a surplus, or too little is idle.

@@ -1,4 +1,5 @@
-"""SQLAlchemy's private names; queue.py has the three that a pool class of one's own needs.
+"""SQLAlchemy's private names; fair_queue.py has those that a pool class overrides, conf.py those that tell
+what a pool class does.
 
 tests/test_private_names.py pins all of them.
 """
@@ -7,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
-from sqlalchemy.pool.base import ResetStyle
+from sqlalchemy.pool import ConnectionPoolEntry
 
 
 def detach_finalizer(handle: Any) -> None:
@@ -25,8 +25,3 @@ def forget_handle(record: ConnectionPoolEntry) -> None:
     """The same for a handle that only its record is known of."""
     checked_out: Any = record
     checked_out.fairy_ref = None
-
-
-def acts_by_itself(pool: Pool) -> bool:
-    """Whether a pool pings or resets of its own accord, for which it would need a dialect."""
-    return pool._pre_ping or pool._reset_on_return is not ResetStyle.reset_none

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from django.db import connections
 
 from poollife import clock
-from poollife.pools.housekeeper import Housekeeper
+from poollife.pools.background import Housekeeper
 from poollife.pools.pool import LeasePool
 
 #: Seconds between two sweeps, at the least and at the most: nothing tells that an alias was removed.

@@ -1,35 +1,10 @@
-"""Tickets: what stands in the queue of a pool, and what a pool allows."""
+"""Tickets: checkouts that are under way."""
 
 from __future__ import annotations
 
 import math
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-from sqlalchemy import exc
-from sqlalchemy.pool import ConnectionPoolEntry
-
-if TYPE_CHECKING:
-    from poollife.pools.queue import FairQueuePool
-
-
-class Bounds(NamedTuple):
-    """How many sessions there may be, and how many who wait."""
-
-    #: Open at once.
-    limit: int
-    #: Kept when nobody needs them. What there is beyond that is surplus.
-    core: int
-    #: Of those that are kept, so many ready for the next who come.
-    min_idle: int = 0
-    #: Checkouts that may wait. Where a session may be opened for them, so many more.
-    max_waiting: float = math.inf
-    #: Seconds for which a session that comes back is preferred to one beyond the core.
-    unload_timeout: float = 0.0
-
-
-class QueueFull(exc.TimeoutError):
-    """As many wait as may."""
+from typing import Any, Protocol
 
 
 class Postponed(Exception):
@@ -45,6 +20,13 @@ class Holder(Protocol):
     @property
     def active(self) -> bool:
         """Whether it still does."""
+
+
+class Queue(Protocol):
+    """The pool that a ticket waits in."""
+
+    def step_back(self, ticket: Ticket) -> None:
+        """Have a ticket leave the queue until its thread asks again."""
 
 
 class Ticket:
@@ -76,11 +58,11 @@ class Ticket:
         self.refused = False
         #: Whether a slot was found for it, and what is in there if there is something.
         self.served = False
-        self.entry: ConnectionPoolEntry | None = None
+        self.entry: Any = None
         #: Made by those who must wait, and released when they are served.
         self.signal: threading.Lock | None = None
         #: The pool in which it waits, until its thread has noticed that it was served there.
-        self.queue: FairQueuePool | None = None
+        self.queue: Queue | None = None
 
     def is_part_of(self, other: Ticket) -> bool:
         """Return whether the other checkout goes on only when this one has ended, or is this one."""

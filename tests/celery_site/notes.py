@@ -26,7 +26,7 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 def held_here() -> int:
     """What this thread has borrowed and not given back."""
-    from poollife.pools.pool import live_pools
+    from poollife.pools.live import live_pools
 
     me = threading.current_thread()
     return sum(lease.thread is me for pool in live_pools.hold() for lease in pool.leases.copy())

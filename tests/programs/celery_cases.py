@@ -25,7 +25,7 @@ from django.db import connection, transaction
 
 import poollife.celery
 from poollife import auto_close_db, pool_stats
-from poollife.pools.work import current_work
+from poollife.work import current_work
 from tests.programs.databases import ask, session
 
 Report = dict[str, Any]

@@ -19,7 +19,7 @@ from unittest.mock import patch
 from django.db import InterfaceError, connections
 from sqlalchemy import event
 
-from poollife.drivers.mysqlclient import GuardedConnection
+from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from tests.counting import pool_of
 from tests.programs import children, sockets
 from tests.programs.databases import session, set_up
@@ -36,7 +36,7 @@ class Strike(BaseException):
 def struck_fork(settings: Settings) -> Report:
     """Struck between a fork and its end. Another thread then connects."""
     set_up({"default": settings})
-    from poollife.drivers import atfork
+    from poollife.process import atfork
 
     atfork.LIMIT = 0.1
     session()

@@ -23,7 +23,7 @@ from typing import Any
 
 from django.db import DatabaseError, connections, transaction
 
-from poollife.drivers.atfork import at_fork
+from poollife.process.atfork import at_fork
 from tests.programs import children
 from tests.programs.databases import ask, change, held_session, hold, set_up
 from tests.programs.removal import take_out

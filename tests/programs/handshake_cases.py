@@ -91,7 +91,7 @@ def fork_meanwhile(
     # A stub that has hung up once does not answer a second attempt either.
     set_up({"default": settings, "stub": {**stub, "OPTIONS": {}, "POOL": {"outage_wait": 0}}})
     mine = session()
-    from poollife.drivers import atfork
+    from poollife.process import atfork
 
     atfork.PATIENCE = PATIENCE
     errors: list[int] = []

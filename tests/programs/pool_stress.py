@@ -28,9 +28,9 @@ import MySQLdb
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from poollife import auto_close_db, close_pool, drain_pool, pool_stats, resize_pool, resume_pool, suspend_pool
-from poollife.drivers.mysqlclient import GuardedConnection
+from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from poollife.errors import PoolTimeout
-from poollife.pools.pool import live_pools
+from poollife.pools.live import live_pools
 from tests.programs.databases import ask, change, set_up
 
 SIZE, OVERFLOW = 8, 8

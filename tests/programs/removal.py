@@ -11,7 +11,7 @@ def take_out(part: str) -> None:
 
     :param part: "hooks", "gate", "guard", or "" for nothing at all.
     """
-    from poollife.drivers import atfork, guard
+    from poollife.process import atfork, guard
 
     def nothing(*_: Any) -> None:
         """Instead of what is taken out."""

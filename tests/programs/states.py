@@ -75,7 +75,7 @@ def pool_locks(*aliases: str) -> list[Any]:
 
     locks: list[Any] = [registry._lock]
     for alias in aliases:
-        pool = connections[alias].pool  # type: ignore[attr-defined]
+        pool = connections[alias].lease_pool  # type: ignore[attr-defined]
         locks += [pool._lock, pool._sessions._lock]
     return locks
 

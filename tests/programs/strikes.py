@@ -33,7 +33,7 @@ from sqlalchemy.pool import QueuePool
 
 from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db, pool_stats
 from poollife.pools import outage as outages
-from poollife.pools.queue import Ticket
+from poollife.pools.tickets import Ticket
 from poollife.wsgi import PoolWSGIMiddleware
 from tests.programs.databases import ask, change, set_up
 

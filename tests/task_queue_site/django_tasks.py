@@ -7,7 +7,7 @@ from importlib import import_module
 import django
 
 from poollife import pool_stats
-from poollife.pools.work import current_work
+from poollife.work import current_work
 from tests.celery_site.notes import note
 from tests.programs.databases import session
 from tests.task_queue_site.jobs import job

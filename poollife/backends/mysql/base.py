@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.backends.mysql import base
 
 from poollife.backends.mysql.facts import ServerFactsMixin
-from poollife.drivers import mysqlclient
+from poollife.drivers.mysql import mysqlclient
 
 
 class PooledMySQLMixin(ServerFactsMixin):

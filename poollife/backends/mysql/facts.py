@@ -20,4 +20,6 @@ class ServerFactsMixin(PooledMixin, MySQLWrapper):
     @cached_property
     def mysql_server_data(self) -> dict[str, Any]:
         """What Django asks once per wrapper, so under ASGI once per request: asked once per pool."""
-        return self.pool.fact("mysql_server_data", lambda: super(ServerFactsMixin, self).mysql_server_data)
+        return self.lease_pool.fact(
+            "mysql_server_data", lambda: super(ServerFactsMixin, self).mysql_server_data
+        )

@@ -15,7 +15,7 @@ from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions
 
 from poollife.backends.mysql.facts import ServerFactsMixin
-from poollife.drivers import pymysql as driver
+from poollife.drivers.mysql import pymysql as driver
 
 if TYPE_CHECKING:
     from django.db.backends.mysql.base import DatabaseWrapper as MySQLWrapper

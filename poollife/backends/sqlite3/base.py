@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.sqlite3 import base
 
 from poollife.backends.mixin import PooledMixin
-from poollife.drivers import sqlite
+from poollife.drivers.sqlite import connection as sqlite
 
 if TYPE_CHECKING:
     from django.db.backends.sqlite3.base import DatabaseWrapper as SQLiteWrapper

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poollife.backends.mixin import PooledMixin
-from poollife.drivers import mysqlclient
+from poollife.drivers.mysql import mysqlclient
 from tests.engines.vendor import VendorWrapper
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from poollife.pools.pool import PoolKey
+from poollife.pools.base import PoolKey
 from tests.engines.composed import base
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.backends.mysql.creation import DatabaseCreation
 
 from poollife.backends.mysql import base
-from poollife.pools.pool import PoolKey
+from poollife.pools.base import PoolKey
 
 
 class DatabaseWrapper(base.DatabaseWrapper):

@@ -7,16 +7,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from poollife.conf import PoolOptions
 from poollife.errors import Hold, PoolOverloaded, PoolTimeout
-from poollife.monitoring.places import line_in, stacks_of
-from poollife.pools.work import current_work
-
-if TYPE_CHECKING:
-    from poollife.conf import PoolOptions
-    from poollife.pools.lease import Lease
-    from poollife.pools.pool import LeasePool
+from poollife.pools.base import BasePool
+from poollife.pools.lease import Lease
+from poollife.stacks import line_in, stacks_of
+from poollife.work import current_work
 
 Timeout = TypeVar("Timeout", bound=PoolTimeout)
 #: How many of the longest holders a message names. The exception has all of them.
@@ -60,7 +58,7 @@ class Situation:
         return [hold for hold in self.holds if hold.held > self.patience]
 
 
-def timeout_of(pool: LeasePool, waited: float, admitted: bool = True) -> PoolTimeout:
+def timeout_of(pool: BasePool, waited: float, admitted: bool = True) -> PoolTimeout:
     """What to raise when a wait has ended in vain. It takes no locks and sends nothing.
 
     :param admitted: False: it had a place, but others first had to find out whether the server is there.
@@ -69,7 +67,7 @@ def timeout_of(pool: LeasePool, waited: float, admitted: bool = True) -> PoolTim
     return _told(PoolTimeout, situation, headline(situation))
 
 
-def overload_of(pool: LeasePool, how: str) -> PoolOverloaded:
+def overload_of(pool: BasePool, how: str) -> PoolOverloaded:
     """The same for who was not even let wait.
 
     :param how: how many wait, for people.
@@ -98,7 +96,7 @@ def _told(kind: type[Timeout], situation: Situation, begin: str) -> Timeout:
     )
 
 
-def look(pool: LeasePool, waited: float) -> Situation:
+def look(pool: BasePool, waited: float) -> Situation:
     """Take note of who has what."""
     leases = sorted(pool.leases.copy(), key=lambda lease: lease.since)
     stacks = stacks_of({lease.thread for lease in leases})
@@ -115,7 +113,7 @@ def look(pool: LeasePool, waited: float) -> Situation:
     )
 
 
-def counted_by(pool: LeasePool) -> str:
+def counted_by(pool: BasePool) -> str:
     """What tells a bad moment from a bad habit."""
     meters = pool.meters
     slow = sum(meters.wait_time.counts)

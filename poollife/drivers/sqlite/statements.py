@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from poollife.drivers.comments import without_comments_around
 from poollife.drivers.effects import (
     INSERT_ID,
     LAST_STATEMENT,
@@ -19,7 +20,6 @@ from poollife.drivers.effects import (
     UNKNOWN,
     Memory,
 )
-from poollife.drivers.statements import without_comments_around
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(\w+)", re.ASCII)
 #: EXPLAIN is not among them but before them: a PRAGMA that is explained is carried out.

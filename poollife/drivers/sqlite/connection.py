@@ -16,15 +16,15 @@ from functools import cache, wraps
 from typing import Any, NamedTuple
 
 from poollife import clock
-from poollife.drivers.atfork import PATIENCE, at_fork
 from poollife.drivers.connection import Guarded, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
 from poollife.drivers.effects import CHECKED, INSERT_ID, LAST_STATEMENT, MAY_SET_INSERT_ID, SETS, UNKNOWN
-from poollife.drivers.guard import Guard, WeakRegistry, getpid
 from poollife.drivers.marks import restore
-from poollife.drivers.sqlite_statements import EFFECTS, set_by_script, told_by
+from poollife.drivers.sqlite.statements import EFFECTS, set_by_script, told_by
 from poollife.errors import ForkedTransaction
+from poollife.process.atfork import PATIENCE, at_fork
+from poollife.process.guard import Guard, WeakRegistry, getpid
 
 #: The driver's own, for the pool, which has connections that are nobody's at the moment.
 ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level

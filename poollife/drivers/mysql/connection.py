@@ -12,7 +12,6 @@ from operator import attrgetter, is_
 from typing import Any
 
 from poollife import clock
-from poollife.drivers.atfork import address, at_fork
 from poollife.drivers.connection import NO_RECONNECT, Guarded
 from poollife.drivers.cursors import LeasedCursor
 from poollife.drivers.effects import (
@@ -26,11 +25,12 @@ from poollife.drivers.effects import (
     UNKNOWN,
     UPSERTS,
 )
-from poollife.drivers.guard import Guard, WeakRegistry, getpid
 from poollife.drivers.marks import marks_of, restore
-from poollife.drivers.mysql_errors import Verdict, verdict_on
-from poollife.drivers.statements import EFFECTS
-from poollife.drivers.telling import told_by
+from poollife.drivers.mysql.effects import told_by
+from poollife.drivers.mysql.errors import Verdict, verdict_on
+from poollife.drivers.mysql.statements import EFFECTS
+from poollife.process.atfork import address, at_fork
+from poollife.process.guard import Guard, WeakRegistry, getpid
 
 #: As the C client says it.
 LOST = (2013, "Lost connection to server during query")

@@ -15,8 +15,7 @@ from pymysql.cursors import Cursor, SSCursor
 from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
-from poollife.drivers.guard import Guard
-from poollife.drivers.mysql import (
+from poollife.drivers.mysql.connection import (
     QUESTION,
     MySQLConnection,
     ReadingCursor,
@@ -28,6 +27,7 @@ from poollife.drivers.mysql import (
     sending,
     vouches,
 )
+from poollife.process.guard import Guard
 
 __all__ = ["adopt", "idle_limit", "is_full", "peers", "refused", "unreachable", "unwrap"]
 

@@ -26,23 +26,15 @@ from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from poollife import clock
+from poollife.conf import Bounds
 from poollife.pools import log
-from poollife.pools.slots import OPENINGS, NamedSlots, fit, no_delay
+from poollife.pools.slots import OPENINGS, NamedSlots
 from poollife.pools.sqlalchemy import forget_handle
-from poollife.pools.tickets import Bounds, Holder, Postponed, QueueFull, SpareTicket, Ticket, current
+from poollife.pools.tickets import Holder, Postponed, Ticket, current
 
-__all__ = [
-    "Bounds",
-    "FairQueuePool",
-    "Holder",
-    "Postponed",
-    "QueueFull",
-    "SpareTicket",
-    "Ticket",
-    "current",
-    "fit",
-    "no_delay",
-]
+
+class QueueFull(exc.TimeoutError):
+    """As many checkouts wait as may."""
 
 
 def release(signal: threading.Lock) -> None:
@@ -58,6 +50,9 @@ class FairQueuePool(NamedSlots):
 
     Whatever changes a collection follows the rule at the top of this module.
     """
+
+    #: Read by ``PoolOptions``, which does not import this.
+    is_fair = True
 
     def take(self, ticket: Ticket) -> Any:
         """A session that is fit, for the thread's current ticket: SQLAlchemy's record of it, for ``put()``.
@@ -234,7 +229,7 @@ class FairQueuePool(NamedSlots):
             entry.close()
         return entry
 
-    def _entry_for(self, ticket: Ticket) -> ConnectionPoolEntry:
+    def _entry_for(self, ticket: Ticket) -> Any:
         with self._lock:
             if self._free and not self._waiting and not ticket.served and not self.suspended:
                 # As in _serve(), without a queue.

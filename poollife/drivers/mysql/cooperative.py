@@ -11,9 +11,9 @@ from typing import Any
 from gevent import get_hub, getcurrent
 from gevent.socket import wait_read
 
-from poollife.drivers.atfork import at_fork
 from poollife.drivers.connection import guarded
-from poollife.drivers.mysql import LOST, QUESTION, MySQLConnection, sending
+from poollife.drivers.mysql.connection import LOST, QUESTION, MySQLConnection, sending
+from poollife.process.atfork import at_fork
 
 #: Django refuses to share its wrapper with another greenlet, but not a cursor.
 IN_USE = "The answer to another statement is on its way on this connection: greenlets can't share a cursor."

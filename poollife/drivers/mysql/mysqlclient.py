@@ -16,8 +16,7 @@ from MySQLdb.converters import conversions
 from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, leased
-from poollife.drivers.guard import Guard
-from poollife.drivers.mysql import (
+from poollife.drivers.mysql.connection import (
     LOST,
     QUESTION,
     MySQLConnection,
@@ -31,6 +30,7 @@ from poollife.drivers.mysql import (
     sending,
     vouches,
 )
+from poollife.process.guard import Guard
 
 __all__ = ["GuardedConnection", "adopt", "idle_limit", "is_full", "peers", "refused", "unreachable", "unwrap"]
 
@@ -258,7 +258,7 @@ def connection_class() -> type[GuardedConnection]:
     """What a new connection becomes in this process."""
     if not is_greened():
         return GuardedConnection
-    from poollife.drivers.greenlets import cooperative
+    from poollife.drivers.mysql.cooperative import cooperative
 
     return cooperative(GuardedConnection)
 

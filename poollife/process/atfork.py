@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from poollife import clock
-from poollife.drivers import uwsgi
-from poollife.drivers.guard import getpid
+from poollife.process import uwsgi
+from poollife.process.guard import getpid
 
 #: Seconds that a fork waits for handshakes of other threads. Most take a millisecond; a longer wait would
 #: hold up the fork for a server that does not answer.

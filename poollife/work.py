@@ -8,17 +8,39 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from poollife.pools.executors import runs_sync_code
-
-if TYPE_CHECKING:
-    from poollife.pools.lease import Lease
+from poollife.executors import runs_sync_code
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Lease(Protocol):
+    """A lease, as far as the work that it belongs to uses it. ``poollife.pools.lease`` has the real one."""
+
+    work: Work | None
+    ends_with_work: bool
+    shared_by_works: bool
+    thread: threading.Thread
+    driver: Any
+    cursors: Any
+
+    @property
+    def returned(self) -> bool: ...
+    @property
+    def orphaned(self) -> bool: ...
+    @property
+    def has_open_cursors(self) -> bool: ...
+    @property
+    def outermost_block(self) -> Any: ...
+    def give_back(self) -> None: ...
+    def give_back_at_rest(self) -> None: ...
+    def forget_blocks(self) -> None: ...
+    def hand_over(self, work: Work | None) -> None: ...
+    def checkin(self) -> None: ...
 
 
 class Work:

@@ -12,8 +12,6 @@ from types import CodeType, FrameType
 
 import django
 
-import poollife
-
 #: Code and the line in it, the innermost first. No frames: those would keep what their variables hold.
 Stack = tuple[tuple[CodeType, int], ...]
 
@@ -26,7 +24,7 @@ LIBRARIES = tuple(
     os.path.join(folder, "")  # noqa: PTH118  # compared with file names as text
     for folder in {
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        *(os.path.dirname(str(module.__file__)) for module in (django, poollife)),  # noqa: PTH120
+        *(os.path.dirname(str(file)) for file in (django.__file__, __file__)),  # noqa: PTH120
     }
 )
 

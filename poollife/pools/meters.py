@@ -26,7 +26,7 @@ class Histogram:
     """How often something took how long.
 
     The numbers are replaced as a whole, so reading them needs no lock; and nothing is called while one is
-    held (see queue.py).
+    held (see fair_queue.py).
     """
 
     __slots__ = ("_lock", "_observed")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from functools import partial
 
+from poollife.drivers.comments import without_comments_around
 from poollife.drivers.effects import LEAVES, UNKNOWN, Memory
-from poollife.drivers.telling import code_of, effects_of, text_of
+from poollife.drivers.mysql.effects import code_of, effects_of, text_of
 
 #: Native functions that leave nothing; no setters (GET_LOCK, SETVAL) among them. Called without white space
 #: and without a database's name, none of them can be a stored function of that name. Only such as every
@@ -129,41 +130,6 @@ def read(sql: object, is_template: bool = False) -> int:
     return effects_of(code_of(text)) | (0 if clean else LEAVES)
 
 
-def without_comments_around(sql: object, is_template: bool = False) -> object:
-    """Return a text without the comments before and behind its statement, and itself if there are none.
-
-    Tools put into these what differs each time (a traceparent), so that no text would be remembered.
-    """
-    if not isinstance(sql, str):
-        return sql
-    bare = sql.strip(BLANK)
-    if bare.endswith("*/;"):
-        bare = bare[:-1]
-    found = False
-    while bare.endswith("*/"):
-        before = bare.rfind("*/", 0, -2)
-        start = bare.find("/*", before + 2 if before >= 0 else 0)
-        if not _means_nothing(bare[start:], is_template):
-            break
-        found, bare = True, bare[:start].rstrip(BLANK)
-    while bare.startswith("/*"):
-        end = bare.find("*/", 2) + 2
-        if not _means_nothing(bare[:end], is_template):
-            break
-        found, bare = True, bare[end:].lstrip(BLANK)
-    # Behind a semicolon even a comment is another statement.
-    return bare if found and not bare.endswith(";") else sql
-
-
-def _means_nothing(comment: str, is_template: bool) -> bool:
-    """Whether this is a whole comment, neither code nor a hint for the optimizer, that takes no parameter."""
-    if len(comment) < 4 or comment[2] in "!+" or comment[2:4].upper() == "M!":
-        return False
-    return not (is_template and "%" in comment.replace("%%", ""))
-
-
-#: White space for the server in every character set.
-BLANK = " \t\n\r"
 #: By whether the driver puts parameters into the text.
 EFFECTS = {
     is_template: Memory(

@@ -9,14 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from poollife import clock
-from poollife.monitoring.places import line_in, stack_of, stacks_of, text_of
-
-if TYPE_CHECKING:
-    from poollife.pools.lease import Lease
-    from poollife.pools.pool import LeasePool
+from poollife.pools.base import BasePool
+from poollife.pools.lease import Lease
+from poollife.pools.live import end_thread, live_pools
+from poollife.stacks import line_in, stack_of, stacks_of, text_of
 
 logger = logging.getLogger("poollife")
 
@@ -33,7 +31,7 @@ class Watch:
     lease, and a second thread, should two checkouts start one at a time, sends the first one home.
     """
 
-    def __init__(self, pool: LeasePool) -> None:
+    def __init__(self, pool: BasePool) -> None:
         self._pool = pool
         self._after = math.inf if pool.options.leak_after is None else pool.options.leak_after
         #: Until when somebody will look again; on the monotonic clock.
@@ -112,13 +110,10 @@ class Watch:
 
     def _look_as_guest(self) -> float | None:
         """Leave nothing in this thread: a handler of the user's logs may query."""
-        # Imported here: the registry imports the pool, which imports this.
-        from poollife.pools.registry import registry
-
         try:
             return self.look()
         finally:
-            registry.end_thread()
+            end_thread()
 
 
 class _Tracing:
@@ -127,7 +122,7 @@ class _Tracing:
     wanted = 0
 
 
-def watch_for(pool: LeasePool, present: Watch | None = None) -> Watch | None:
+def watch_for(pool: BasePool, present: Watch | None = None) -> Watch | None:
     """None where nobody has asked for it: not even a call.
 
     :param present: what this pool has.
@@ -141,9 +136,6 @@ def watch_for(pool: LeasePool, present: Watch | None = None) -> Watch | None:
 @contextmanager
 def tracing() -> Iterator[None]:
     """Keep the stacks of all borrowers of this process meanwhile, whatever POOL says."""
-    # Imported here: the pool imports this.
-    from poollife.pools.pool import live_pools
-
     _Tracing.wanted += 1
     try:
         for pool in live_pools.hold():

@@ -1,0 +1,1 @@
+"""SQLite, by Python's own sqlite3."""
