@@ -59,7 +59,7 @@ class PoolASGIMiddleware:
         # Others work in the same thread: not with what they are reading from. And it may last for hours: what
         # it borrows goes back between two statements.
         work = work_of(scope)
-        await run(work, work.give_back_idle, self._application, scope, receive, send)
+        await run(work, work.release_closed, self._application, scope, receive, send)
 
     async def _live(self, scope: Message, lifespan: Lifespan) -> None:
         try:

@@ -62,7 +62,7 @@ def give_back(**_: Any) -> None:
     At the start of a process, where Celery itself would close the descriptor of a connection that it finds
     borrowed: the number is given to the next that opens something, and two would write into one socket.
     """
-    live.give_back(None)
+    live.release(None)
 
 
 def begin_task(sender: Any, task_id: str, **_: Any) -> None:

@@ -131,6 +131,9 @@ class PoolOptions:
     network_timeout: float | None = 20.0
     #: What is done to a session when it comes back: see ``RESETS``.
     reset: str = "auto"
+    #: When a connection goes back: with the end of its request, task or block ("work"), or as soon as no
+    #: transaction, cursor or session state needs it ("statement").
+    release: str = "work"
     #: Seconds after which the log tells of a connection that is still out; None: never. Implies ``trace``.
     leak_after: float | None = None
     #: Remember the line that borrowed each connection.
@@ -328,6 +331,12 @@ def _reset(value: object) -> str:
     return value
 
 
+def _release(value: object) -> str:
+    if value not in ("work", "statement"):
+        raise ValueError('"work" or "statement"')
+    return str(value)
+
+
 def _credentials(value: object) -> Callable[[], Any] | None:
     if isinstance(value, str):
         try:
@@ -393,6 +402,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "pre_ping": _flag,
     "network_timeout": _or_none(_network_timeout),
     "reset": _reset,
+    "release": _release,
     "leak_after": _leak_after,
     "trace": _flag,
     "stats": _flag,

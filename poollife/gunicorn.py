@@ -87,7 +87,7 @@ def post_worker_init(worker: Any) -> None:
         return
     from poollife.pools import live
 
-    live.give_back(None)
+    live.release(None)
     if worker is _speaker:
         _speaker = None
         try:
@@ -177,4 +177,4 @@ def _ask(wrapper: PooledMixin) -> int:
             cursor.execute(QUESTIONS[wrapper.vendor])
             return int(cursor.fetchone()[0])
     finally:
-        wrapper.give_back()
+        wrapper.release()

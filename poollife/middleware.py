@@ -43,7 +43,7 @@ class PoolMiddleware:
         try:
             response: HttpResponseBase = work.run(self.get_response, request)
         except BaseException:
-            work.give_back()
+            work.release()
             raise
         end_of(response, work)()
         return response
@@ -58,7 +58,7 @@ class PoolMiddleware:
             raise
         except BaseException:
             # Cancelled, maybe in the middle of a borrowing: queue behind it.
-            await work.hop(work.give_back)
+            await work.hop(work.release)
             raise
         if work.leases:
             await work.hop(end_of(response, work))
@@ -77,13 +77,13 @@ def work_of(request: HttpRequest, *, asynchronous: bool = False) -> Work:
 def end_of(response: HttpResponseBase, work: Work) -> Callable[[], None]:
     """What gives back now. Where the body reads from a cursor, its end gives back the rest."""
     if not (isinstance(response, StreamingHttpResponse) and work.has_open_cursors()):
-        return work.give_back
+        return work.release
     content: Any = response.streaming_content
     response.streaming_content = AsyncBody(content, work) if response.is_async else Body(content, work)
     # Should the client leave: ahead of the view's own close(), which would read the rest of the result to
     # free its cursor. (A private name of Django's, pinned by tests/test_private_names.py.)
-    response._resource_closers.insert(0, work.give_back_unread)  # type: ignore[attr-defined]
-    return work.give_back_idle
+    response._resource_closers.insert(0, work.release_unread)  # type: ignore[attr-defined]
+    return work.release_closed
 
 
 class Body:
@@ -104,7 +104,7 @@ class Body:
             raise
 
     def close(self) -> None:
-        self._work.give_back()
+        self._work.release()
 
 
 class AsyncBody:
@@ -125,4 +125,4 @@ class AsyncBody:
             raise
 
     def close(self) -> None:
-        self._work.give_back()
+        self._work.release()

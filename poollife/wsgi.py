@@ -111,7 +111,7 @@ class Response(GeneratorWork):
     def rest(self) -> None:
         """Give back what nothing depends on, for as long as the client takes."""
         for lease in self._leases_of_this_thread():
-            lease.give_back_at_rest()
+            lease.release(if_idle=True)
 
     def finish(self) -> None:
         """Give back all, and leave the atomic blocks that it has opened: nothing will."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import weakref
-from types import SimpleNamespace
 from typing import Any
 
 from django import db
@@ -17,7 +15,7 @@ from django.db import InterfaceError, NotSupportedError, OperationalError
 
 from poollife import clock
 from poollife.conf import PoolOptions
-from poollife.drivers.connection import Driver, Guarded
+from poollife.drivers.contract import HELD, Driver, Guarded
 from poollife.pools.base import PoolKey
 from poollife.pools.lease import Lease
 from poollife.pools.pool import LeasePool
@@ -76,7 +74,6 @@ class StubConnection(Guarded):
         self.guard = Guard(os.getpid())
         self.lease: Lease | None = None
         self.idle = self.dirty = self.killed = False
-        self.cursors = weakref.WeakSet()
         self.born = self.idle_since = clock.monotonic()
 
     @property
@@ -87,7 +84,7 @@ class StubConnection(Guarded):
         if self.guard.pid == os.getpid():
             self.server.forget(self)
 
-    def at_rest(self) -> None:
+    def mark_clean(self) -> None:
         pass
 
     def unfit(self) -> str | None:
@@ -106,19 +103,23 @@ class StubConnection(Guarded):
         return not self.killed
 
 
-def _itself(connection: Any, *_: Any) -> Any:
-    return connection
+class StubDriver(Driver):
+    """The driver of a stub's sessions."""
+
+    def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
+        return connection
+
+    def unwrap(self, connection: Any) -> Any:
+        return connection
+
+    def is_full(self, error: Exception) -> bool:
+        return error.args[:1] == (1226,)
+
+    def unreachable(self, error: Exception) -> bool | None:
+        return None if error.args[:1] == (2013,) else error.args[:1] == (2002,)
 
 
-STUB_DRIVER: Driver = SimpleNamespace(
-    adopt=_itself,
-    unwrap=_itself,
-    peers=lambda params: set(),
-    idle_limit=lambda connection: None,
-    refused=lambda error: False,
-    is_full=lambda error: error.args[:1] == (1226,),
-    unreachable=lambda error: None if error.args[:1] == (2013,) else error.args[:1] == (2002,),
-)
+STUB_DRIVER = StubDriver()
 
 
 class StubBorrower:
@@ -152,22 +153,22 @@ class StubBorrower:
         lease = pool.checkout(self)
         self.connection = lease.connection
         self.connection.pool = pool
-        lease.settled = True
+        lease.state = HELD
         return self.connection
 
     def give_back(self) -> None:
         lease, self.connection = self.lease, None
         if lease:
-            lease.checkin()
+            lease.pool.checkin(lease)
             self.lease = None
 
-    def rest(self) -> None:
+    def release(self, *, if_idle: bool = False) -> None:
         self.give_back()
 
-    def forget_blocks(self) -> None:
+    def reset_atomic_state(self) -> None:
         pass
 
-    def lose_lease(self) -> None:
+    def detach_lease(self) -> None:
         self.lease = self.connection = None
 
 

@@ -70,7 +70,7 @@ def connect_anew(twin: Any) -> None:
 
 
 def give_back(twin: Any) -> None:
-    twin.give_back()
+    twin.release()
 
 
 def become_a_mirror(twin: Any) -> None:

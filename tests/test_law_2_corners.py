@@ -221,7 +221,7 @@ def test_handed_over_to_its_own_work(alias: str) -> None:
     (lease,) = work.leases
     lease.hand_over(work)
     assert work.leases == [lease]
-    work.run(work.give_back)
+    work.run(work.release)
     assert (work.leases, out(alias)) == ([], 0)
 
 
@@ -233,7 +233,7 @@ def test_a_thread_ends_while_another_takes_back_what_it_had(
     aliases = [make_alias(NAME=name) for _ in range(3)]
     pools = [pool_of(alias) for alias in aliases]
     reported: list[Lease] = []
-    lose = Lease.lose
+    report_lost = Lease.report_lost
 
     begun, taken_back = threading.Event(), threading.Event()
 
@@ -246,7 +246,7 @@ def test_a_thread_ends_while_another_takes_back_what_it_had(
     def interrupted(lease: Lease) -> None:
         # No thread is started in here: there is not much left of the one that ends.
         reported.append(lease)
-        lose(lease)
+        report_lost(lease)
         begun.set()
         taken_back.wait(PATIENCE)
 
@@ -254,7 +254,7 @@ def test_a_thread_ends_while_another_takes_back_what_it_had(
         for alias in aliases:
             connections[alias].ensure_connection()
 
-    monkeypatch.setattr(Lease, "lose", interrupted)
+    monkeypatch.setattr(Lease, "report_lost", interrupted)
     other = threading.Thread(target=take_back)
     other.start()
     run(threading.Thread(target=borrow))
@@ -310,7 +310,7 @@ def test_log_handler_queries_in_a_return(mariadb: MariaDB, alias: str, recording
     wrapper.close()
     assert [message.split(":")[0] for message in recording.messages] == [f"Pool {alias!r} closes a session"]
     # What the handler borrowed is out, but not lost.
-    wrapper.give_back()
+    wrapper.release()
     assert out(alias) == 0
 
 

@@ -158,7 +158,7 @@ def test_what_a_thread_keeps_comes_back_when_it_is_needed(
     if job is atomic_block:
         with pytest.raises(ProgrammingError, match="in an atomic block"):
             submit(session_of, alias)
-        submit(lambda: cast(PooledMixin, connections[alias]).forget_blocks())
+        submit(lambda: cast(PooledMixin, connections[alias]).reset_atomic_state())
     assert submit(variable, alias) is None
 
 

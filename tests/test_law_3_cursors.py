@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from poollife.drivers.contract import HELD
 from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from poollife.errors import PoolTimeout
 from poollife.pools.pool import LeasePool
@@ -738,7 +739,7 @@ def test_an_exception_at_any_line_of_the_pool_costs_no_slot(make_alias: MakeAlia
             where = str(interruption)
         else:
             struck = False
-        if any(lease.ended for lease in leases):
+        if any(lease.state is not HELD for lease in leases):
             in_a_thread(lambda: answers.append(ask(alias, "SELECT 1")))
             assert answers.pop() == 1, where
         give_back(alias)

@@ -81,8 +81,8 @@ def hold_in_thread(pool: LeasePool, server: StubServer, go_on: threading.Event) 
 
 @pytest.mark.parametrize("code", [1040, 1203, 1226])
 def test_each_of_these_means_that_the_server_is_full(code: int) -> None:
-    assert mysqlclient.is_full(MySQLdb.OperationalError(code, "too many"))
-    assert mysqlclient.unreachable(MySQLdb.OperationalError(code, "too many")) is False
+    assert mysqlclient.driver.is_full(MySQLdb.OperationalError(code, "too many"))
+    assert mysqlclient.driver.unreachable(MySQLdb.OperationalError(code, "too many")) is False
 
 
 @pytest.mark.usefixtures("long_pause")

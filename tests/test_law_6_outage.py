@@ -18,7 +18,7 @@ from django.db import OperationalError, connections
 from sqlalchemy.pool import NullPool
 
 from poollife import clock
-from poollife.drivers.connection import Driver
+from poollife.drivers.contract import Driver
 from poollife.drivers.mysql import mysqlclient
 from poollife.errors import PoolTimeout
 from poollife.pools import outage as module
@@ -227,7 +227,7 @@ def test_an_answer_is_no_outage(pool: LeasePool, server: StubServer) -> None:
     ],
 )
 def test_what_counts_as_one(error: Exception, is_one: bool | None) -> None:
-    assert mysqlclient.unreachable(error) is is_one
+    assert mysqlclient.driver.unreachable(error) is is_one
 
 
 def test_a_session_that_is_cut_off_as_it_is_opened_is_not_yet_one(

@@ -20,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import QueuePool
 
 from benchmarks.wiretap import Wiretap
-from poollife.drivers.connection import Guarded
+from poollife.drivers.contract import Guarded
 from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from poollife.pools import liveness
 from poollife.pools.fair_queue import FairQueuePool

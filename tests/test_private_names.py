@@ -32,7 +32,7 @@ from sqlalchemy.pool import NullPool, Pool, QueuePool
 from sqlalchemy.pool import base as sqlalchemy_pool
 
 from poollife.backends.mixin import PooledMixin
-from poollife.drivers.mysql.mysqlclient import GuardedConnection, adopt
+from poollife.drivers.mysql.mysqlclient import GuardedConnection, driver
 from poollife.drivers.sqlite import connection as sqlite
 from poollife.executors import runs_sync_code, waits_for_job
 from poollife.pools.fair_queue import FairQueuePool
@@ -446,7 +446,7 @@ GUARDED: dict[str, tuple[Any, ...]] = {
 def foreign(mariadb: MariaDB) -> Iterator[GuardedConnection]:
     """A guarded connection that thinks itself in another process than its own."""
     options = {"host": mariadb.host, "port": mariadb.port, "user": mariadb.user, "password": mariadb.password}
-    connection = adopt(MySQLdb.connect(**options), os.getpid(), options)
+    connection = driver.adopt(MySQLdb.connect(**options), os.getpid(), options)
     pid = connection.guard.pid
     connection.guard.pid = -1
     yield connection
@@ -525,7 +525,7 @@ def test_a_connection_changes_its_class(make_alias: MakeAlias) -> None:
     params = wrapper.get_connection_params()
     plain = MySQLdb.connect(**params)
     assert type(plain) is Connection
-    guarded = adopt(plain, os.getpid(), params)
+    guarded = driver.adopt(plain, os.getpid(), params)
     assert guarded is plain
     assert type(guarded) is GuardedConnection
     guarded.ping()

@@ -13,18 +13,21 @@ from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import cached_property
 
+from poollife import clock
 from poollife.backends.creation import pooled_creation
 from poollife.backends.credentials import answered, askers_in, asking_client
+from poollife.backends.cursors import PooledCursorDebugWrapper, PooledCursorWrapper
 from poollife.conf import SECRET_OPTIONS, UNPOOLED, PoolOptions
-from poollife.drivers.connection import Driver
+from poollife.drivers.contract import HELD, OPENING, Driver
 from poollife.drivers.network import give_up_after
 from poollife.pools import log
 from poollife.pools.base import PoolKey
 from poollife.pools.lease import Lease
+from poollife.pools.live import closed_pools
 from poollife.pools.pool import LeasePool, PoolClosed
 from poollife.pools.registry import registry
 from poollife.process.atfork import at_fork
-from poollife.process.guard import getpid
+from poollife.process.guard import alive, getpid
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -44,6 +47,11 @@ class PooledMixin(BaseDatabaseWrapper):
     #: The driver's module; the stubs leave it out.
     Database: Any
     lease: Lease | None = None
+    #: The pool of the settings that this wrapper had at its last checkout, and what these were.
+    _resolved_pool: LeasePool | None = None
+    _resolved_settings: tuple[Any, ...] = ()
+    #: Whether the pool depends on nothing but the settings.
+    _key_is_ours = True
     _configured_for: PoolKey | None = None
     #: Whether the parameters of a connection are to be used, and not just looked at.
     _asks = True
@@ -56,6 +64,7 @@ class PooledMixin(BaseDatabaseWrapper):
         super().__init_subclass__(**kwargs)
         if wrapper.BaseDatabaseWrapper in cls.__mro__[: cls.__mro__.index(PooledMixin)]:
             raise TypeError(f"{cls.__name__}: put poollife's mixin before the backend that it pools")
+        cls._key_is_ours = cls.pool_key is PooledMixin.pool_key
         if hasattr(cls, "creation_class"):  # not yet, where the mixin is itself subclassed
             cls.creation_class = pooled_creation(cls.creation_class)  # type: ignore[arg-type]  # a class is hashable
             cls.client_class = asking_client(cls.client_class)  # type: ignore[arg-type]
@@ -100,7 +109,16 @@ class PooledMixin(BaseDatabaseWrapper):
     @property
     def lease_pool(self) -> LeasePool:
         """This process's pool for the present settings of this alias."""
-        return registry.pool(self.pool_key(), self.pool_options, self.driver)
+        settings = self.settings_dict
+        pool = registry.pool(self.pool_key(), self.pool_options, self.driver)
+        if self._key_is_ours:
+            # A copy, as these are changed in place.
+            self._resolved_settings = (
+                *(settings["HOST"], settings["PORT"], settings["NAME"], settings["USER"]),
+                containers_of(settings["OPTIONS"]),
+            )
+            self._resolved_pool = pool
+        return pool
 
     def pool_key(self) -> PoolKey:
         """What makes two connections interchangeable.
@@ -121,13 +139,35 @@ class PooledMixin(BaseDatabaseWrapper):
         """Look whether this may still be used. Django asks ahead of each cursor and each transaction."""
         # In a child that no hook announced, the connection in here is the parent's. (This would be nearer in
         # ensure_connection(), but Django's own tests put a stub below it that calls it.)
-        at_fork.ensure_process()
+        if not alive[0]:
+            at_fork.ensure_process()
         lease = self.lease
-        if lease and lease.ended and lease.has_ended() and not lease.is_of(self):
+        # Flat: this is all that a statement of a request in its own session has to ask.
+        if (
+            lease is None
+            or lease.state is not HELD
+            or lease.automatic
+            or self.health_check_enabled
+            or lease.driver.broken is not None
+            or lease.pool.disposed
+            or self._database != self.settings_dict["NAME"]
+            or lease.work.asynchronous  # type: ignore[union-attr]  # what is not automatic has a work
+            or self._copies
+        ):
+            if lease is not None:
+                self._look_at(lease)
+            elif self.in_atomic_block and self.closed_in_transaction and self.connection is not None:
+                # What Django says of a connection that was closed in an atomic block is the right answer.
+                self.validate_no_broken_transaction()
+            super().close_if_health_check_failed()
+
+    def _look_at(self, lease: Lease) -> None:
+        """Give a lease back, or replace its session, where its borrower must not go on with it."""
+        if not lease.is_held() and not lease.is_of(self):
             if self.lease is lease:  # else the pool has taken it back
-                self.lose_lease()  # it is a copy
-        elif lease and not self.in_atomic_block:
-            if lease.ended and lease.has_ended():
+                self.detach_lease()  # it is a copy
+        elif not self.in_atomic_block:
+            if not lease.is_held():
                 if self.lease is lease:
                     self._replace("its return was interrupted")
             elif self.autocommit and (lease.pool.disposed or self._database != self.settings_dict["NAME"]):
@@ -135,11 +175,10 @@ class PooledMixin(BaseDatabaseWrapper):
             elif self.health_check_enabled and not self.health_check_done and not self.is_usable():
                 # Django's close() would give it back, to be handed out next.
                 self._replace("it failed Django's health check")
-            elif lease.lost_at_rest:
-                self.rest()
+            elif lease.lost_when_idle:
+                self.release(if_idle=True)
             elif lease.must_go_first() and not self.allow_thread_sharing:
-                self._end_lease()
-        super().close_if_health_check_failed()
+                self.release()
 
     @async_unsafe
     def connect(self) -> None:
@@ -148,15 +187,36 @@ class PooledMixin(BaseDatabaseWrapper):
         :raises PoolTimeout: if none became free in time.
         """
         if self.lease:
-            self._drop_lease("its wrapper lost it")
+            self._end_lease(self.lease, "its wrapper lost it")
         if not self.poolable:
             super().connect()
             return
-        self._database = self.settings_dict["NAME"]
-        lease = self._checkout()
+        settings = self.settings_dict
+        self._database = settings["NAME"]
+        pool, seen = self._resolved_pool, self._resolved_settings
+        if (
+            pool is None
+            or not alive[0]
+            or pool.closed_because is not None
+            or closed_pools
+            or settings["NAME"] != seen[2]
+            or settings["HOST"] != seen[0]
+            or settings["PORT"] != seen[1]
+            or settings["USER"] != seen[3]
+            or settings["OPTIONS"] != seen[4]
+        ):
+            pool = self.lease_pool
+        try:
+            lease = pool.checkout(self)
+        except PoolClosed as closed:
+            lease = self._checkout_elsewhere(closed.deadline)
         try:
             self._asks = False
-            state = self._session_state()
+            # What decides on the state of a session, beside what its pool's key has. Receivers may set
+            # something in each new session: one that came later has to be told of the old ones.
+            state = [settings["AUTOCOMMIT"], settings["TIME_ZONE"]]
+            if receivers := connection_created.receivers:
+                state += [receiver[0] for receiver in receivers]
             if lease.driver.initialised_with == state:
                 self._resume(lease)
             else:
@@ -166,12 +226,24 @@ class PooledMixin(BaseDatabaseWrapper):
             if log.pending:
                 # Not earlier: a handler of the user's may query, on this very wrapper.
                 log.write()
-            lease.settled = True
+            if lease.state is OPENING:
+                lease.state = HELD
         except BaseException:
             self._replace("it could not be initialised")
             raise
         finally:
             self._asks = True
+
+    def _checkout_elsewhere(self, deadline: float) -> Lease:
+        """Borrow from the successor of a pool that was closed while this waited there.
+
+        :param deadline: on the monotonic clock.
+        """
+        while True:
+            try:
+                return self.lease_pool.checkout(self, deadline)
+            except PoolClosed as closed:
+                deadline = closed.deadline
 
     def copy(self, alias: str | None = None) -> Self:
         """Another wrapper with its own settings, as Django does it; who is asked for secrets is the same."""
@@ -222,31 +294,51 @@ class PooledMixin(BaseDatabaseWrapper):
         """Whether this is the key of its pool, in this thread as well: an override may look at a tenant."""
         return self.pool_key() == key
 
-    def give_back(self) -> None:
-        """End the lease, unless an atomic block is open, whose owner (a TestCase, say) ends it."""
-        if self.in_atomic_block:
+    def release(self, *, if_idle: bool = False) -> None:
+        """Give the connection back, unless an atomic block is open, which its owner (a TestCase, say) ends.
+
+        Code that knows no hook of poollife calls ``close()``, which does the same for a thread's own wrapper.
+
+        :param if_idle: nor with autocommit off, or where other threads may use it.
+        """
+        if self.in_atomic_block or (if_idle and not (self.autocommit and not self.allow_thread_sharing)):
             return
-        self.close()
-        if self.connection is None:
-            self._drop_lease("its wrapper lost it")
-
-    def rest(self) -> None:
-        """End the lease if this would not be noticed: not where a transaction or another thread needs it."""
-        if self.autocommit and not (self.in_atomic_block or self.allow_thread_sharing):
-            self._end_lease()
-
-    def create_cursor(self, name: str | None = None) -> Any:
-        """Open a cursor of the driver's, as the backend below opens it."""
-        lease = self.lease
-        if lease is None:
-            # Where the connection was closed in an atomic block Django's own answer is the right one.
-            self.validate_no_broken_transaction()
-            return super().create_cursor(name)
-        lease.of_django = True
+        if (lease := self.lease) is None:
+            self.close()  # a database in memory: no pool has it
+            return
+        self.run_on_commit = []
         try:
-            return super().create_cursor(name)
+            self._end_lease(lease, "its wrapper lost it" if self.connection is None else None)
         finally:
-            lease.of_django = False
+            # Whatever comes from outside: a connection without a lease would be used.
+            self.connection = None
+
+    def release_when_idle(self) -> None:
+        """Give the connection back after a statement or a transaction, if nothing needs it any more.
+
+        Called where no work is in charge, with ``POOL["release"] = "statement"``, and in commands, which keep
+        what they have, and only note when they have paused.
+        """
+        lease = self.lease
+        if lease is None or not lease.is_idle:
+            return
+        is_commands = lease.ends_with_work and lease.work is None and not lease.pool.releases_early
+        if is_commands and lease.driver.broken is None:
+            lease.paused = clock.monotonic()
+        else:
+            lease.release(if_idle=True)
+
+    def make_cursor(self, cursor: Any) -> PooledCursorWrapper:
+        """Wrap a cursor, and tell its lease that Django has opened it."""
+        if (lease := self.lease) is not None and lease.untracked_cursors:
+            lease.untracked_cursors -= 1
+        return PooledCursorWrapper(cursor, self)
+
+    def make_debug_cursor(self, cursor: Any) -> PooledCursorDebugWrapper:
+        """Wrap a cursor whose statements are logged, and tell its lease that Django has opened it."""
+        if (lease := self.lease) is not None and lease.untracked_cursors:
+            lease.untracked_cursors -= 1
+        return PooledCursorDebugWrapper(cursor, self)
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
         """Django's, which also begins and ends each transaction."""
@@ -254,8 +346,8 @@ class PooledMixin(BaseDatabaseWrapper):
             super().set_autocommit(autocommit, *args, **kwargs)
         finally:
             # After an error, too: one of a function that on_commit() was given, say.
-            if self.lease:
-                self.lease.rest()
+            if (lease := self.lease) is not None and lease.automatic:
+                self.release_when_idle()
 
     def get_autocommit(self) -> bool:
         """Django's, but that it borrows nothing: with no statement to come, nothing would give that back.
@@ -273,13 +365,13 @@ class PooledMixin(BaseDatabaseWrapper):
         autocommit: bool = super().get_autocommit()
         return autocommit
 
-    def forget_blocks(self) -> None:
+    def reset_atomic_state(self) -> None:
         """Leave all atomic blocks; what is open on the connection is rolled back when it goes back."""
         # In a shared one they may be another thread's, which goes on.
         if not self.allow_thread_sharing:
             self.in_atomic_block = self.closed_in_transaction = False
 
-    def lose_lease(self) -> None:
+    def detach_lease(self) -> None:
         """Forget a connection that is no longer its own, and fail an atomic block that was open on it."""
         self.lease = None
         self.connection = None
@@ -290,61 +382,31 @@ class PooledMixin(BaseDatabaseWrapper):
     def _close(self) -> None:
         if self.lease is None:
             super()._close()  # type: ignore[misc]  # the stubs leave it out
-        elif self.in_atomic_block:
-            # Django keeps a connection that was closed in an atomic block until the block ends.
-            self._drop_lease("closed in an atomic block")
         else:
-            self._leave_lease(self.lease)
+            # Django keeps a connection that was closed in an atomic block until the block ends.
+            self._end_lease(self.lease, "closed in an atomic block" if self.in_atomic_block else None)
 
-    def _end_lease(self) -> None:
-        # As Django's close() does it, which cares for blocks and hooks as well.
-        try:
-            self._close()
-        finally:
-            # Whatever strikes: a connection without a lease would be used.
-            self.connection = None
-
-    def _drop_lease(self, reason: str) -> None:
-        if lease := self.lease:
-            self._leave_lease(lease, reason)
-
-    def _leave_lease(self, lease: Lease, reason: str | None = None) -> None:
+    def _end_lease(self, lease: Lease, reason: str | None = None) -> None:
         # A copy has its original's.
         if lease.returned or lease.is_of(self):
             lease.pool.checkin(lease, reason)
-        # Forgotten last: should this be interrupted, the next connect() or give_back() goes on with it.
+        # Forgotten last: should this be interrupted, the next connect() or release() goes on with it.
         # It may be another by now: the pool logs, and a handler of the user's may query.
         if self.lease is lease:
             self.lease = None
-        if self._copies and lease.ended:
+        if self._copies and not lease.active:
             for twin in self._copies:
                 if twin.lease is lease:
-                    twin.lose_lease()
-
-    def _checkout(self) -> Lease:
-        deadline = None
-        while True:
-            try:
-                return self.lease_pool.checkout(self, deadline)
-            except PoolClosed as closed:
-                deadline = closed.deadline
-
-    def _session_state(self) -> list[Any]:
-        """What decides on the state of a session, beside what its pool's key has.
-
-        Receivers may set something in each new session: one that came later has to be told of the old ones.
-        """
-        settings = self.settings_dict
-        receivers = [receiver[0] for receiver in connection_created.receivers]
-        return [settings["AUTOCOMMIT"], settings["TIME_ZONE"], *receivers]
+                    twin.detach_lease()
 
     def _replace(self, reason: str) -> None:
         # In this order: a connection without a lease would be used.
         self.connection = None
-        self._drop_lease(reason)
+        if lease := self.lease:
+            self._end_lease(lease, reason)
 
     def _resume(self, lease: Lease) -> None:
-        """The part of ``BaseDatabaseWrapper.connect()`` that is about this wrapper and not the session.
+        """Do the part of ``BaseDatabaseWrapper.connect()`` that is about this wrapper and not the session.
 
         tests/test_private_names.py compares the two.
         """
@@ -358,7 +420,8 @@ class PooledMixin(BaseDatabaseWrapper):
         self.needs_rollback = False
         self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
         max_age = self.settings_dict["CONN_MAX_AGE"]
-        self.close_at = None if max_age is None else time.monotonic() + max_age
+        # With 0, the default, any time that has passed will do.
+        self.close_at = None if max_age is None else max_age and time.monotonic() + max_age
         self.closed_in_transaction = False
         self.errors_occurred = False
         self.health_check_done = True
@@ -367,6 +430,15 @@ class PooledMixin(BaseDatabaseWrapper):
         self.run_on_commit = []
         if self.autocommit:
             self.run_commit_hooks_on_set_autocommit_on = False
+
+
+def containers_of(value: Any) -> Any:
+    """Return a setting with copies of its dictionaries and lists, and equal to it until one is changed."""
+    if isinstance(value, dict):
+        return {key: containers_of(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [containers_of(item) for item in value]
+    return set(value) if isinstance(value, set) else value
 
 
 def freeze_options(options: dict[str, Any]) -> Any:

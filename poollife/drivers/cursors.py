@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from poollife.process.guard import getpid
+from poollife.drivers.contract import HELD
+from poollife.process.guard import alive, process
 
 ENDED = (
     "This cursor's connection went back to the pool, or was closed, when its request, task or block ended or "
@@ -19,113 +19,132 @@ class LeasedCursor:
 
     A cursor kept longer would read and commit inside the next borrower's transaction, and closing it between
     the next borrower's query and its rowcount would spoil that.
+
+    The methods are flat, as each statement and each row comes by here: the check is written out where it is
+    made, and is no call of a function.
     """
 
     _driver: Any = None
     _lease: Any = None
-
-    def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
-        self._driver = connection
-        self._lease = connection.lease
-        self._lease.note_open(self)
-        super().__init__(connection, *args, **kwargs)  # type: ignore[call-arg]
+    _is_open = False
+    # A destructor needs what hangs on the class: at interpreter exit module globals are gone.
+    _alive, _process = alive, process
 
     def __del__(self) -> None:
-        if self._lease is not None:
-            self._lease.open_cursors.discard(id(self))
+        lease = self._lease
+        if lease is None:
+            return
+        if self._is_open:
+            self._is_open = False
+            lease.open_cursors -= 1
         # Freed in a child, a half-read result would read the rest from the parent's socket, and a statement
         # of SQLite would let go of the parent's locks.
-        if self._driver is not None and self._driver.guard.foreign:
-            self._driver.guard.abandon(self)
+        guard = self._driver.guard
+        if not self._alive[0] or guard.pid != self._process.pid:
+            guard.abandon(self)
 
     def close(self) -> None:
         """Close, or do nothing where the connection is no longer this cursor's to use."""
         lease = self._lease
-        if self._driver.guard.pid != getpid() or (lease.ended and lease.has_ended()):
+        if (not alive[0] or lease.state is not HELD) and not self._may_close():
             return
-        lease.cursors.discard(self)
         try:
-            super().close()  # type: ignore[misc]
+            super().close()  # type: ignore[misc]  # the driver's
         except Exception as error:
             self._note(error)
             raise
         finally:
             # Also where it found an error in what was left to read.
-            lease.open_cursors.discard(id(self))
-            lease.rest()
+            if self._is_open:
+                self._is_open = False
+                lease.open_cursors -= 1
+
+    def _may_close(self) -> bool:
+        return not self._driver.guard.foreign and bool(self._lease.is_held())
 
     def _check(self) -> None:
-        # Inline, because it is asked for each row.
-        if self._driver.guard.pid != getpid():
-            self._driver.refuse()
-        if self._lease.ended and self._lease.has_ended():
+        self._driver.check_process()
+        if not self._lease.is_held():
             raise self._driver.InterfaceError(ENDED)
-
-    def _run(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._check()
-        try:
-            return method(*args, **kwargs)
-        except Exception as error:
-            self._note(error)
-            raise
-        finally:
-            # From now on there may be something to read.
-            self._lease.cursors.add(self)
 
     def _note(self, error: Exception) -> None:
         """Tell the connection of an error that the server or the network made in the middle of a result."""
-        # Others are of who uses the cursor: it was closed, or nothing was executed.
+        # Others are of the caller's making: the cursor was closed, or nothing was executed.
         if isinstance(error, (self._driver.OperationalError, self._driver.InternalError)):
             self._driver.note_failure(error)
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(super().execute, *args, **kwargs)  # type: ignore[misc]
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        try:
+            return super().execute(*args, **kwargs)  # type: ignore[misc]  # the driver's
+        except Exception as error:
+            self._note(error)
+            raise
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(super().executemany, *args, **kwargs)  # type: ignore[misc]
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        try:
+            return super().executemany(*args, **kwargs)  # type: ignore[misc]  # the driver's
+        except Exception as error:
+            self._note(error)
+            raise
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(super().callproc, *args, **kwargs)  # type: ignore[misc]
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        try:
+            return super().callproc(*args, **kwargs)  # type: ignore[misc]  # the driver's
+        except Exception as error:
+            self._note(error)
+            raise
 
     def nextset(self) -> Any:
-        self._check()
-        return super().nextset()  # type: ignore[misc]
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        return super().nextset()  # type: ignore[misc]  # the driver's
 
-    # A row may come from the socket. Flat, as these are called for each.
+    # A row may come from the socket.
 
     def fetchone(self) -> Any:
-        self._check()
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
         try:
-            return super().fetchone()  # type: ignore[misc]
+            return super().fetchone()  # type: ignore[misc]  # the driver's
         except Exception as error:
             self._note(error)
             raise
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
-        self._check()
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
         try:
-            return super().fetchmany(*args, **kwargs)  # type: ignore[misc]
+            return super().fetchmany(*args, **kwargs)  # type: ignore[misc]  # the driver's
         except Exception as error:
             self._note(error)
             raise
 
     def fetchall(self) -> Any:
-        self._check()
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
         try:
-            return super().fetchall()  # type: ignore[misc]
+            return super().fetchall()  # type: ignore[misc]  # the driver's
         except Exception as error:
             self._note(error)
             raise
 
     # Not the driver's: mysqlclient 2.2 iterates over the rows themselves.
     def __iter__(self) -> Any:
-        self._check()
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
         return self
 
     def __next__(self) -> Any:
-        self._check()
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
         try:
-            row = super().fetchone()  # type: ignore[misc]
+            row = super().fetchone()  # type: ignore[misc]  # the driver's
         except Exception as error:
             self._note(error)
             raise
@@ -135,6 +154,20 @@ class LeasedCursor:
 
 
 @cache
-def leased(cursor_class: type, mixin: type[LeasedCursor] = LeasedCursor) -> type:
-    """The subclass of a driver's cursor class whose cursors die with their lease."""
+def leased(cursor_class: type, mixin: type[Any] = LeasedCursor) -> type:
+    """Return the subclass of a driver's cursor class whose cursors die with their lease."""
     return type(f"Leased{cursor_class.__name__}", (mixin, cursor_class), {})
+
+
+class LeasedClasses(dict[type, type]):
+    """The leased class of each cursor class: one look-up for a class seen before."""
+
+    def __init__(self, make: Any) -> None:
+        """:param make: returns the leased class of a driver's cursor class."""
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, cursor_class: type) -> type:
+        made: type = self._make(cursor_class)
+        self[cursor_class] = made
+        return made

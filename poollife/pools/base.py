@@ -64,16 +64,16 @@ class Borrower(Protocol):
     def leads_to(self, key: PoolKey) -> bool:
         """Whether what it would open here and now belongs into that pool."""
 
-    def give_back(self) -> None:
-        """End the lease, unless an atomic block is open."""
+    def release(self, *, if_idle: bool = False) -> None:
+        """End the lease, unless an atomic block is open.
 
-    def rest(self) -> None:
-        """The same, unless more depends on it than an atomic block."""
+        :param if_idle: nor with autocommit off, or where other threads may use it.
+        """
 
-    def forget_blocks(self) -> None:
+    def reset_atomic_state(self) -> None:
         """Leave all atomic blocks."""
 
-    def lose_lease(self) -> None:
+    def detach_lease(self) -> None:
         """Forget a connection that is no longer its own: in a child, the parent's."""
 
 
@@ -87,6 +87,9 @@ class BasePool(ABC):
     leases: set[Any]
     #: Leases whose borrower is gone. Put there by finalizers, for which SimpleQueue is made.
     lost: queue.SimpleQueue[Any]
+    has_lost: bool
+    #: Whether a connection goes back as soon as nothing needs it, inside of a work, too: ``POOL["release"]``.
+    releases_early: bool
     #: Why no session is kept any more, if so; for people.
     closed_because: str | None
     #: Whether the sessions that come back are kept for the next checkout.
@@ -238,6 +241,14 @@ class Slots(ABC):
 
         :raises sqlalchemy.exc.TimeoutError: if none became free for a while; the ticket keeps its place.
         """
+
+    def take_idle(self, lease: Holder) -> Any:
+        """Give an idle session to a lease at once, and return its handle; None: ``take()`` has to do it."""
+        return None
+
+    def hand_to_ticket(self, entry: Any, ticket: Ticket) -> Ticket:
+        """Have a ticket go on with what ``take_idle()`` returned."""
+        raise NotImplementedError
 
     @abstractmethod
     def put(self, handle: Any) -> None:

@@ -76,12 +76,45 @@ class FairQueuePool(NamedSlots):
             self.unbalanced()
         return handle
 
+    def take_idle(self, lease: Holder) -> Any:
+        """Give the session used last to a lease, if one is idle and no ticket waits; None: see ``take()``.
+
+        The caller looks whether it is fit.
+        """
+        listeners = self.dispatch.checkout  # whose truth would be a call
+        if listeners.listeners or listeners.parent_listeners:
+            return None
+        with self._lock:
+            if self._free and not self._waiting and not self.suspended:
+                entry = self._free[-1]
+                self._slots[entry] = lease
+                del self._free[-1]
+                self._changes += 1
+                found = True
+            else:
+                found = False
+        if not found:
+            return None
+        if self.bounds.min_idle and len(self._free) < self.bounds.min_idle:
+            self.unbalanced()
+        return entry
+
+    def hand_to_ticket(self, entry: ConnectionPoolEntry, ticket: Ticket) -> Ticket:
+        """Have a ticket go on with the session that a lease was given: it has to be pinged, or replaced."""
+        with self._lock:
+            self._slots[entry] = ticket
+            ticket.entry = entry
+            ticket.served = True
+            self._changes += 1
+        return ticket
+
     def put(self, handle: Any) -> None:
         """Take back what ``take()`` gave."""
         if isinstance(handle, PoolProxiedConnection):
             handle.close()
         else:
-            if self.dispatch.checkin:
+            listeners = self.dispatch.checkin
+            if listeners.listeners or listeners.parent_listeners:
                 self.dispatch.checkin(handle.dbapi_connection, handle)
             self._do_return_conn(handle)
         if len(self._slots) > self.bounds.core:

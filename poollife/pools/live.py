@@ -24,18 +24,18 @@ def leases_of_this_thread() -> list[Lease]:
     return [lease for pool in live_pools.hold() for lease in pool.leases_of_this_thread()]
 
 
-def give_back(alias: str | None) -> None:
+def release(alias: str | None) -> None:
     """End the calling thread's leases, but for those in an atomic block.
 
     :param alias: only of this key of ``DATABASES``; None: of all.
     """
     for lease in leases_of_this_thread():
         if alias in (None, lease.pool.key.alias):
-            lease.give_back()
+            lease.release()
 
 
 def end_thread() -> None:
     """End all that the calling thread has: nothing goes on in it that could end an atomic block."""
     for lease in leases_of_this_thread():
-        lease.forget_blocks()
-        lease.give_back()
+        lease.reset_atomic_state()
+        lease.release()

@@ -9,7 +9,7 @@ from typing import Any
 
 from poollife import clock
 from poollife.conf import PoolOptions
-from poollife.drivers.connection import Driver, Guarded
+from poollife.drivers.contract import Driver, Guarded
 from poollife.pools import log
 from poollife.pools.outage import Outage
 from poollife.pools.tickets import current
@@ -74,8 +74,23 @@ class Liveness:
             limit = _idle_limits[server]
             self.recycle = LONGEST_LIFE if limit is None else min(LONGEST_LIFE, 0.9 * limit)
 
+    def is_fit(self, session: Guarded, now: float) -> bool:
+        """Return whether a session can be handed out as it is, without a ping. Otherwise ``unfit()`` tells.
+
+        :param now: on the monotonic clock.
+        """
+        idle_since, recycle = session.idle_since, self.recycle
+        return not (
+            session.born <= self.renewed
+            or idle_since <= self._suspected
+            or now - idle_since > self._options.ping_idle
+            or self._options.pre_ping
+            or (recycle is not None and 0 <= recycle * session.lifetime < now - session.born)
+            or session.closed_by_server()
+        )
+
     def unfit(self, connection: Any) -> str | None:
-        """Why a session can't be handed out, if so."""
+        """Return why a session can't be handed out, None if it can."""
         session: Guarded = self._driver.unwrap(connection)
         now, reason = clock.monotonic(), None
         if session.born <= self.renewed:

@@ -18,14 +18,23 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife import clock
 from poollife.conf import PoolOptions
-from poollife.drivers.connection import CLAIMED, Driver, Guarded
+from poollife.drivers.contract import (
+    CLAIMED,
+    HELD,
+    INTERRUPTED,
+    OPENING,
+    RETURNED,
+    RETURNING,
+    Driver,
+    Guarded,
+)
 from poollife.errors import PoolTimeout, remembered
 from poollife.executors import waits_for_job
 from poollife.pools import log
 from poollife.pools.base import BasePool, Borrower, PoolKey
 from poollife.pools.collector import OWN_SHARE, collector
 from poollife.pools.exhaustion import overload_of, timeout_of
-from poollife.pools.fair_queue import QueueFull
+from poollife.pools.fair_queue import FairQueuePool, QueueFull
 from poollife.pools.gate import Gate
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.leaks import watch_for
@@ -38,6 +47,7 @@ from poollife.pools.poolclass import pool_class, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
 from poollife.pools.tickets import SpareTicket, Ticket, current
 from poollife.process.atfork import at_fork
+from poollife.process.guard import alive
 from poollife.work import caller, current_work
 
 logger = logging.getLogger("poollife")
@@ -78,6 +88,9 @@ class LeasePool(BasePool):
         self.leases: set[Lease] = set()
         #: Leases whose borrower is gone. Put there by finalizers, for which SimpleQueue is made.
         self.lost: queue.SimpleQueue[Lease] = queue.SimpleQueue()
+        #: Whether there may be some: a checkout that finds none has made no call.
+        self.has_lost = False
+        self.releases_early = options.release == "statement"
         #: Why no session is kept any more, if so; for people.
         self.closed_because: str | None = None
         #: Whether what is out must not be used any more either.
@@ -105,6 +118,9 @@ class LeasePool(BasePool):
         self.keeps_sessions = isinstance(self._sessions, QueuePool)
         self._slots = slots_of(self._sessions, options.bounds)
         self._slots.unfit = self.liveness.unfit
+        self._is_fair = isinstance(self._slots, FairQueuePool)
+        #: The class of what the driver's ``connect()`` returns, where no proxy is around it.
+        self._driver_class: type | None = None
         self._gate = Gate(self, self._outage)
         self._slots.opening_delay = self._gate.delay
         self._slots.out_of_reach = self._gate.is_closed
@@ -168,61 +184,90 @@ class LeasePool(BasePool):
     def checkout(self, borrower: Borrower, deadline: float | None = None) -> Lease:
         """Borrow a connection, waiting for one if need be.
 
-        :param deadline: on the monotonic clock, for who has waited elsewhere; None: ``timeout`` from now on.
+        Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or the pool.
+
+        :param deadline: on the monotonic clock, for a checkout that has waited in another pool; None:
+            ``timeout`` from now on.
         :raises PoolTimeout: after ``timeout`` seconds.
         :raises PoolClosed: where it was closed before it was the borrower's turn.
         :raises Error: the driver's, if a connection had to be opened and could not be.
         """
-        # Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or nobody.
-        began = clock.monotonic()
-        if deadline is None:
-            deadline = began + self.options.timeout
-        previous = current.ticket
-        outer = previous if previous and previous.active else None
-        ticket, handle, lease = Ticket(borrower, deadline, outer), None, None
+        began, ticket, handle = clock.monotonic(), None, None
+        lease = Lease(self, borrower)
         try:
-            # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
-            current.ticket = ticket
-            handle = self._get(ticket)
-            if borrower.lease:  # a handler of the user's logs has queried meanwhile
-                self.checkin(borrower.lease)
-            lease = Lease(self, handle, borrower)
-            self.leases.add(lease)
-            # Not by its length: that of any other has the wait for Python's own lock in it.
-            if ticket.joined >= began or lease.driver.born >= began:
-                self.meters.wait_time.observe(lease.since - began)
+            # Flat: the usual case, an idle session and no queue, has few calls and no ticket.
+            if self._is_fair and not self.has_lost and (handle := self._slots.take_idle(lease)) is not None:
+                driver = handle.dbapi_connection
+                if type(driver) is not self._driver_class:  # proxies of APM tools are around it
+                    driver = self.driver.unwrap(driver)
+                if self.liveness.is_fit(driver, began):
+                    self.leases.add(lease)
+                    lease.attach(handle, driver, began)
+                else:
+                    ticket = self._slots.hand_to_ticket(handle, Ticket(borrower, self._deadline(began)))
+                    handle = None
+            if handle is None:
+                ticket = ticket or Ticket(borrower, deadline or self._deadline(began))
+                handle = self._wait_for_session(lease, ticket, began)
             with self._lock:
                 self.checkouts += 1
                 self.last_used = lease.since
             if self.closed_because:
                 closed_pools.add(self)
-            if work := current_work.get():
-                work.add(lease)
-            else:
+            if (work := current_work.get()) is None:
+                lease.join(None)
                 caller.set(lease.thread.ident)
+            elif lease.thread is work.thread and not (work.ended or self.releases_early):
+                # As work.add() does it.
+                lease.work, lease.ends_with_work, lease.automatic = work, True, False
+                work.leases.append(lease)
+            else:
+                work.add(lease)
             if watch := self._watch:
                 watch.borrowed(lease)
-            self._slots.hold(ticket, lease)
+            if ticket is not None:
+                self._slots.hold(ticket, lease)
+            if borrower.lease:  # a handler of a signal, or of the user's logs, has queried meanwhile
+                self.checkin(borrower.lease)
             borrower.lease = lease
             return lease
         except BaseException as error:
-            ticket.active = False
+            lease.state = RETURNED
+            if ticket is not None:
+                ticket.active = False
             # A session that was being opened must not live on in the frames of a traceback beside the next.
             traceback.clear_frames(error.__traceback__)
             self._undo(handle, lease)
             raise
         finally:
+            if ticket is not None:
+                ticket.active = False
+                if log.pending and borrower.lease is None:
+                    log.write()
+
+    def _deadline(self, began: float) -> float:
+        return began + self.options.timeout
+
+    def _wait_for_session(self, lease: Lease, ticket: Ticket, began: float) -> Any:
+        """Give a lease a session that was waited for, pinged or opened; return its handle."""
+        previous, handle = current.ticket, None
+        ticket.outer = previous if previous and previous.active else None
+        try:
+            # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
+            current.ticket = ticket
+            handle = self._get(ticket)
+            self.leases.add(lease)
+            lease.attach(handle, self.driver.unwrap(handle.dbapi_connection), clock.monotonic())
+            # Not by its length: that of any other has the wait for Python's own lock in it.
+            if ticket.joined >= began or lease.driver.born >= began:
+                self.meters.wait_time.observe(lease.since - began)
+            return handle
+        except BaseException:
             ticket.active = False
+            self._undo(handle, lease)
+            raise
+        finally:
             current.ticket = previous
-            if log.pending and borrower.lease is None:
-                log.write()
-
-    def discard(self, lease: Lease, reason: str) -> None:
-        """Take a lease's slot back and close the connection. Does nothing if that was done.
-
-        :param reason: for people.
-        """
-        self.checkin(lease, reason)
 
     def dispose(self, reason: str) -> None:
         """Drain it, because the database behind its alias has changed: borrowers get another connection."""
@@ -272,29 +317,31 @@ class LeasePool(BasePool):
     def reclaim(self, *, thoroughly: bool = True, needed: bool = False) -> None:
         """Take back what borrowers that are gone still had.
 
-        :param thoroughly: look at each lease, too, and not only for those that were reported.
+        :param thoroughly: look at each lease, too, and not only at those that were reported.
         :param needed: take from executors' threads, too, what they keep while they wait for a job.
         """
+        self.has_lost = False
         while not self.lost.empty():
             with suppress(queue.Empty):
-                lease = self.lost.get_nowait()
-                if lease.orphaned:
-                    lease.sever()
-                    self.checkin(lease)
+                self._reclaim(self.lost.get_nowait(), needed=False)
         if thoroughly:
             for lease in self.leases.copy():
-                if lease.returned:
-                    self._forget(lease)
-                elif lease.orphaned:
-                    lease.sever()
-                    self.checkin(lease)
-                elif lease.dropped:
-                    self.discard(lease, "its borrower lost it")
-                elif lease.ended is True:  # something from outside struck while it was given back
-                    self.checkin(lease)
-                elif needed:
-                    self._take_back(lease)
+                self._reclaim(lease, needed=needed)
             self._slots.free()
+
+    def _reclaim(self, lease: Lease, *, needed: bool) -> None:
+        """Keep a lease, check it in, or close its session."""
+        if lease.returned:
+            self._forget(lease)
+        elif lease.orphaned:
+            lease.detach_borrower()
+            self.checkin(lease)
+        elif lease.dropped:
+            self.checkin(lease, "its borrower lost it")
+        elif lease.state is INTERRUPTED:
+            self.checkin(lease)
+        elif needed:
+            self._take_back(lease)
 
     def _take_back(self, lease: Lease) -> None:
         """Take back what is kept by a thread that waits for a job, and close it.
@@ -308,20 +355,20 @@ class LeasePool(BasePool):
         borrower = lease.borrower_to_ask
         if borrower is None:
             return
-        driver = lease.driver
         claimed = mine = False
         try:
             # Neither block has a call in it: no handler of a signal, and no other thread, comes in between.
             with self._lock:
-                if not (lease.ended or lease.returning or lease.returned):
-                    lease.ended = driver.idle = CLAIMED
+                if lease.state is HELD:
                     claimed = True
+                    lease.state = CLAIMED
             # The cursors once more: from the claim on, a thread that opens one cancels it.
-            waits = claimed and waits_for_job(lease.thread) and not lease.has_open_cursors
+            waits = claimed and waits_for_job(lease.thread) and not lease.open_cursors
             with self._lock:
-                if waits and lease.ended is CLAIMED and borrower.lease is lease:
-                    lease.ended = driver.idle = lease.returning = mine = True
-                    # As lose_lease() does.
+                if waits and lease.state is CLAIMED and borrower.lease is lease:
+                    mine = True
+                    lease.state = RETURNING
+                    # As detach_lease() does.
                     borrower.lease = borrower.connection = None
                     if borrower.in_atomic_block:
                         borrower.closed_in_transaction = borrower.needs_rollback = True
@@ -329,16 +376,16 @@ class LeasePool(BasePool):
                 self._end(lease, "its thread waits for a job, and others need it")
         finally:
             if mine:
-                lease.returning = False
+                if lease.state is RETURNING:
+                    lease.state = INTERRUPTED
             elif claimed:
                 self.cancel_claim(lease)
 
     def cancel_claim(self, lease: Lease) -> None:
         """Leave a lease to its thread, which has woken up; does nothing where it was taken already."""
-        driver = lease.driver
         with self._lock:
-            if lease.ended is CLAIMED:
-                lease.ended = driver.idle = False
+            if lease.state is CLAIMED:
+                lease.state = HELD
 
     def leases_of_this_thread(self) -> list[Lease]:
         """What the calling thread has."""
@@ -356,6 +403,7 @@ class LeasePool(BasePool):
         self._lock = threading.RLock()
         self._slots.abandon()
         self._outage.abandon()
+        self.closed_because = "its process was forked"  # for wrappers that know the pool
         for lease in self.leases:
             detach_finalizer(lease.handle)
             lease.abandon()
@@ -392,7 +440,7 @@ class LeasePool(BasePool):
         return sessions
 
     def _get(self, ticket: Ticket) -> Any:
-        if (full := self._slots.exhausted) or not self.lost.empty():
+        if (full := self._slots.exhausted) or self.has_lost:
             self._look(thoroughly=full)
             if full and self._slots.exhausted and self.leases_of_this_thread():
                 # By a wrapper that this thread has dropped, most likely.
@@ -443,14 +491,13 @@ class LeasePool(BasePool):
             collector.run(interval=0.0)
         else:
             collector.run()
-        if not self.lost.empty():
+        if self.has_lost:
             self.reclaim(thoroughly=False)
 
-    def _undo(self, handle: Any, lease: Lease | None) -> None:
-        """After a checkout that went wrong."""
-        if lease:
-            lease.ended = lease.returned = True
-            self._forget(lease)
+    def _undo(self, handle: Any, lease: Lease) -> None:
+        """Free the slot of a checkout that went wrong."""
+        lease.state = RETURNED
+        self._forget(lease)
         self.last_used = clock.monotonic()
         self._slots.free(handle)
 
@@ -479,6 +526,7 @@ class LeasePool(BasePool):
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
         driver.idle = isinstance(ticket, SpareTicket)
+        self._driver_class = type(driver) if driver is connection else None
         self.meters.create_time.observe(driver.born - began)
         with self._lock:
             self.opened += 1
@@ -504,28 +552,30 @@ class LeasePool(BasePool):
             self.closed += 1
 
     def checkin(self, lease: Lease, reason: str | None = None) -> None:
-        """Take a lease back: clean, or not at all. Does nothing if that was done.
+        """Take a lease back: its session clean, or closed. Does nothing if that was done.
 
-        :param reason: why its connection is to be closed, for people; None: it is not, if it can be kept.
+        :param reason: why its session is to be closed, for people; None: it is not, if it can be kept.
         """
-        at_fork.ensure_process()
-        # In a child all leases have returned; a lost thread may hold the lock.
-        if lease.returned:
-            self._forget(lease)
-            return
-        if lease.ended is CLAIMED:
-            self.cancel_claim(lease)
+        if not alive[0]:
+            at_fork.ensure_process()
+        if lease.state is not HELD:
+            # In a child all leases are abandoned; a lost thread may hold the lock.
+            if lease.returned:
+                self._forget(lease)
+                return
+            lease.is_held()  # a claim of another thread ends
         mine = again = False
         try:
             with self._lock:
-                if not (lease.returned or lease.returning or lease.ended is CLAIMED):
-                    again = lease.ended is True
-                    mine = lease.returning = lease.ended = True
+                state = lease.state
+                if state is HELD or state is OPENING or state is INTERRUPTED:
+                    mine, again = True, state is INTERRUPTED
+                    lease.state = RETURNING
             if mine:
                 self._end(lease, "its return was interrupted" if again else reason)
         finally:
-            if mine:
-                lease.returning = False
+            if mine and lease.state is RETURNING:
+                lease.state = INTERRUPTED
         if log.pending:
             log.write()
         # Asked after each return, which may have been under way while drain() looked.
@@ -533,21 +583,28 @@ class LeasePool(BasePool):
             self._wind_up()
 
     def _end(self, lease: Lease, reason: str | None) -> None:
-        lease.end()
-        if lease.driver.lost or lease.driver.failed_over:
-            self.liveness.note_end(lease.driver)
+        driver = lease.driver
+        # Not on a second try after it was handed to the next.
+        if driver.lease is lease:
+            if lease.open_cursors:
+                driver.end_cursors()
+            driver.idle = True
+            driver.lease = None
+        if driver.lost or driver.failed_over:
+            self.liveness.note_end(driver)
         reason = reason or self.closed_because or self._clean(lease)
+        now = clock.monotonic()
+        self.last_used = now
         if reason:
-            self.last_used = clock.monotonic()
             self._count_replaced(reason)
             self._close(lease)
         else:
-            self.last_used = lease.driver.idle_since = clock.monotonic()
+            driver.idle_since = now
             self._slots.put(lease.handle)
-        lease.returned = True
+        lease.state = RETURNED
         self._forget(lease)
         if uses := self.meters.use_time:
-            uses.observe(lease.age)
+            uses.observe(now - lease.since)
         if watch := self._watch:
             watch.returned(lease)
         if reason:
@@ -569,9 +626,7 @@ class LeasePool(BasePool):
 
     def _forget(self, lease: Lease) -> None:
         self.leases.discard(lease)
-        lease.forget()
-        if lease.work:
-            lease.work.drop(lease)
+        lease.unlink()
 
     def _clean(self, lease: Lease) -> str | None:
         """Make its session clean; return why not, if that could not be done."""
@@ -608,7 +663,7 @@ class LeasePool(BasePool):
                 self.liveness.note_end(driver)
 
     def _close(self, lease: Lease) -> None:
-        lease.returned = True
+        lease.state = RETURNED
         # After an interrupted return its connection may be somebody else's already.
         self._slots.free(lease.handle if lease.driver.lease is None else None)
 

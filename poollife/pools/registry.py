@@ -11,10 +11,10 @@ import time
 
 from poollife import clock
 from poollife.conf import PoolOptions
-from poollife.drivers.connection import Driver
+from poollife.drivers.contract import Driver
 from poollife.pools import log
 from poollife.pools.base import BasePool, PoolKey
-from poollife.pools.live import closed_pools, end_thread, give_back, live_pools
+from poollife.pools.live import closed_pools, end_thread, live_pools, release
 from poollife.pools.outage import forget_outages
 from poollife.pools.pool import LeasePool
 from poollife.pools.sweeper import Sweeper
@@ -99,7 +99,7 @@ class Registry:
         :param reason: for people.
         :param alias: None: all aliases.
         """
-        give_back(alias)
+        release(alias)
         self.drain(alias, reason)
 
     def drain(self, alias: str | None, reason: str) -> None:
@@ -206,7 +206,7 @@ class Registry:
         at_fork.ensure_process()
         self._sweeper.end()
         # First, so that wrappers know: an exit handler that runs after this one may query.
-        give_back(None)
+        release(None)
         self._pools = {}
         for pool in live_pools.hold():
             pool.drain("its process ends")

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from poollife import clock
 from poollife.process import uwsgi
-from poollife.process.guard import getpid
+from poollife.process.guard import alive, getpid, process
 
 #: Seconds that a fork waits for handshakes of other threads. Most take a millisecond; a longer wait would
 #: hold up the fork for a server that does not answer.
@@ -134,7 +134,6 @@ class AtFork:
     """This process's participants, and what is held while threads of it fork."""
 
     def __init__(self) -> None:
-        self.pid = getpid()
         self.gate = Gate()
         self._participants: list[Participant] = []
         self._held: dict[int, Held] = {}
@@ -159,7 +158,7 @@ class AtFork:
 
     def ensure_process(self) -> None:
         """Notice a fork that no hook announced (a bare C ``fork()``, uWSGI): every way into a pool asks."""
-        if self.pid != getpid():
+        if not alive[0]:
             self._enter_child(Held())
 
     def _hold(self) -> list[tuple[Participant, Any]]:
@@ -169,9 +168,9 @@ class AtFork:
         # Where no hook ran, two threads may come here at once. Locks of before may be held by lost threads.
         with self._entering.setdefault(getpid(), threading.RLock()):
             # Idempotent: uWSGI may run a hook of its own after this one.
-            if self.pid != getpid():
+            if not alive[0]:
                 self._abandon(held)
-                self.pid = getpid()
+                process.enter()
 
     def _abandon(self, held: Held) -> None:
         self.gate = Gate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 
@@ -23,8 +22,10 @@ def take_out(part: str) -> None:
         setattr(atfork.Gate, "close", lambda self: [])  # noqa: B010
         setattr(atfork.Gate, "open", nothing)  # noqa: B010
     elif part == "guard":
-        # Every process takes itself for the owner, and nothing that is inherited is given up.
-        guard.Guard.pid = property(lambda self: os.getpid(), nothing)  # type: ignore[assignment, misc]
+        # Every process takes itself for the owner, and nothing that is inherited is given up: the page keeps
+        # in a child what the parent wrote (MADV_KEEPONFORK).
+        guard.process.alive.obj.madvise(19)
+        guard.Guard.pid = property(lambda self: guard.process.pid, nothing)  # type: ignore[assignment, misc]
         setattr(guard.Guard, "cover", nothing)  # noqa: B010
         setattr(guard.Guard, "abandon", nothing)  # noqa: B010
     else:

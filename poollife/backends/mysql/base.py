@@ -11,7 +11,7 @@ from poollife.drivers.mysql import mysqlclient
 class PooledMySQLMixin(ServerFactsMixin):
     """Put before a DatabaseWrapper that is Django's MySQL one or made from it."""
 
-    driver = mysqlclient
+    driver = mysqlclient.driver
 
 
 class DatabaseWrapper(PooledMySQLMixin, base.DatabaseWrapper):

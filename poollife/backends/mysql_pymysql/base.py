@@ -15,7 +15,7 @@ from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions
 
 from poollife.backends.mysql.facts import ServerFactsMixin
-from poollife.drivers.mysql import pymysql as driver
+from poollife.drivers.mysql import pymysql as pymysql_driver
 
 if TYPE_CHECKING:
     from django.db.backends.mysql.base import DatabaseWrapper as MySQLWrapper
@@ -58,7 +58,7 @@ class PyMySQLMixin(MySQLWrapper):
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        return driver.connect(conn_params)
+        return pymysql_driver.connect(conn_params)
 
     @async_unsafe
     def create_cursor(self, name: Any = None) -> CursorWrapper:
@@ -75,7 +75,7 @@ class PyMySQLMixin(MySQLWrapper):
 class PooledPyMySQLMixin(ServerFactsMixin, PyMySQLMixin):
     """Put before a DatabaseWrapper that is Django's MySQL one or made from it."""
 
-    driver = driver
+    driver = pymysql_driver.driver
 
 
 class DatabaseWrapper(PooledPyMySQLMixin, base.DatabaseWrapper):

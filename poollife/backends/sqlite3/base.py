@@ -19,7 +19,7 @@ else:
 class PooledSQLiteMixin(PooledMixin, SQLiteWrapper):
     """Put before a DatabaseWrapper that is Django's SQLite one or made from it."""
 
-    driver = sqlite
+    driver = sqlite.driver
 
     @property
     def poolable(self) -> bool:

@@ -12,8 +12,9 @@ from operator import attrgetter, is_
 from typing import Any
 
 from poollife import clock
-from poollife.drivers.connection import NO_RECONNECT, Guarded
-from poollife.drivers.cursors import LeasedCursor
+from poollife.drivers.connection import NO_RECONNECT
+from poollife.drivers.contract import HELD, Driver, Guarded
+from poollife.drivers.cursors import LeasedClasses, LeasedCursor
 from poollife.drivers.effects import (
     CHECKED,
     INSERT_ID,
@@ -30,7 +31,7 @@ from poollife.drivers.mysql.effects import told_by
 from poollife.drivers.mysql.errors import Verdict, verdict_on
 from poollife.drivers.mysql.statements import EFFECTS
 from poollife.process.atfork import address, at_fork
-from poollife.process.guard import Guard, WeakRegistry, getpid
+from poollife.process.guard import Guard, WeakRegistry, alive
 
 #: As the C client says it.
 LOST = (2013, "Lost connection to server during query")
@@ -57,23 +58,36 @@ DRIVERS_MODULES = {"MySQLdb.cursors", "pymysql.cursors", "builtins"}
 class ReadingCursor(LeasedCursor):
     """Reads what it runs before the driver puts parameters in: these may look like anything."""
 
-    def _read_and_run(self, method: Callable[..., Any], query: Any, *args: Any, **kwargs: Any) -> Any:
-        self._check()
+    def execute(self, query: Any, args: Any = None) -> Any:
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
         driver = self._driver
-        # Nothing from outside can strike at the two assignments: no call stands between them and their block.
+        # No asynchronous exception comes between the two assignments and their block: there is no call.
         outer, driver.reader = driver.reader, self
         try:
             if outer is not self:  # executemany() may call execute()
-                driver.note_statement(query, (args[0] if args else kwargs.get("args")) is not None)
-            return method(query, *args, **kwargs)
+                driver.note_statement(query, args is not None)
+            return super().execute(query, args)
+        except Exception as error:
+            self._note(error)
+            raise
         finally:
             driver.reader = outer
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
-        return self._read_and_run(super().execute, *args, **kwargs)
-
-    def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        return self._read_and_run(super().executemany, *args, **kwargs)
+    def executemany(self, query: Any, args: Any) -> Any:
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        driver = self._driver
+        outer, driver.reader = driver.reader, self
+        try:
+            if outer is not self:
+                driver.note_statement(query, args is not None)
+            return super().executemany(query, args)
+        except Exception as error:
+            self._note(error)
+            raise
+        finally:
+            driver.reader = outer
 
 
 def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., Any]:
@@ -86,12 +100,14 @@ def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., 
 
     @wraps(method)
     def call(self: MySQLConnection, query: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.guard.pid != getpid():
-            self.refuse()
-        if self.idle:
-            self.check_lease()
+        lease = self.lease
+        if not alive[0] or lease is None or lease.state is not HELD:
+            self.check()
         if self.reader is None:
             self.note_statement(as_sent(query))
+        if type(query) is bytearray:  # mysqlclient lets other threads run while it sends
+            query = bytes(query)
+        self.awaits_result = True
         try:
             result = method(self, query, *args, **kwargs)
         except BaseException as error:
@@ -145,9 +161,9 @@ class Converters(dict[Any, Any]):
     update = changing(dict.update)
 
 
-def vouches(cursor_class: type, makes_literals: bool) -> bool:
-    """Whether a cursor sends what it was told to: one of somebody's own class may send something else."""
-    return makes_literals and all(each.__module__ in DRIVERS_MODULES for each in cursor_class.__mro__)
+def vouches(cursor_class: type) -> bool:
+    """Return whether a cursor sends what it was told to: one of the site's own class may not."""
+    return all(each.__module__ in DRIVERS_MODULES for each in cursor_class.__mro__)
 
 
 class MySQLConnection(Guarded):
@@ -155,8 +171,6 @@ class MySQLConnection(Guarded):
 
     #: The state of autocommit to come back to.
     autocommit_at_rest: bool
-    #: Whether the driver makes one literal of each parameter, as nobody's converters do anything else.
-    makes_literals: bool
     #: Whether a text's characters are the server's, whatever they are; else only those of ASCII.
     reads_all_text: bool
     #: The driver's side of a clean session.
@@ -166,6 +180,8 @@ class MySQLConnection(Guarded):
     reader: ReadingCursor | None
     #: The effects of what was read last.
     effects: int
+    #: Whether its result, if there is one, was not stored as a whole. (PyMySQL knows that by itself.)
+    awaits_result: bool = False
     poller: select.poll
     #: The marks of before initialisation: of tools that have wrapped the driver's ``connect()``.
     marks_at_birth: dict[str, Any]
@@ -173,9 +189,9 @@ class MySQLConnection(Guarded):
     references_at_birth: int
     CHANGING: frozenset[str] = (
         Guarded.CHANGING
-        | {"broken", "unshareable", "reader", "poller", "autocommit_at_rest", "makes_literals"}
+        | {"broken", "unshareable", "reader", "poller", "autocommit_at_rest", "cursor_classes"}
         | {"reads_all_text", "encoding", "encoding_at_rest", "settings_at_rest", "marks_at_birth"}
-        | {"references_at_birth", "effects"}
+        | {"references_at_birth", "effects", "awaits_result"}
     )
 
     #: The driver's own.
@@ -198,23 +214,31 @@ class MySQLConnection(Guarded):
     #: The names of what a borrower could set otherwise; those of the converters (encoders, decoders) first.
     SETTINGS: tuple[str, ...]
     settings: attrgetter[tuple[Any, ...]]
-    #: What a lease's cursors of a class are.
-    class_for: Callable[[type, bool], type]
+    #: The leased class of a cursor class, for cursors that send what they were told to, and for others.
+    CURSORS: dict[bool, LeasedClasses]
+    cursor_classes: LeasedClasses
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Refuse: called again, it would open another session, on a socket that is not guarded."""
         raise self.NotSupportedError(NO_RECONNECT)
 
     def cursor(self, cursorclass: type | None = None) -> Any:
-        self.check_process()
-        self.check_lease()
-        cursorclass = cursorclass or self.cursorclass
-        # Nobody's yet while it is being opened: listeners of SQLAlchemy's may query then.
-        return (self.class_for(cursorclass, self.makes_literals) if self.lease else cursorclass)(self)
+        lease = self.lease
+        if not alive[0] or lease is None or lease.state is not HELD:
+            self.check()
+        if lease is None:  # while it is being opened: listeners of SQLAlchemy's may query then
+            return (cursorclass or self.cursorclass)(self)
+        cursor = self.cursor_classes[cursorclass or self.cursorclass](self)
+        # One call less than by an __init__(). Django's wrapper says so, if it has opened this one.
+        cursor._driver, cursor._lease, cursor._is_open = self, lease, True
+        lease.open_cursors += 1
+        lease.untracked_cursors += 1
+        lease.paused = None
+        return cursor
 
     def close(self) -> None:
         """End the session; in a foreign process only let go of it."""
-        if self.guard.pid != getpid():
+        if self.guard.foreign:
             self.abandon()
             return
         try:
@@ -275,29 +299,34 @@ class MySQLConnection(Guarded):
         """Whether autocommit was set by the driver's own method. A BEGIN makes it dirty."""
         return bool(self.open and self.get_autocommit() != self.autocommit_at_rest)
 
-    def at_rest(self) -> None:
+    def mark_clean(self) -> None:
         """Take the present state as that of a clean session: it was just initialised."""
         self.dirty = False
         self.autocommit_at_rest = self.get_autocommit()
         for name in self.SETTINGS[:2]:
             setattr(self, name, Converters(getattr(self, name)))
-        self.makes_literals = all(self.conversions.get(kind) is make for kind, make in self.encoders.items())
+        makes_literals = all(self.conversions.get(kind) is make for kind, make in self.encoders.items())
         self.reads_all_text = self.encoding in PLAIN_ENCODINGS
+        self.cursor_classes = self.CURSORS[makes_literals and self.escapes_safely()]
         self.encoding_at_rest = self.encoding
         self.settings_at_rest = self.settings(self)
         self.note_marks()
 
+    def escapes_safely(self) -> bool:
+        """Return whether what the driver makes of a parameter is one literal for the server, too."""
+        return True
+
     def unfit(self) -> str | None:
-        """Why this connection can't be reused, if so. Sends nothing."""
+        """Return why this connection can't be reused, None if it can. Sends nothing."""
         if reason := self.broken or self.unshareable:
             return reason
         if not self.open:
             return "closed by its borrower"
-        encoders, decoders, *_ = self.settings_at_rest
+        rest = self.settings_at_rest
         if (
-            not all(map(is_, self.settings(self), self.settings_at_rest))
-            or encoders.changed
-            or decoders.changed
+            not all(map(is_, self.settings(self), rest))
+            or rest[0].changed  # the converters
+            or rest[1].changed
             or (self.encoding != self.encoding_at_rest and not self.dirty)  # else reset() sees to it
         ):
             return "its driver was set otherwise by its borrower"
@@ -309,7 +338,7 @@ class MySQLConnection(Guarded):
         attributes, marks = self.__dict__, self.marks_at_rest
         if (
             len(attributes) != self.attributes_at_rest
-            or not all(map(is_, map(attributes.get, marks), marks.values()))
+            or not all(map(is_, map(attributes.get, marks), self.mark_values_at_rest))
             or self.messages
         ):
             self.drop_marks(marks)
@@ -338,14 +367,14 @@ class MySQLConnection(Guarded):
             raise self.NotSupportedError("weak references to it may be marks of its borrower")
 
     def closed_by_server(self) -> bool:
-        """Whether something waits in this idle connection's socket: a goodbye, or what nobody has read.
+        """Return whether something waits in this idle connection's socket: a goodbye, or an unread answer.
 
         Sends nothing, and can't see a network that silently drops packets.
         """
         return bool(self.poller.poll(0))
 
     def answers(self, seconds: float) -> bool:
-        """See there."""
+        """Implement ``Guarded.answers()``."""
         self.check_process()
         try:
             self._ask(seconds)
@@ -385,7 +414,6 @@ def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> N
     driver.idle = driver.lost = driver.failed_over = driver.pinned = False
     driver.lifetime = 1.0
     driver.ran, driver.effects = SETS, 0
-    driver.cursors = weakref.WeakSet()
     driver.born = driver.idle_since = clock.monotonic()
     driver.poller = kernels_poll()
     driver.poller.register(guard.fd, select.POLLIN)
@@ -393,33 +421,39 @@ def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> N
     live.add(driver)
     driver.references_at_birth = weakref.getweakrefcount(driver)
     driver.marks_at_birth = marks_of(driver, guarded_class.CHANGING)
-    driver.at_rest()
+    driver.mark_clean()
 
 
-def peers(params: dict[str, Any]) -> set[Any]:
-    """See ``Driver.peers``. Servers named in a read_default_file only are not known here."""
-    if params.get("unix_socket"):
-        return {params["unix_socket"]}
-    host, port = params.get("host"), params.get("port", 3306)
-    if host in (None, "", "localhost"):
-        return {address("127.0.0.1", port), address("::1", port), *DEFAULT_SOCKETS}
-    return {address(host, port)}
+class MySQLDriver(Driver):
+    """What the drivers of both modules say about errors and addresses."""
 
+    #: The base class of the driver's errors that have a number of the server's or of the client's.
+    error: type[Exception]
 
-def means_unreachable(error: Exception) -> bool | None:
-    """Implement ``Driver.unreachable`` for an error of a driver's."""
-    verdict = verdict_on(error)
-    return None if Verdict.CUT_OFF in verdict else Verdict.UNREACHABLE in verdict
+    def peers(self, params: dict[str, Any]) -> set[Any]:
+        """Implement ``Driver.peers()``. Servers that only an option file names are not known here."""
+        if params.get("unix_socket"):
+            return {params["unix_socket"]}
+        host, port = params.get("host"), params.get("port", 3306)
+        if host in (None, "", "localhost"):
+            return {address("127.0.0.1", port), address("::1", port), *DEFAULT_SOCKETS}
+        return {address(host, port)}
 
+    def unreachable(self, error: Exception) -> bool | None:
+        """Implement ``Driver.unreachable()``."""
+        verdict = self._verdict(error)
+        return None if Verdict.CUT_OFF in verdict else Verdict.UNREACHABLE in verdict
 
-def means_refused(error: Exception) -> bool:
-    """Implement ``Driver.refused`` for an error of a driver's."""
-    return Verdict.REFUSED in verdict_on(error)
+    def refused(self, error: Exception) -> bool:
+        """Implement ``Driver.refused()``."""
+        return Verdict.REFUSED in self._verdict(error)
 
+    def is_full(self, error: Exception) -> bool:
+        """Implement ``Driver.is_full()``."""
+        return Verdict.FULL in self._verdict(error)
 
-def means_full(error: Exception) -> bool:
-    """Implement ``Driver.is_full`` for an error of a driver's."""
-    return Verdict.FULL in verdict_on(error)
+    def _verdict(self, error: Exception) -> Verdict:
+        return verdict_on(error) if isinstance(error, self.error) else Verdict.NONE
 
 
 class _Inherited:

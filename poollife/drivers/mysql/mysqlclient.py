@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
 from operator import attrgetter
 from typing import Any
 
@@ -15,24 +14,20 @@ from MySQLdb.converters import conversions
 
 from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.cursors import LeasedCursor, leased
+from poollife.drivers.contract import HELD
+from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.mysql.connection import (
     LOST,
     QUESTION,
     MySQLConnection,
+    MySQLDriver,
     ReadingCursor,
     become,
     is_greened,
-    means_full,
-    means_refused,
-    means_unreachable,
-    peers,
     sending,
     vouches,
 )
-from poollife.process.guard import Guard
-
-__all__ = ["GuardedConnection", "adopt", "idle_limit", "is_full", "peers", "refused", "unreachable", "unwrap"]
+from poollife.process.guard import Guard, alive
 
 if not hasattr(MySQLdb, "_mysql"):
     raise ImportError(
@@ -52,10 +47,20 @@ ORACLES_CLIENTS = {"5", "8", "9"}
 FORGET = ("ROLLBACK", "SET ROLE NONE", "SELECT 1")
 
 
-@cache
-def class_for(cursor_class: type, makes_literals: bool) -> type:
-    """What a lease's cursors of that class are: one of somebody's own may send other than it was told to."""
-    return leased(cursor_class, ReadingCursor if vouches(cursor_class, makes_literals) else LeasedCursor)
+def _sends_unchanged(cursor_class: type) -> type:
+    # A cursor of the site's own class may send other than it was told to.
+    return leased(cursor_class, ReadingCursor if vouches(cursor_class) else LeasedCursor)
+
+
+#: By whether the driver makes one literal of each parameter.
+CURSORS = {True: LeasedClasses(_sends_unchanged), False: LeasedClasses(leased)}
+
+
+#: The driver's own, for the pool, and for methods that have looked whether they may go on.
+send_and_wait = MySQLdb._mysql.connection.query
+next_result = Connection.next_result
+HAS_MORE_RESULTS = hasattr(Connection, "more_results")
+more_results = getattr(Connection, "more_results", lambda connection: False)
 
 
 class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # mysqlclient is not typed
@@ -73,12 +78,14 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     charset: str
     #: The server's number of the session that was adopted.
     session: int
+    #: Whether a statement was answered whose result, if there is one, was not stored as a whole.
+    awaits_result: bool
     #: Whether a result was ever read row by row, so that the session may have ended in the middle of one.
     streams: bool
     #: mysqlclient's own.
     OperationalError: Any
 
-    class_for = staticmethod(class_for)
+    CURSORS = CURSORS
     conversions = conversions
     SETTINGS = ("encoders", "converter", "cursorclass")
     CHANGING = MySQLConnection.CHANGING | {*SETTINGS, "in_flight", "params", "charset", "session", "streams"}
@@ -91,7 +98,6 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     commit = guarded(Connection.commit)
     rollback = guarded(Connection.rollback)
     autocommit = guarded(Connection.autocommit)
-    store_result = guarded(Connection.store_result)
     discard_result = guarded(Connection.discard_result)
     select_db = guarded(leaving(Connection.select_db))
     set_character_set = guarded(leaving(Connection.set_character_set))
@@ -101,11 +107,17 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     dump_debug_info = guarded(Connection.dump_debug_info)
 
     @guarded
+    def store_result(self) -> Any:
+        result = super().store_result()
+        self.awaits_result = False
+        return result
+
+    @guarded
     def use_result(self) -> Any:
         self.streams = True
         return super().use_result()
 
-    query = sending(Connection.query)
+    query = sending(send_and_wait)
 
     def _begin_query(self, query: bytes | str) -> None:
         self.in_flight = True
@@ -147,9 +159,16 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         self.unshareable = "its native connection was handed out"
         return super()._get_native_connection()
 
-    @guarded
     def next_result(self) -> int:
-        status: int = super().next_result()
+        # As guarded() does it: each statement comes by here twice.
+        lease = self.lease
+        if not alive[0] or lease is None or lease.state is not HELD:
+            self.check()
+        try:
+            status: int = next_result(self)
+        except BaseException as error:
+            self.note_failure(error)
+            raise
         if status != -1:
             # Several statements in one string, or a procedure.
             self.dirty = True
@@ -182,7 +201,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
 
     def _send(self, sql: str) -> None:
         """Run it, and throw away its results."""
-        super().query(sql)
+        send_and_wait(self, sql)
         super().discard_result()
         while super().next_result() != -1:
             super().discard_result()
@@ -214,23 +233,12 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         # result; where all was read it says so at once, and in the middle of a result the C client refuses.
         if self.in_flight or more_results(self):
             return True
+        if HAS_MORE_RESULTS and not (self.streams or self.awaits_result):  # all were read as a whole
+            return False
         try:
             return bool(next_result(self) != -1)
         except MySQLdb.Error:
             return True
-
-
-def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
-    """See ``Driver.adopt``."""
-    driver = unwrap(connection)
-    if has_more_options(params):
-        forbid_reconnect(driver)
-    driver.params = params
-    driver.session = driver.thread_id()
-    driver.charset = params.get("charset") or driver.character_set_name()
-    driver.in_flight = driver.streams = False
-    become(driver, connection_class(), Guard(pid, driver.fileno()))
-    return connection
 
 
 def has_more_options(params: Mapping[str, Any]) -> bool:
@@ -263,33 +271,31 @@ def connection_class() -> type[GuardedConnection]:
     return cooperative(GuardedConnection)
 
 
-def unwrap(connection: Any) -> Any:
-    """See ``Driver.unwrap``."""
-    # The usual case, asked twice in each checkout.
-    return connection if type(connection) is GuardedConnection else connection_of(connection, Connection)
+class MySQLClient(MySQLDriver):
+    """mysqlclient."""
+
+    error = MySQLdb.MySQLError
+
+    def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
+        """Implement ``Driver.adopt()``."""
+        driver = self.unwrap(connection)
+        if has_more_options(params):
+            forbid_reconnect(driver)
+        driver.params = params
+        driver.session = driver.thread_id()
+        driver.charset = params.get("charset") or driver.character_set_name()
+        driver.in_flight = driver.streams = driver.awaits_result = False
+        become(driver, connection_class(), Guard(pid, driver.fileno()))
+        return connection
+
+    def unwrap(self, connection: Any) -> Any:
+        """Implement ``Driver.unwrap()``."""
+        return connection if type(connection) is GuardedConnection else connection_of(connection, Connection)
+
+    def idle_limit(self, connection: GuardedConnection) -> int:
+        """Implement ``Driver.idle_limit()``."""
+        connection.query(b"SELECT @@wait_timeout")
+        return int(connection.store_result().fetch_row()[0][0])
 
 
-def unreachable(error: Exception) -> bool | None:
-    """See ``Driver.unreachable``."""
-    return isinstance(error, MySQLdb.MySQLError) and means_unreachable(error)
-
-
-def refused(error: Exception) -> bool:
-    """Implement ``Driver.refused``."""
-    return isinstance(error, MySQLdb.MySQLError) and means_refused(error)
-
-
-def is_full(error: Exception) -> bool:
-    """Implement ``Driver.is_full``."""
-    return isinstance(error, MySQLdb.MySQLError) and means_full(error)
-
-
-def idle_limit(connection: GuardedConnection) -> int:
-    """Seconds after which the server ends an idle session."""
-    connection.query(b"SELECT @@wait_timeout")
-    return int(connection.store_result().fetch_row()[0][0])
-
-
-#: The driver's own, for the pool.
-next_result = Connection.next_result
-more_results = getattr(Connection, "more_results", lambda connection: False)
+driver = MySQLClient()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -14,23 +13,18 @@ from pymysql.cursors import Cursor, SSCursor
 
 from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.cursors import LeasedCursor, leased
+from poollife.drivers.contract import HELD
+from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.mysql.connection import (
     QUESTION,
     MySQLConnection,
+    MySQLDriver,
     ReadingCursor,
     become,
-    means_full,
-    means_refused,
-    means_unreachable,
-    peers,
     sending,
     vouches,
 )
-from poollife.process.guard import Guard
-
-__all__ = ["adopt", "idle_limit", "is_full", "peers", "refused", "unreachable", "unwrap"]
-
+from poollife.process.guard import Guard, alive
 
 #: The driver's own default, in seconds.
 CONNECT_TIMEOUT = 10
@@ -40,7 +34,8 @@ class UnbufferedCursor(LeasedCursor):
     """One whose every row comes from the socket, by a method that the driver calls itself."""
 
     def read_next(self) -> Any:
-        self._check()
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
         try:
             return super().read_next()  # type: ignore[misc]  # the driver's
         except Exception as error:
@@ -61,11 +56,19 @@ MIXINS: dict[tuple[bool, bool], type[LeasedCursor]] = {
 }
 
 
-@cache
-def class_for(cursor_class: type, makes_literals: bool) -> type:
-    """What a lease's cursors of that class are: one of somebody's own may send other than it was told to."""
-    mixin = MIXINS[issubclass(cursor_class, SSCursor), vouches(cursor_class, makes_literals)]
+def _sends_unchanged(cursor_class: type) -> type:
+    # A cursor of the site's own class may send other than it was told to.
+    mixin = MIXINS[issubclass(cursor_class, SSCursor), vouches(cursor_class)]
     return leased(cursor_class, mixin)  # type: ignore[arg-type]  # a class is hashable
+
+
+def _may_send_otherwise(cursor_class: type) -> type:
+    mixin = MIXINS[issubclass(cursor_class, SSCursor), False]
+    return leased(cursor_class, mixin)  # type: ignore[arg-type]  # a class is hashable
+
+
+#: By whether the driver makes one literal of each parameter.
+CURSORS = {True: LeasedClasses(_sends_unchanged), False: LeasedClasses(_may_send_otherwise)}
 
 
 class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # PyMySQL is not typed
@@ -77,7 +80,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
 
     _read_timeout: float | None
 
-    class_for = staticmethod(class_for)
+    CURSORS = CURSORS
     conversions = conversions
     #: With the socket, so that another one costs the session.
     SETTINGS = ("encoders", "decoders", "cursorclass", "use_unicode", "_sock")
@@ -102,8 +105,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
     query = sending(Connection.query)
 
     def show_warnings(self) -> Any:
-        self.check_process()
-        self.check_lease()
+        self.check()
         self.note_statement("SHOW WARNINGS")
         return self._show_warnings()
 
@@ -133,10 +135,9 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
             self._result.unbuffered_active = False
         super().close()
 
-    def at_rest(self) -> None:
-        super().at_rest()
+    def escapes_safely(self) -> bool:
         # It escapes a text before it encodes it, so a character may still become a quote or a backslash.
-        self.makes_literals = self.makes_literals and self.reads_all_text
+        return self.reads_all_text
 
     def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """PyMySQL can neither change the user nor reset a session; another one is opened in its place."""
@@ -166,41 +167,31 @@ def connect(params: dict[str, Any]) -> Any:
     own = params.get("read_timeout")
     limit = params.get("connect_timeout", CONNECT_TIMEOUT)
     connection = pymysql.connect(**{**params, "read_timeout": limit if own is None else min(limit, own)})
-    unwrap(connection)._read_timeout = own
+    driver.unwrap(connection)._read_timeout = own
     return connection
 
 
-def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
-    """See ``Driver.adopt``."""
-    driver = unwrap(connection)
-    become(driver, GuardedConnection, Guard(pid, driver._sock.fileno()))
-    return connection
+class PyMySQL(MySQLDriver):
+    """PyMySQL."""
+
+    error = pymysql.MySQLError
+
+    def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
+        """Implement ``Driver.adopt()``."""
+        driver = self.unwrap(connection)
+        become(driver, GuardedConnection, Guard(pid, driver._sock.fileno()))
+        return connection
+
+    def unwrap(self, connection: Any) -> Any:
+        """Implement ``Driver.unwrap()``."""
+        return connection if type(connection) is GuardedConnection else connection_of(connection, Connection)
+
+    def idle_limit(self, connection: GuardedConnection) -> int:
+        """Implement ``Driver.idle_limit()``."""
+        # None of the lease's, which would take it for its holder's.
+        with Cursor(connection) as cursor:
+            cursor.execute("SELECT @@wait_timeout")
+            return int(cursor.fetchone()[0])
 
 
-def unwrap(connection: Any) -> Any:
-    """See ``Driver.unwrap``."""
-    # The usual case, asked twice in each checkout.
-    return connection if type(connection) is GuardedConnection else connection_of(connection, Connection)
-
-
-def unreachable(error: Exception) -> bool | None:
-    """See ``Driver.unreachable``."""
-    return isinstance(error, pymysql.MySQLError) and means_unreachable(error)
-
-
-def refused(error: Exception) -> bool:
-    """Implement ``Driver.refused``."""
-    return isinstance(error, pymysql.MySQLError) and means_refused(error)
-
-
-def is_full(error: Exception) -> bool:
-    """Implement ``Driver.is_full``."""
-    return isinstance(error, pymysql.MySQLError) and means_full(error)
-
-
-def idle_limit(connection: GuardedConnection) -> int:
-    """Seconds after which the server ends an idle session."""
-    # None of the lease's, which would take it for its holder's.
-    with Cursor(connection) as cursor:
-        cursor.execute("SELECT @@wait_timeout")
-        return int(cursor.fetchone()[0])
+driver = PyMySQL()

@@ -16,15 +16,16 @@ from functools import cache, wraps
 from typing import Any, NamedTuple
 
 from poollife import clock
-from poollife.drivers.connection import Guarded, guarded, leaving
+from poollife.drivers.connection import guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.cursors import LeasedCursor, leased
+from poollife.drivers.contract import HELD, Driver, Guarded
+from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.effects import CHECKED, INSERT_ID, LAST_STATEMENT, MAY_SET_INSERT_ID, SETS, UNKNOWN
 from poollife.drivers.marks import restore
 from poollife.drivers.sqlite.statements import EFFECTS, set_by_script, told_by
 from poollife.errors import ForkedTransaction
 from poollife.process.atfork import PATIENCE, at_fork
-from poollife.process.guard import Guard, WeakRegistry, getpid
+from poollife.process.guard import Guard, WeakRegistry, alive, getpid
 
 #: The driver's own, for the pool, which has connections that are nobody's at the moment.
 ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level
@@ -92,18 +93,39 @@ class MarkedCursor(sqlite3.Cursor):
 
 
 class LeasedSQLiteCursor(LeasedCursor):
-    """A cursor that dies with its lease."""
+    """A cursor that dies with its lease, and that its connection knows while it may hold a lock."""
+
+    def execute(self, *args: Any) -> Any:
+        try:
+            return super().execute(*args)
+        finally:
+            self._driver.cursors.add(self)
+
+    def executemany(self, *args: Any) -> Any:
+        try:
+            return super().executemany(*args)
+        finally:
+            self._driver.cursors.add(self)
 
     def executescript(self, script: str) -> Any:
-        self._check()
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
         self._driver.dirty = True
         changes = self._driver.total_changes
         try:
-            return self._run(super().executescript, script)  # type: ignore[misc]  # the driver's
+            return super().executescript(script)  # type: ignore[misc]  # the driver's
+        except Exception as error:
+            self._note(error)
+            raise
         finally:
+            self._driver.cursors.add(self)
             self._driver.ran |= LAST_STATEMENT
             if self._driver.total_changes != changes:
                 self._driver.ran |= set_by_script(script)
+
+    def close(self) -> None:
+        super().close()
+        self._driver.cursors.discard(self)
 
 
 class GuardedConnection(Guarded, sqlite3.Connection):
@@ -152,11 +174,12 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.guard = Guard(getpid())
         self.lease = None
         self.idle = False
-        self.cursors = weakref.WeakSet()
+        #: The lease's cursors that may hold a lock on the file.
+        self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.calls = 0
         self.path = str(database)
         super().__init__(database, *args, **kwargs)
-        self.at_rest()
+        self.mark_clean()
         self.born = self.idle_since = clock.monotonic()
         live.add(self)
 
@@ -171,10 +194,18 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         return self.cursor().executescript(*args)
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
-        self.check_process()
-        self.check_lease()
-        factory = marked(factory)
-        return super().cursor(leased(factory, LeasedSQLiteCursor) if self.lease else factory)
+        lease = self.lease
+        if not alive[0] or lease is None or lease.state is not HELD:
+            self.check()
+        if lease is None:  # while it is being opened
+            return super().cursor(marked(factory))
+        cursor = super().cursor(CURSORS[factory])
+        # Django's wrapper says so, if it has opened this one.
+        cursor._driver, cursor._lease, cursor._is_open = self, lease, True
+        lease.open_cursors += 1
+        lease.untracked_cursors += 1
+        lease.paused = None
+        return cursor
 
     def enter(self) -> None:
         """Wait for a fork under way, unless that waits for this thread."""
@@ -186,7 +217,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
             self.calls += 1
 
     def close(self) -> None:
-        if self.guard.pid == getpid():
+        if not self.guard.foreign:
             live.remove(self)
             self.enter()
             try:
@@ -196,7 +227,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
 
     def holds_locks(self) -> bool:
         """Whether this may hold locks on the file."""
-        return self.in_transaction or bool(self.lease and self.lease.cursors)
+        return self.in_transaction or bool(self.lease and self.cursors)
 
     @property
     def begun(self) -> bool:
@@ -207,7 +238,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         """Whether this holds locks, or its thread is in a position to."""
         return bool(self.calls) or self.holds_locks()
 
-    def at_rest(self) -> None:
+    def mark_clean(self) -> None:
         """Take the present state as that of a clean session."""
         self.dirty = False
         self.level_at_rest = self.isolation_level
@@ -219,7 +250,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         for cursor in list(self.cursors):
             with suppress(sqlite3.ProgrammingError):  # its borrower has closed the connection
                 MarkedCursor.close(cursor)
-        super().end_cursors()
+        self.cursors.clear()
 
     def unfit(self) -> str | None:
         """Why this connection can't be reused, if so."""
@@ -242,10 +273,6 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         """SQLite has none; another handle is cheap."""
         raise sqlite3.NotSupportedError("SQLite can't forget what was done to a handle")
 
-    def closed_by_server(self) -> bool:
-        """There is none."""
-        return False
-
     def answers(self, seconds: float) -> bool:
         """Whether the handle still works."""
         try:
@@ -263,6 +290,10 @@ def marked(cursor_class: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
     return type(cursor_class.__name__, (cursor_class, MarkedCursor), {})
 
 
+#: The leased class of each cursor class.
+CURSORS = LeasedClasses(lambda factory: leased(marked(factory), LeasedSQLiteCursor))
+
+
 @cache
 def guarded_factory(factory: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
     """The guarded subclass of a connection class."""
@@ -271,38 +302,19 @@ def guarded_factory(factory: type[sqlite3.Connection]) -> type[sqlite3.Connectio
     return type(f"Guarded{factory.__name__}", (GuardedConnection, factory), {})
 
 
-def adopt(connection: Any, pid: int, params: dict[str, Any]) -> Any:
-    """Nothing left to do: the factory has made it a guarded one."""
-    return connection
+class SQLite(Driver):
+    """Python's sqlite3: no server, so nothing to reach, to fill or to prove a user to."""
+
+    def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
+        """Implement ``Driver.adopt()``: the factory has made it a guarded one."""
+        return connection
+
+    def unwrap(self, connection: Any) -> Any:
+        """Implement ``Driver.unwrap()``."""
+        return connection_of(connection, sqlite3.Connection)
 
 
-def unwrap(connection: Any) -> Any:
-    """See ``Driver.unwrap``."""
-    return connection_of(connection, sqlite3.Connection)
-
-
-def peers(params: dict[str, Any]) -> set[Any]:
-    """SQLite has no server."""
-    return set()
-
-
-def idle_limit(connection: Any) -> None:
-    """A handle may idle for ever."""
-
-
-def unreachable(error: Exception) -> bool:
-    """A file is there or not: whoever asks again is told again."""
-    return False
-
-
-def refused(error: Exception) -> bool:
-    """Implement ``Driver.refused``: SQLite has no users."""
-    return False
-
-
-def is_full(error: Exception) -> bool:
-    """Implement ``Driver.is_full``: SQLite counts no sessions."""
-    return False
+driver = SQLite()
 
 
 def check_untainted(database: Any) -> None:

@@ -10,4 +10,4 @@ from tests.engines.vendor import VendorWrapper
 class DatabaseWrapper(PooledMixin, VendorWrapper):
     """The driver is all that it needs to be told."""
 
-    driver = mysqlclient
+    driver = mysqlclient.driver
