@@ -8,16 +8,30 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from benchmarks import report
 from benchmarks.bench import Bench
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peers import PEERS, POOLLIFE, Peer
+from benchmarks.throughput import SCENARIOS
 from servers import MariaDB
 
-PARTS = "round_trips,leaks,cycles,memory,fair,turns,spike,waiting,outage"
+PARTS = (
+    "round_trips",
+    "leaks",
+    "cycles",
+    "memory",
+    "fair",
+    "turns",
+    "spike",
+    "waiting",
+    "outage",
+    "cpu",
+    "throughput",
+)
 
 
 class Part(NamedTuple):
@@ -54,36 +68,71 @@ def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
         "outage": Part(
             lambda: bench.pressure("outage", seconds), lambda found: report.print_outage(found, seconds)
         ),
+        "cpu": Part(
+            lambda: bench.cpu(rounds, max(1, cycles // 10)),
+            lambda found: report.print_cpu(found, rounds, max(1, cycles // 10)),
+        ),
+        "throughput": Part(
+            lambda: bench.throughput(options.scenarios, rounds, seconds / 40),
+            lambda found: report.print_throughput(found, rounds, seconds / 40),
+        ),
     }
 
 
 def environment(peers: Sequence[Peer], server: MariaDB) -> dict[str, str]:
-    packages = sorted({"Django", *(package for peer in peers for package in peer.packages)})
+    """Return the versions of what is measured."""
+    packages = {"Django", *(package for peer in (POOLLIFE, *peers) for package in peer.packages)}
+    if find_spec("gunicorn"):
+        packages.add("gunicorn")
     return {
         "Python": platform.python_version(),
         "server": str(server.execute("SELECT VERSION()")[0][0]),
-        **{package: version(package) for package in packages},
+        **{package: version(package) for package in sorted(packages)},
     }
+
+
+def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return the type of an argument: names separated by commas, all of them among the known ones."""
+
+    def names(text: str) -> list[str]:
+        given = [name for name in text.split(",") if name]
+        if unknown := [name for name in given if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(known)}")
+        return given
+
+    return names
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of the timing (15)")
-    parser.add_argument("--cycles", type=int, default=1000, help="cycles of each round (1000)")
+    parser.add_argument(
+        "--cycles",
+        type=int,
+        default=1000,
+        help="cycles of each round; a tenth of it for the requests of the part cpu (1000)",
+    )
     parser.add_argument("--memory", type=int, default=20_000, help="cycles of the memory's course (20000)")
     parser.add_argument("--only", help="measure only the peer of that name, or those that have it in theirs")
     parser.add_argument(
         "--parts",
-        default=PARTS,
-        help=f"which parts, separated by commas ({PARTS})",
+        type=some_of(PARTS),
+        default=list(PARTS),
+        help=f"which parts, separated by commas ({','.join(PARTS)})",
     )
     parser.add_argument(
         "--seconds",
         type=float,
         default=20,
         help="of the crowd on few connections and of the outage; a tenth of it for the queue, a fortieth for"
-        " each round of turns (20)",
+        " each round of turns and of throughput (20)",
+    )
+    parser.add_argument(
+        "--scenarios",
+        type=some_of(SCENARIOS),
+        default=list(SCENARIOS),
+        help=f"which scenarios of the part throughput, separated by commas ({','.join(SCENARIOS)})",
     )
     return parser.parse_args()
 
@@ -106,7 +155,7 @@ def main() -> None:
         if not options.json:
             report.print_versions(versions, missing)
         parts = parts_of(Bench(server, peers), options)
-        for name in filter(None, options.parts.split(",")):
+        for name in options.parts:
             found[name] = parts[name].measure()
             if not options.json:
                 parts[name].tell(found[name])

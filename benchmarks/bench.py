@@ -11,9 +11,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmarks import leaks
+from benchmarks.items import create_items
 from benchmarks.peers import BARE, POOLLIFE, Peer
 from benchmarks.process import Process
-from benchmarks.summaries import summary
+from benchmarks.summaries import costs, summary
+from benchmarks.throughput import Throughput
 from benchmarks.wiretap import Wiretap
 from servers import MariaDB
 
@@ -155,3 +157,14 @@ class Bench:
                         {"cycles": quarter * (cycles // 4), "bytes": resident, "objects": objects}
                     )
         return found
+
+    def cpu(self, rounds: int, requests: int) -> dict[str, Any]:
+        """Return the quartiles of the CPU of a request, by kind and contender; see ``benchmarks.cpu``."""
+        create_items(self._server, NAME)
+        with Process("the part cpu", "benchmarks.cpu", self._server.database(NAME)) as process:
+            return {kind: costs(figures) for kind, figures in process.measure(rounds, requests).items()}
+
+    def throughput(self, scenarios: Sequence[str], rounds: int, seconds: float) -> dict[str, Any]:
+        """Return the figures of each scenario; see ``benchmarks.throughput``."""
+        with Throughput(self._server) as throughput:
+            return throughput.measure(scenarios, rounds, seconds)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Process:
-    """``with Process(...) as process: ...`` runs a module. A method call sends an order and returns the answer."""
+    """A running module; a method call sends an order and returns the answer. Use it in a ``with`` block."""
 
     def __init__(self, name: str, module: str, beginning: Any) -> None:
         """Start the process and wait until it is ready.

@@ -128,3 +128,50 @@ def print_outage(found: dict[str, Any], seconds: float) -> None:
     ]
     heads = ["", "requests", "attempts to connect", "most in a second", "longest ms", "well again after s"]
     print(table(heads, rows))
+
+
+def print_cpu(found: dict[str, Any], rounds: int, requests: int) -> None:
+    print(
+        f"\nMicroseconds of CPU, all in one process: medians and quartiles of {rounds} rounds, in which"
+        f"\neach thread makes {requests} requests. How much more: than stock Django in the same round.\n"
+    )
+    for kind, contenders in found.items():
+        rows = [
+            [
+                name,
+                f"{each['us']['median']:.1f}",
+                spread(each["us"], 1),
+                f"{each['more']['median']:+.1f}",
+                spread(each["more"], 1),
+            ]
+            for name, each in contenders.items()
+        ]
+        print(table([kind, "us", "quartiles", "more than stock", "quartiles"], rows) + "\n")
+
+
+def print_throughput(found: dict[str, Any], rounds: int, seconds: float) -> None:
+    print(
+        f"\nRequests per second under gunicorn: one gthread worker, eight threads where nothing else is said."
+        f"\nMedians of {rounds} rounds of {seconds:g} s, each site in its turn, and how many times the rate"
+        f"\nof stock Django in the same round. CPU: microseconds of the worker for one request.\n"
+    )
+    for scenario in found.values():
+        if scenario["left_out"]:
+            print(f"LEFT OUT: {scenario['title']}: {scenario['left_out']}\n")
+            continue
+        rows = [
+            [
+                name,
+                f"{each['per_second']['median']:,.0f}",
+                f"{each['ratio']['median']:.3f}",
+                spread(each["ratio"], 3),
+                f"{each['cpu_us']['median']:.0f}",
+            ]
+            for name, each in scenario["contenders"].items()
+        ]
+        print(table([scenario["title"], "per second", "x stock", "quartiles", "CPU"], rows) + "\n")
+
+
+def spread(figures: dict[str, float], digits: int) -> str:
+    """Return the quartiles as text."""
+    return f"{figures['lower']:.{digits}f} to {figures['upper']:.{digits}f}"
