@@ -1,18 +1,17 @@
-"""The process of one peer: does what ``benchmarks.run`` tells it, one line of JSON for another.
+"""The process of one peer: ``benchmarks.__main__`` sends it orders.
 
-Each peer has one of its own: their settings differ, and so does what they import.
+Each peer has a process of its own: their settings differ, and so does what they import.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
@@ -22,6 +21,7 @@ from django.test import RequestFactory
 from django.urls import path
 
 from benchmarks.bare import connector
+from benchmarks.process import take_orders
 
 SELECT = "SELECT n FROM log WHERE n = 1"
 UPDATE = "UPDATE other SET n = n + 1"
@@ -211,16 +211,10 @@ def resident() -> int:
         return most if sys.platform == "darwin" else most * 1024
 
 
-def main(orders: TextIO, answers: TextIO) -> None:
-    peer = json.loads(orders.readline())
-    worker = Worker(peer) if peer["entry"]["ENGINE"] else BareWorker(peer)
-    print(json.dumps("ready"), file=answers, flush=True)
-    for line in orders:
-        order, *arguments = json.loads(line)
-        print(json.dumps(getattr(worker, order)(*arguments)), file=answers, flush=True)
+def make(peer: dict[str, Any]) -> Worker:
+    """Return the worker for a peer; a peer without an ENGINE has no Django."""
+    return Worker(peer) if peer["entry"]["ENGINE"] else BareWorker(peer)
 
 
 if __name__ == "__main__":
-    # Whatever a package prints must not come between the answers.
-    replies, sys.stdout = sys.stdout, sys.stderr
-    main(sys.stdin, replies)
+    take_orders(make)

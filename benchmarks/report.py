@@ -1,0 +1,177 @@
+"""The tables that ``make bench`` prints: one function for each part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.tables import table
+
+
+def print_versions(versions: dict[str, str], missing: dict[str, str]) -> None:
+    print(", ".join(f"{name} {number}" for name, number in versions.items()))
+    for name, package in missing.items():
+        print(f"MISSING: {name}: {package} is not installed, so it was not measured")
+
+
+def print_round_trips(found: dict[str, Any]) -> None:
+    print("\nRound trips of a warm request, beside the view's own; each a packet that was answered\n")
+    rows = [[name, *(str(view["extra"]) for view in each.values())] for name, each in found.items()]
+    print(table(["", *next(iter(found.values()), {})], rows))
+
+
+def print_leaks(found: dict[str, dict[str, str]]) -> None:
+    print("\nSession state that the next borrower comes across\n")
+    names = list(next(iter(found.values())))
+    numbers = [f"({number})" for number in range(1, len(names) + 1)]
+    rows = [[kind, *each.values()] for kind, each in found.items()]
+    sums = [str(sum(each[name] == "LEAKS" for each in found.values())) for name in names]
+    print(table([f"{len(found)} kinds", *numbers], [*rows, ["leaks", *sums]]))
+    print("\n" + "\n".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True)))
+    print("'shows nothing': neither does the borrower himself see anything of it there.")
+
+
+def print_cycles(found: dict[str, dict[str, float]], rounds: int, cycles: int) -> None:
+    print(
+        f"\nA checkout and a return, warm: ensure_connection() and close(), or what Django does at the end of"
+        f"\na request where it keeps the connection. Microseconds, {rounds} rounds of {cycles} cycles. How"
+        f"\nmany times SQLAlchemy's bare cycle: by the process's time, which leaves out what it waits for.\n"
+    )
+    rows = [
+        [
+            name,
+            f"{each['median']:.1f}",
+            f"{each['least']:.1f} - {each['most']:.1f}",
+            f"{each['process']:.1f}",
+            f"{each['ratio']:.1f}",
+            f"{each['least_ratio']:.1f} - {each['most_ratio']:.1f}",
+        ]
+        for name, each in found.items()
+    ]
+    print(table(["", "median", "spread", "process", "x bare", "spread"], rows))
+
+
+def print_memory(found: dict[str, list[dict[str, int]]]) -> None:
+    steps = next(iter(found.values()))
+    print("\nMegabytes of memory, and objects, after so many cycles\n")
+    heads = [f"{step['cycles']:,}" for step in steps]
+    rows = [
+        [name, *(f"{step['bytes'] / 1e6:.1f}, {step['objects']:,}" for step in each)]
+        for name, each in found.items()
+    ]
+    print(table(["", *heads], rows))
+
+
+def print_fair(found: dict[str, Any], seconds: float) -> None:
+    print(f"\nTwenty threads on four connections for {seconds:g} s, one SELECT each time, no pause\n")
+    rows = [
+        [name, f"{each['least']:,} - {each['most']:,}", str(each["given_up"])] for name, each in found.items()
+    ]
+    print(table(["", "turns of a thread", "gave up after 5 s"], rows))
+
+
+def print_turns(found: dict[str, dict[str, dict[str, float]]], rounds: int, seconds: float) -> None:
+    print(
+        f"\nWhat a turn costs on four connections, without a pause: microseconds of the process, in {rounds}"
+        f"\nrounds of {seconds:g} s, each way in its turn. How many times SQLAlchemy's of the same round.\n"
+    )
+    for work, ways in found.items():
+        rows = [
+            [
+                name,
+                f"{each['process']:.1f}",
+                f"{each['ratio']:.2f}",
+                f"{each['least_ratio']:.2f} - {each['most_ratio']:.2f}",
+            ]
+            for name, each in ways.items()
+        ]
+        print(table([work, "us", "x SQLAlchemy's", "spread"], rows) + "\n")
+
+
+def print_spike(found: dict[str, Any]) -> None:
+    print("\nFifty requests of 2 ms at once on five idle sessions; connecting takes 150 ms\n")
+    rows = [
+        [name, str(each["opened"]), f"{each['median'] * 1e3:.0f}", f"{each['most'] * 1e3:.0f}"]
+        for name, each in found.items()
+    ]
+    print(table(["", "sessions opened, with those", "median ms", "most ms"], rows))
+
+
+def print_waiting(found: dict[str, Any], seconds: float) -> None:
+    print(
+        f"\nRequests of 20 ms, twice as many as four connections can bear, for {seconds:g} s: ms of waiting\n"
+    )
+    rows = [
+        [
+            name,
+            *(f"{each[key] * 1e3:.0f}" for key in ("median", "p99", "most", "ideal_p99")),
+            f"{each['ratio']:.2f}",
+        ]
+        for name, each in found.items()
+    ]
+    print(table(["", "median", "p99", "most", "ideal queue's p99", "x ideal"], rows))
+
+
+def print_outage(found: dict[str, Any], seconds: float) -> None:
+    print(
+        f"\nA server that is away for {seconds:g} s, twenty clients, each a hundred times a second at most\n"
+    )
+    rows = [
+        [
+            name,
+            f"{each['requests']:,}",
+            str(each["attempts"]),
+            str(each["most_attempts"]),
+            f"{each['longest'] * 1e3:.0f}",
+            f"{each['first']:.1f}",
+        ]
+        for name, each in found.items()
+    ]
+    heads = ["", "requests", "attempts to connect", "most in a second", "longest ms", "well again after s"]
+    print(table(heads, rows))
+
+
+def print_cpu(found: dict[str, Any], rounds: int, requests: int) -> None:
+    print(
+        f"\nMicroseconds of CPU, all in one process: medians and quartiles of {rounds} rounds, in which"
+        f"\neach thread makes {requests} requests. How much more: than stock Django in the same round.\n"
+    )
+    for kind, contenders in found.items():
+        rows = [
+            [
+                name,
+                f"{each['us']['median']:.1f}",
+                spread(each["us"], 1),
+                f"{each['more']['median']:+.1f}",
+                spread(each["more"], 1),
+            ]
+            for name, each in contenders.items()
+        ]
+        print(table([kind, "us", "quartiles", "more than stock", "quartiles"], rows) + "\n")
+
+
+def print_throughput(found: dict[str, Any], rounds: int, seconds: float) -> None:
+    print(
+        f"\nRequests per second under gunicorn: one gthread worker, eight threads where nothing else is said."
+        f"\nMedians of {rounds} rounds of {seconds:g} s, each site in its turn, and how many times the rate"
+        f"\nof stock Django in the same round. CPU: microseconds of the worker for one request.\n"
+    )
+    for scenario in found.values():
+        if scenario["left_out"]:
+            print(f"LEFT OUT: {scenario['title']}: {scenario['left_out']}\n")
+            continue
+        rows = [
+            [
+                name,
+                f"{each['per_second']['median']:,.0f}",
+                f"{each['ratio']['median']:.3f}",
+                spread(each["ratio"], 3),
+                f"{each['cpu_us']['median']:.0f}",
+            ]
+            for name, each in scenario["contenders"].items()
+        ]
+        print(table([scenario["title"], "per second", "x stock", "quartiles", "CPU"], rows) + "\n")
+
+
+def spread(figures: dict[str, float], digits: int) -> str:
+    """Return the quartiles as text."""
+    return f"{figures['lower']:.{digits}f} to {figures['upper']:.{digits}f}"

@@ -1,0 +1,88 @@
+"""gunicorn with one worker, as a process of the part ``throughput``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.process import ROOT
+from servers.ports import free_port
+
+#: Seconds for the start, and for the end.
+PATIENCE = 30.0
+
+
+class WebServer:
+    """``with WebServer(...) as server: ...``; the site answers at the latest after ``wait_until_ready()``."""
+
+    def __init__(self, name: str, threads: int, site: dict[str, Any], log: Path) -> None:
+        """Prepare the server.
+
+        :param name: the contender's.
+        :param threads: of the worker.
+        :param site: Django's settings.
+        :param log: the file that gets all that gunicorn prints.
+        """
+        self.name = name
+        self.port = free_port()
+        self._log = log
+        self._environment = {**os.environ, "BENCHMARK_SITE": json.dumps(site), "PYTHONPATH": str(ROOT)}
+        self._command = [sys.executable, "-m", "gunicorn", "--config", "python:benchmarks.gunicorn_conf"]
+        self._command += ["--threads", str(threads), "--bind", f"127.0.0.1:{self.port}"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process
+        self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def log(self) -> str:
+        """All that gunicorn has printed."""
+        return self._log.read_text(errors="replace")
+
+    def wait_until_ready(self) -> None:
+        """Wait until the site answers.
+
+        :raises RuntimeError: it does not start.
+        """
+        assert self._process
+        deadline = time.monotonic() + PATIENCE
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                self.cpu()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise RuntimeError(f"{self.name}: gunicorn does not serve:\n{self.log}")
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU that the worker has used."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request("GET", "/cpu", headers={"Connection": "close"})
+            return float(connection.getresponse().read())
+        finally:
+            connection.close()
