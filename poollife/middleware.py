@@ -29,8 +29,11 @@ class PoolMiddleware:
     async_capable = True
 
     def __init__(self, get_response: GetResponse) -> None:
-        # A web server runs no system checks, and a mistake in POOL must not wait for the first request.
+        # A web server runs no system checks, and a mistake in POOL must not wait for the first request. Nor
+        # should SQLAlchemy's import, of which the children of a preloading server share one.
         read_options()
+        import poollife.pools.registry  # noqa: F401
+
         self.get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:

@@ -336,6 +336,21 @@ def test_importing_poollife_is_cheap() -> None:
     assert [name for name in loaded if name.partition(".")[0] in {"django", "sqlalchemy", "MySQLdb"}] == []
 
 
+def test_loading_an_engine_imports_few_modules() -> None:
+    """SQLAlchemy is imported by the first checkout, or by the middleware: most commands have neither."""
+    modules = run(
+        "-c",
+        "import sys\n"
+        "import django.db.backends.mysql.base\n"
+        "before = set(sys.modules)\n"
+        "import poollife.backends.mysql.base\n"
+        "print(*set(sys.modules) - before)",
+    ).split()
+    assert not [name for name in modules if name.startswith("sqlalchemy")]
+    # 64 when this was written, most of them poollife's own; SQLAlchemy adds more than all of these.
+    assert len(modules) <= 75, sorted(modules)
+
+
 @pytest.mark.parametrize(("engine", "driver"), DRIVERS.items())
 def test_a_driver_is_imported_by_its_backend(engine: str, driver: str) -> None:
     """Nobody's else."""

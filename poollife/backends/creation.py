@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from poollife.backends.credentials import answered
-from poollife.pools.registry import registry
 
 if TYPE_CHECKING:
     from django.db.backends.base.creation import BaseDatabaseCreation
@@ -69,6 +68,8 @@ class PooledCreation(BaseDatabaseCreation):
             self.connection.settings_dict = given
 
     def _dispose(self, reason: str, touched: bool) -> None:
+        from poollife.pools.registry import registry
+
         wrapper: Any = self.connection
         # What the wrapper has without a lease is no pool's, and ends as Django says: a database in memory
         # would end with it.

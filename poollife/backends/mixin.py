@@ -21,16 +21,16 @@ from poollife.conf import SECRET_OPTIONS, UNPOOLED, PoolOptions
 from poollife.drivers.contract import HELD, OPENING, Driver
 from poollife.drivers.network import give_up_after
 from poollife.pools import log
-from poollife.pools.base import PoolKey
+from poollife.pools.base import PoolClosed, PoolKey
 from poollife.pools.lease import Lease
 from poollife.pools.live import closed_pools
-from poollife.pools.pool import LeasePool, PoolClosed
-from poollife.pools.registry import registry
 from poollife.process.atfork import at_fork
 from poollife.process.guard import alive, getpid
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from poollife.pools.pool import LeasePool
 else:
     BaseDatabaseWrapper = object
 
@@ -109,6 +109,9 @@ class PooledMixin(BaseDatabaseWrapper):
     @property
     def lease_pool(self) -> LeasePool:
         """This process's pool for the present settings of this alias."""
+        # Here: who only loads an ENGINE, as most commands do, does not import SQLAlchemy.
+        from poollife.pools.registry import registry
+
         settings = self.settings_dict
         pool = registry.pool(self.pool_key(), self.pool_options, self.driver)
         if self._key_is_ours:

@@ -27,6 +27,15 @@ class PoolKey(NamedTuple):
         return (self.server, self.database) == (other.server, other.database)
 
 
+class PoolClosed(Exception):
+    """A pool was closed while a checkout waited for its sessions."""
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__(deadline)
+        #: Until when that was to wait, on the monotonic clock.
+        self.deadline = deadline
+
+
 class Borrower(Protocol):
     """Django's side of a lease: a DatabaseWrapper."""
 

@@ -31,7 +31,7 @@ from poollife.drivers.contract import (
 from poollife.errors import PoolTimeout, remembered
 from poollife.executors import waits_for_job
 from poollife.pools import log
-from poollife.pools.base import BasePool, Borrower, PoolKey
+from poollife.pools.base import BasePool, Borrower, PoolClosed, PoolKey
 from poollife.pools.collector import OWN_SHARE, collector
 from poollife.pools.exhaustion import overload_of, timeout_of
 from poollife.pools.fair_queue import FairQueuePool, QueueFull
@@ -62,15 +62,6 @@ def server_name(key: PoolKey) -> str:
     # An engine that has a key of its own may leave it out.
     host, *port = map(str, key.server or ("",))
     return f"Server {host or 'localhost'}" + "".join(f":{number}" for number in port if number)
-
-
-class PoolClosed(Exception):
-    """A pool was closed while somebody waited for its sessions."""
-
-    def __init__(self, deadline: float) -> None:
-        super().__init__(deadline)
-        #: Until when he was to wait, on the monotonic clock.
-        self.deadline = deadline
 
 
 class LeasePool(BasePool):
