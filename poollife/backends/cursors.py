@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
+from django.db.backends.utils import CursorWrapper
 
 
 class PooledCursorWrapper(CursorWrapper):
@@ -38,5 +39,13 @@ class PooledCursorWrapper(CursorWrapper):
             return self.cursor.fetchall()
 
 
-class PooledCursorDebugWrapper(PooledCursorWrapper, CursorDebugWrapper):
-    """The same with ``DEBUG``, or where queries are captured."""
+@cache
+def _pooled(cursor_class: type[CursorWrapper]) -> type[CursorWrapper]:
+    return type(f"Pooled{cursor_class.__name__}", (PooledCursorWrapper, cursor_class), {})
+
+
+def pooled_cursor(cursor: Any) -> Any:
+    """Have a cursor of another wrapper class, such as Django's for ``DEBUG``, tell of its end as well."""
+    if isinstance(cursor, CursorWrapper):
+        cursor.__class__ = _pooled(type(cursor))  # type: ignore[arg-type]  # a class is hashable
+    return cursor

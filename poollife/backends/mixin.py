@@ -16,7 +16,7 @@ from django.utils.functional import cached_property
 from poollife import clock
 from poollife.backends.creation import pooled_creation
 from poollife.backends.credentials import answered, askers_in, asking_client
-from poollife.backends.cursors import PooledCursorDebugWrapper, PooledCursorWrapper
+from poollife.backends.cursors import PooledCursorWrapper, pooled_cursor
 from poollife.conf import SECRET_OPTIONS, UNPOOLED, PoolOptions
 from poollife.drivers.contract import HELD, OPENING, Driver
 from poollife.drivers.network import give_up_after
@@ -52,9 +52,13 @@ class PooledMixin(BaseDatabaseWrapper):
     _resolved_settings: tuple[Any, ...] = ()
     #: Whether the pool depends on nothing but the settings.
     _key_is_ours = True
+    #: Whether the backend below has a cursor wrapper of its own in place of Django's.
+    _wraps_cursors_itself = False
     _configured_for: PoolKey | None = None
     #: Whether the parameters of a connection are to be used, and not just looked at.
     _asks = True
+    #: The settings with a password that was asked for, until a connection was opened with them.
+    _answered: dict[str, Any] | None = None
     #: What NAME was at checkout: Django's test runner changes it in place.
     _database: Any = None
     #: The shallow copies of this wrapper and of its copies, if there are any.
@@ -65,6 +69,10 @@ class PooledMixin(BaseDatabaseWrapper):
         if wrapper.BaseDatabaseWrapper in cls.__mro__[: cls.__mro__.index(PooledMixin)]:
             raise TypeError(f"{cls.__name__}: put poollife's mixin before the backend that it pools")
         cls._key_is_ours = cls.pool_key is PooledMixin.pool_key
+        below = super()
+        cls._wraps_cursors_itself = (
+            getattr(below, "make_cursor", None) is not wrapper.BaseDatabaseWrapper.make_cursor
+        )
         if hasattr(cls, "creation_class"):  # not yet, where the mixin is itself subclassed
             cls.creation_class = pooled_creation(cls.creation_class)  # type: ignore[arg-type]  # a class is hashable
             cls.client_class = asking_client(cls.client_class)  # type: ignore[arg-type]
@@ -264,7 +272,7 @@ class PooledMixin(BaseDatabaseWrapper):
         try:
             # Not for a connection that is there already: backends set attributes of the wrapper here, too.
             if self._asks:
-                self.settings_dict = answered(given)
+                self.settings_dict = self._answered = answered(given)
             return super().get_connection_params()
         finally:
             self.settings_dict = given
@@ -278,13 +286,22 @@ class PooledMixin(BaseDatabaseWrapper):
         """Open and guard a physical connection, as the backend below opens it."""
         pid = getpid()
         with at_fork.gate.handshake(self.driver.peers(params)):
-            connection = self.driver.adopt(super().get_new_connection(params), pid, params)
+            connection = self.driver.adopt(self._connect_with_answers(params), pid, params)
             driver = self.driver.unwrap(connection)
             # Whoever has wrapped the driver's connect() may have forked.
             driver.check_process()
             # In here: no fork waits for less than a handshake, so none inherits what this has for a moment.
             give_up_after(driver.guard.fd, self.pool_options.network_timeout)
         return connection
+
+    def _connect_with_answers(self, params: dict[str, Any]) -> Any:
+        """Open a physical connection; Oracle's backend reads the settings here, and finds the answers."""
+        given = self.settings_dict
+        try:
+            self.settings_dict = self._answered or given
+            return super().get_new_connection(params)
+        finally:
+            self.settings_dict, self._answered = given, None
 
     def opener(self) -> PooledMixin:
         """Another wrapper with the settings of now, to open connections in another thread."""
@@ -331,17 +348,19 @@ class PooledMixin(BaseDatabaseWrapper):
         else:
             lease.release(if_idle=True)
 
-    def make_cursor(self, cursor: Any) -> PooledCursorWrapper:
+    def make_cursor(self, cursor: Any) -> Any:
         """Wrap a cursor, and tell its lease that Django has opened it."""
         if (lease := self.lease) is not None and lease.untracked_cursors:
             lease.untracked_cursors -= 1
+        if self._wraps_cursors_itself:
+            return pooled_cursor(super().make_cursor(cursor))
         return PooledCursorWrapper(cursor, self)
 
-    def make_debug_cursor(self, cursor: Any) -> PooledCursorDebugWrapper:
+    def make_debug_cursor(self, cursor: Any) -> Any:
         """Wrap a cursor whose statements are logged, and tell its lease that Django has opened it."""
         if (lease := self.lease) is not None and lease.untracked_cursors:
             lease.untracked_cursors -= 1
-        return PooledCursorDebugWrapper(cursor, self)
+        return pooled_cursor(super().make_debug_cursor(cursor))
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
         """Django's, which also begins and ends each transaction."""
