@@ -338,6 +338,8 @@ def test_paths(path: str) -> None:
 def same(cell: str, value: object) -> bool:
     """Whether this cell of a table gives this value of an option: a class by its name."""
     text = code(cell)
+    if text == "FairQueuePool":
+        return value is None  # who names no class has this one
     return text == value.__name__ if isinstance(value, type) else ast.literal_eval(text) == value
 
 

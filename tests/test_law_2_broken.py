@@ -35,7 +35,8 @@ def nested_block(alias: str) -> None:
 
 
 def savepoint(alias: str) -> None:
-    transaction.savepoint(using=alias)
+    # Its name since Django 6.1.
+    getattr(transaction, "savepoint_create", transaction.savepoint)(using=alias)
 
 
 def commit(alias: str) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import MySQLdb
 import pytest
@@ -18,7 +18,6 @@ from django.db import OperationalError, connections
 from sqlalchemy.pool import NullPool
 
 from poollife import clock
-from poollife.drivers.contract import Driver
 from poollife.drivers.mysql import mysqlclient
 from poollife.errors import PoolTimeout
 from poollife.pools import outage as module
@@ -30,7 +29,7 @@ from servers import MariaDB, Proxy
 from tests.borrowing import PATIENCE, connection_id
 from tests.conftest import MakeAlias
 from tests.counting import pool_of
-from tests.stubs import STUB_DRIVER, StubBorrower, StubConnection, StubServer, refused, stub_pool
+from tests.stubs import StubBorrower, StubConnection, StubDriver, StubServer, refused, stub_pool
 from tests.web_server import eventually
 
 
@@ -271,7 +270,7 @@ def test_what_one_pool_finds_out_all_know_that_lead_there(server: StubServer) ->
 def test_another_driver_is_another_way(server: StubServer) -> None:
     """Without HOST and PORT a file of SQLite's and a MySQL at its default socket have the same key."""
     here = stub_pool("here", server, timeout=PATIENCE)
-    driver = cast(Driver, SimpleNamespace(**vars(STUB_DRIVER)))
+    driver = StubDriver()
     there = LeasePool(here.key._replace(alias="there"), here.options, driver)
     server.down = refused()
     assert all(crowd(here, server))

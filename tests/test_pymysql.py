@@ -24,6 +24,7 @@ from pymysql.constants import FIELD_TYPE
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
 from poollife.backends.mysql_pymysql.base import CONVERSIONS
+from poollife.drivers.contract import ABANDONED, HELD
 from poollife.drivers.mysql.pymysql import CONNECT_TIMEOUT
 from poollife.pools.pool import LeasePool
 from servers import MariaDB
@@ -211,9 +212,10 @@ def test_every_method_of_the_driver_is_known() -> None:
 def foreign(alias: str) -> Iterator[Any]:
     """A connection that thinks itself in another process than its own."""
     connection = raw(alias)
-    connection.guard.pid = -1
+    # As the hooks of a fork leave it in a child.
+    connection.lease.state, connection.guard.pid = ABANDONED, -1
     yield connection
-    connection.guard.pid = os.getpid()
+    connection.lease.state, connection.guard.pid = HELD, os.getpid()
 
 
 @pytest.mark.parametrize("name", [*GUARDED, *COMPOSED])

@@ -93,11 +93,7 @@ class FairQueuePool(NamedSlots):
                 found = True
             else:
                 found = False
-        if not found:
-            return None
-        if self.bounds.min_idle and len(self._free) < self.bounds.min_idle:
-            self.unbalanced()
-        return entry
+        return entry if found else None
 
     def hand_to_ticket(self, entry: ConnectionPoolEntry, ticket: Ticket) -> Ticket:
         """Have a ticket go on with the session that a lease was given: it has to be pinged, or replaced."""

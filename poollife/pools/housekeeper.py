@@ -30,11 +30,15 @@ class Housekeeping:
         #: Until when nothing is opened, because that went wrong.
         self._next_opening = -math.inf
 
-    def call(self) -> None:
-        """There may be a surplus, or too little idle."""
-        ticket = current.checkout
-        if ticket and self._slots.shortage and clock.monotonic() >= self._next_opening:
-            self.opener = self.opener or ticket.borrower.opener()
+    def call(self, borrower: Borrower | None = None) -> None:
+        """Start the thread where there is a surplus, or where too few sessions are idle.
+
+        :param borrower: of a checkout that has a session; None: of the one that is under way in this thread.
+        """
+        if borrower is None and (ticket := current.checkout):
+            borrower = ticket.borrower
+        if borrower and self._slots.shortage and clock.monotonic() >= self._next_opening:
+            self.opener = self.opener or borrower.opener()
             self._housekeeper.hurry()
         elif not self._slots.surplus:
             return

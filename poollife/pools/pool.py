@@ -194,6 +194,8 @@ class LeasePool(BasePool):
                 if self.liveness.is_fit(driver, began):
                     self.leases.add(lease)
                     lease.attach(handle, driver, began)
+                    if self.options.min_idle:
+                        self.housekeeping.call(borrower)
                 else:
                     ticket = self._slots.hand_to_ticket(handle, Ticket(borrower, self._deadline(began)))
                     handle = None
