@@ -436,7 +436,7 @@ uwsgi.call("post_fork_hook")
 def test_our_end_comes_last(name: str, early: bool) -> None:
     """What theirs opens is closed, too."""
     assign = f"uwsgi.atexit = {name}"
-    ours = "from poollife.drivers import uwsgi as slots; slots.at_exit(lambda: print('ours'))"
+    ours = "from poollife.process import uwsgi as slots; slots.at_exit(lambda: print('ours'))"
     parts = (assign, ours) if early else (ours, assign)
     said, complaint = run(HEAD, LOAD, *parts, "uwsgi.call('atexit')")
     assert said == [f"{name} in order", "ours"]
