@@ -156,6 +156,7 @@ def test_reload(server: MariaDB, tmp_path: Path, name: str, build: Build) -> Non
     """The master too becomes a new program, and leaves nothing behind."""
     with site(server, tmp_path, replace(VARIANTS[name], build=build)) as uwsgi:
         before = uwsgi.get("/echo/1/")
+        uwsgi.wait_until_idle()
         uwsgi.process.send_signal(signal.SIGHUP)
         eventually("others are ready", lambda: uwsgi.accepting == 2 * WORKERS)
         assert uwsgi.aborted == 0
