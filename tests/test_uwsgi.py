@@ -69,6 +69,7 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str, build: Build) -> None
     counts = count(server, "law_1", tmp_path, variant)
     # A worker may have answered everything while the other one slept.
     assert generations <= counts.processes - variant.helpers <= WORKERS * generations
+    assert not counts.tracebacks, "\n".join(counts.tracebacks)
     assert counts == Counts(
         requests=ROUNDS * REQUESTS,
         processes=counts.processes,
@@ -78,7 +79,7 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str, build: Build) -> None
         wrong_answers=0,
         over_limit=0,
         aborted=0,
-        tracebacks=0,
+        tracebacks=(),
     )
 
 

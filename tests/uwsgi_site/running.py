@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from servers import MariaDB
 from servers.ports import free_port
-from tests.processes import Counts, is_right, start_program
+from tests.processes import Counts, is_right, start_program, tracebacks_in
 from tests.web_server import PATIENCE, eventually, fetch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -321,7 +321,7 @@ def count(server: MariaDB, name: str, folder: Path, variant: Variant, without: s
         over_limit=max(0, len(present) - len(parents) - (variant.workers + variant.helpers) * THREADS),
         aborted=server.status("Aborted_clients") - aborted - hasty,
         # Other children than those of multiprocessing tell of that failure, and end well.
-        tracebacks=uwsgi.log.count("Traceback") - uwsgi.log.count("assert tlock is not None"),
+        tracebacks=tracebacks_in(uwsgi.log, "assert tlock is not None"),
     )
 
 
