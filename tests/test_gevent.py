@@ -209,6 +209,10 @@ def test_the_probe_is_a_greenlet(greenlets: Run, engine: str) -> None:
     assert report == {"refused": 1, "found": True, "idle": 1, "answer": 1}
 
 
+def test_a_fork_finds_no_sweeper_that_another_fork_has_started_again(greenlets: Run) -> None:
+    assert greenlets("forking_at_once", 8) == {"statuses": [0] * 8, "at the forks": [0] * 8, "after that": 1}
+
+
 @each_engine
 def test_a_worker_of_gunicorns(
     mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path, engine: str

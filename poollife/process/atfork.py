@@ -86,7 +86,7 @@ class Gate:
     @property
     def closed(self) -> bool:
         """Whether a fork is under way."""
-        return bool(self._forking)
+        return bool(self._forking) and any(clock.monotonic() < end for end in self._forking.copy().values())
 
     def wait(self) -> None:
         """Hold on while another thread forks."""
