@@ -10,9 +10,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from poollife.process import uwsgi
+from poollife.process import greenlets, uwsgi
 
 logger = logging.getLogger("poollife")
+
+
+def may_start_thread() -> bool:
+    """Return whether a thread of the pools' own may begin in this process."""
+    return not (uwsgi.in_master() or greenlets.are_copies())
 
 
 class Worker(threading.Thread):
@@ -58,7 +63,7 @@ class Housekeeper:
 
     def call(self) -> None:
         """There may be something to do. Takes no time where the thread is there."""
-        if self._worker or uwsgi.in_master():
+        if self._worker or not may_start_thread():
             return
         worker = self._worker = Worker(self._run, self._name)
         try:

@@ -427,6 +427,32 @@ def long_outage(observer: Observer) -> dict[str, Any]:
 
 
 @case
+def forking(observer: Observer) -> dict[str, Any]:
+    """A greenlet forks while another one is ready to run, and its child begins a pool of its own."""
+    turns = 0
+
+    def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    def work() -> dict[str, Any]:
+        before = turns
+        return {"answer": ask("SELECT 1"), "others ran": turns - before, "pools": len(registry.pools())}
+
+    def fork() -> dict[str, Any]:
+        return children.fork(work, lambda: os._exit(0)).finish()
+
+    session()
+    connections["default"].close()
+    other = gevent.spawn(take_turns)
+    report: dict[str, Any] = in_greenlet(fork)
+    other.kill()
+    return report
+
+
+@case
 def forking_at_once(observer: Observer, greenlets: int) -> dict[str, Any]:
     """Several greenlets fork, and each of these forks stops the sweeper and starts it again."""
     session()
