@@ -402,17 +402,26 @@ def test_without_ours() -> None:
     assert said == ["too early"]
 
 
-@pytest.mark.parametrize("master", [True, False])
-def test_a_master_has_no_thread_of_ours(master: bool) -> None:
-    """It forks in C: a child would wait for that thread to take the interpreter's lock."""
-    start = """
-from poollife.pools.housekeeper import Housekeeper
-import threading
+HOUSEKEEPER = """
+from poollife.pools.background import Housekeeper
 Housekeeper("a housekeeper", lambda: 60.0).call()
+"""
+WATCH = """
+from tests.stubs import StubBorrower, StubServer, stub_pool
+StubBorrower(StubServer()).borrow(stub_pool("stub", leak_after=60))
+"""
+THREADS = """
+import threading
 print(*(thread.name for thread in threading.enumerate()), sep="\\n")
 """
-    said, complaint = run(HEAD, LOAD, start, master=master)
-    assert said == ["MainThread", *([] if master else ["a housekeeper"])]
+
+
+@pytest.mark.parametrize("master", [True, False])
+@pytest.mark.parametrize(("start", "name"), [(HOUSEKEEPER, "a housekeeper"), (WATCH, "poollife-leaks")])
+def test_a_master_has_no_thread_of_ours(start: str, name: str, master: bool) -> None:
+    """It forks in C: a child would wait for that thread to take the interpreter's lock."""
+    said, complaint = run(HEAD, LOAD, start, THREADS, master=master)
+    assert said == ["MainThread", *([] if master else [name])]
     assert complaint == ""
 
 
