@@ -404,7 +404,9 @@ def test_without_ours() -> None:
 
 HOUSEKEEPER = """
 from poollife.pools.background import Housekeeper
-Housekeeper("a housekeeper", lambda: 60.0).call()
+housekeeper = Housekeeper("a housekeeper", lambda: 60.0)
+at_fork.on_resume(housekeeper.call)
+housekeeper.call()
 """
 WATCH = """
 from tests.stubs import StubBorrower, StubServer, stub_pool
@@ -416,13 +418,27 @@ print(*(thread.name for thread in threading.enumerate()), sep="\\n")
 """
 
 
+@pytest.mark.parametrize("start", [HOUSEKEEPER, WATCH])
 @pytest.mark.parametrize("master", [True, False])
-@pytest.mark.parametrize(("start", "name"), [(HOUSEKEEPER, "a housekeeper"), (WATCH, "poollife-leaks")])
-def test_a_master_has_no_thread_of_ours(start: str, name: str, master: bool) -> None:
-    """It forks in C: a child would wait for that thread to take the interpreter's lock."""
-    said, complaint = run(HEAD, LOAD, start, THREADS, master=master)
-    assert said == ["MainThread", *([] if master else [name])]
-    assert complaint == ""
+def test_a_process_that_uwsgi_will_fork_in_c_has_no_thread_of_ours(start: str, master: bool) -> None:
+    """A child would wait for that thread to take the interpreter's lock."""
+    assert run(HEAD, LOAD, start, THREADS, master=master) == (["MainThread"], "")
+
+
+@pytest.mark.parametrize(
+    ("begin", "start", "name"),
+    [
+        pytest.param("uwsgi.begin()", HOUSEKEEPER, "a housekeeper", id="lazy-apps"),
+        pytest.param("uwsgi.begin()", WATCH, "poollife-leaks", id="lazy-apps, leaks"),
+        # It has loaded the application, and begins when the other workers are there.
+        pytest.param(
+            "", f"{HOUSEKEEPER}uwsgi.begin(); uwsgi.call('post_fork_hook')", "a housekeeper", id="first"
+        ),
+    ],
+)
+def test_a_worker_without_a_master_has_them(begin: str, start: str, name: str) -> None:
+    said, complaint = run(HEAD, LOAD, begin, start, THREADS, master=False)
+    assert (said, complaint) == (["MainThread", name], "")
 
 
 def test_the_owner_is_no_child() -> None:

@@ -17,7 +17,7 @@ logger = logging.getLogger("poollife")
 
 def may_start_thread() -> bool:
     """Return whether a thread of the pools' own may begin in this process."""
-    return not (uwsgi.in_master() or greenlets.are_copies())
+    return not (uwsgi.forks_in_c() or greenlets.are_copies())
 
 
 class Worker(threading.Thread):
