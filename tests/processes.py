@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+#: Of one traceback, in what a test says.
+TRACEBACK_LINES = 80
 
 
 def start_program(
@@ -53,7 +55,8 @@ class Counts:
     over_limit: int
     #: Ends that the server counted as aborted.
     aborted: int
-    tracebacks: int
+    #: What the log has of them; see ``tracebacks_in()``.
+    tracebacks: tuple[str, ...]
     #: Requests without an answer, asked again about another number. No mistake: their worker was told to end.
     repeated: int = 0
 
@@ -68,6 +71,19 @@ class Counts:
             self.tracebacks,
         )
         return self.alive < self.parent_sessions or any(mistakes)
+
+
+def tracebacks_in(log: str, expected: str = "") -> tuple[str, ...]:
+    """Return the tracebacks in a log, each with the lines behind it: so a test that fails says why.
+
+    :param expected: a line that one traceback has which is no mistake; "": there is none of that kind.
+    """
+    parts = log.split("Traceback")[1:]
+    mistakes = [part for part in parts if not expected or expected not in part]
+    # Two processes that write at once may mix their lines, and then one part has both of the expected ones.
+    number = len(parts) - (log.count(expected) if expected else 0)
+    lines = [f"Traceback{part}".splitlines()[:TRACEBACK_LINES] for part in mistakes[:number]]
+    return tuple(map("\n".join, lines))
 
 
 def is_right(answer: dict[str, Any]) -> bool:

@@ -209,6 +209,17 @@ def test_the_probe_is_a_greenlet(greenlets: Run, engine: str) -> None:
     assert report == {"refused": 1, "found": True, "idle": 1, "answer": 1}
 
 
+def test_no_greenlet_of_a_forking_process_runs_in_the_child_of_another(greenlets: Run) -> None:
+    """The child has copies of all. They would go on at the first switch, and a thread's start is one."""
+    report = greenlets("forking")
+    assert report.pop("inherited") != []  # this process's own
+    assert report == {"answer": 1, "others ran": 0, "pools": 1, "status": 0}
+
+
+def test_a_fork_finds_no_sweeper_that_another_fork_has_started_again(greenlets: Run) -> None:
+    assert greenlets("forking_at_once", 8) == {"statuses": [0] * 8, "at the forks": [0] * 8, "after that": 1}
+
+
 @each_engine
 def test_a_worker_of_gunicorns(
     mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path, engine: str

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from servers import MariaDB
 from tests.celery_site.worker import VARIANTS
-from tests.processes import Counts
+from tests.processes import TRACEBACK_LINES, Counts, tracebacks_in
 from tests.redis_server import Redis
 from tests.servers_site.running import (
     ASGI,
@@ -43,6 +44,7 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str) -> None:
     server.create_database("law_1")
     counts = count(server, "law_1", tmp_path, SERVERS[name], REQUESTS)
     parents = 2 if SERVERS[name].parent else 0
+    assert not counts.tracebacks, "\n".join(counts.tracebacks)
     assert counts == Counts(
         requests=counts.requests,
         processes=counts.processes,
@@ -52,7 +54,7 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str) -> None:
         wrong_answers=0,
         over_limit=0,
         aborted=0,
-        tracebacks=0,
+        tracebacks=(),
         repeated=counts.repeated,
     )
     assert counts.requests > REQUESTS
@@ -121,18 +123,44 @@ GOOD = Counts(
     wrong_answers=0,
     over_limit=0,
     aborted=0,
-    tracebacks=0,
+    tracebacks=(),
 )
-MISTAKES = ("inherited_sockets", "wrong_answers", "over_limit", "aborted", "tracebacks")
+MISTAKES: dict[str, Any] = {
+    **dict.fromkeys(["alive", "inherited_sockets", "wrong_answers", "over_limit", "aborted"], 1),
+    "tracebacks": ("Traceback",),
+}
 
 
-@pytest.mark.parametrize("mistake", ["alive", *MISTAKES])
+@pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_line_with_a_mistake(place: Place, capsys: pytest.CaptureFixture[str], mistake: str) -> None:
     """It counts as harmed, and the server's log comes with it."""
     assert not show("", Row(lambda place: GOOD, ()), lambda: place)
     assert "why" not in capsys.readouterr().out
-    assert show("", Row(lambda place: replace(GOOD, **{mistake: 1}), ()), lambda: place)
+    assert show("", Row(lambda place: replace(GOOD, **{mistake: MISTAKES[mistake]}), ()), lambda: place)
     assert "why" in capsys.readouterr().out
+
+
+LOG = """it serves
+Traceback (most recent call last):
+  first()
+KeyError: 1
+an answer
+Exception ignored in: threading
+Traceback (most recent call last):
+    assert tlock is not None
+"""
+
+
+def test_a_traceback_is_told_with_what_the_log_has_behind_it() -> None:
+    first = "Traceback (most recent call last):\n  first()\nKeyError: 1\nan answer"
+    assert tracebacks_in("it serves") == ()
+    assert [text.startswith(first) for text in tracebacks_in(LOG)] == [True, False]
+    (text,) = tracebacks_in(LOG, "assert tlock is not None")
+    assert text.startswith(first)
+    # Two processes have written at once.
+    assert tracebacks_in("Traceback\nTraceback\n expected\n expected\n", "expected") == ()
+    (text,) = tracebacks_in("Traceback\n" + "a line\n" * 1000)
+    assert text.count("a line") == TRACEBACK_LINES - 1
 
 
 def test_a_line_that_fails(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -101,12 +102,16 @@ def test_it_comes_back_when_the_thread_ends(
 
 def test_waiters_get_it(alias: str) -> None:
     """Nobody asks how many are out: a full pool looks by itself."""
-    go = threading.Event()
+    go, full = threading.Event(), threading.Barrier(3)
     sessions: list[int] = []
+    served = itertools.count()
 
     def borrow_and_leave() -> None:
         go.wait()
         sessions.append(query(alias))
+        # The next thread would get the session of one that has ended already.
+        if next(served) < 3:
+            full.wait(5)
 
     threads = [threading.Thread(target=borrow_and_leave) for _ in range(THREADS)]
     for thread in threads:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from poollife import pool_stats
+from poollife import clock, pool_stats
 from poollife.pools.background import Housekeeper
 from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry
 from poollife.pools.sweeper import next_sweep, quiet_pools
+from poollife.process.atfork import LIMIT, Gate, at_fork
 from servers import MariaDB
 from tests.borrowing import PATIENCE, Busy, connection_id
 from tests.conftest import MakeAlias
@@ -439,6 +440,57 @@ def test_the_sweeper_goes_on_after_a_fork_that_met_a_long_sweep(
     exit_child_after(lambda: None)
     go_on.set()
     eventually("the other one is closed as well", lambda: not registry.pools())
+
+
+def test_the_sweeper_does_not_begin_while_another_thread_forks(make_alias: MakeAlias) -> None:
+    """That fork's child would have half of what it does. The last fork of several starts it again."""
+    use(make_alias())
+    settled, go_on = threading.Event(), threading.Event()
+
+    def fork() -> None:
+        at_fork.gate.close()
+        registry.settle()
+        settled.set()
+        assert go_on.wait(PATIENCE)
+        at_fork.gate.open()
+        registry.resume()
+
+    other = threading.Thread(target=fork)
+    other.start()
+    assert settled.wait(PATIENCE)
+    registry.resume()
+    assert not sweepers()
+    go_on.set()
+    other.join(PATIENCE)
+    assert len(sweepers()) == 1
+
+
+def test_a_fork_whose_end_was_not_told_is_over_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    gate.close()
+    assert gate.closed
+    later = clock.monotonic() + LIMIT
+    monkeypatch.setattr(clock, "monotonic", lambda: later)
+    assert not gate.closed
+
+
+def test_a_second_stop_waits_for_the_thread_as_well() -> None:
+    """The second one of two forks at the same time."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    housekeeper = Housekeeper("a housekeeper", work)
+    housekeeper.call()
+    worker = housekeeper._worker
+    assert worker
+    assert begun.wait(PATIENCE)
+    housekeeper.stop(0)
+    threading.Timer(0.2, go_on.set).start()
+    housekeeper.stop(PATIENCE)
+    assert not worker.is_alive()
 
 
 def test_a_thread_that_is_stopped_while_it_begins_ends_and_the_next_call_starts_another(

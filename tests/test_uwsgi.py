@@ -69,6 +69,7 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str, build: Build) -> None
     counts = count(server, "law_1", tmp_path, variant)
     # A worker may have answered everything while the other one slept.
     assert generations <= counts.processes - variant.helpers <= WORKERS * generations
+    assert not counts.tracebacks, "\n".join(counts.tracebacks)
     assert counts == Counts(
         requests=ROUNDS * REQUESTS,
         processes=counts.processes,
@@ -78,7 +79,7 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str, build: Build) -> None
         wrong_answers=0,
         over_limit=0,
         aborted=0,
-        tracebacks=0,
+        tracebacks=(),
     )
 
 
@@ -156,6 +157,7 @@ def test_reload(server: MariaDB, tmp_path: Path, name: str, build: Build) -> Non
     """The master too becomes a new program, and leaves nothing behind."""
     with site(server, tmp_path, replace(VARIANTS[name], build=build)) as uwsgi:
         before = uwsgi.get("/echo/1/")
+        uwsgi.wait_until_idle()
         uwsgi.process.send_signal(signal.SIGHUP)
         eventually("others are ready", lambda: uwsgi.accepting == 2 * WORKERS)
         assert uwsgi.aborted == 0
@@ -400,18 +402,43 @@ def test_without_ours() -> None:
     assert said == ["too early"]
 
 
-@pytest.mark.parametrize("master", [True, False])
-def test_a_master_has_no_thread_of_ours(master: bool) -> None:
-    """It forks in C: a child would wait for that thread to take the interpreter's lock."""
-    start = """
-from poollife.pools.housekeeper import Housekeeper
+HOUSEKEEPER = """
+from poollife.pools.background import Housekeeper
+housekeeper = Housekeeper("a housekeeper", lambda: 60.0)
+at_fork.on_resume(housekeeper.call)
+housekeeper.call()
+"""
+WATCH = """
+from tests.stubs import StubBorrower, StubServer, stub_pool
+StubBorrower(StubServer()).borrow(stub_pool("stub", leak_after=60))
+"""
+THREADS = """
 import threading
-Housekeeper("a housekeeper", lambda: 60.0).call()
 print(*(thread.name for thread in threading.enumerate()), sep="\\n")
 """
-    said, complaint = run(HEAD, LOAD, start, master=master)
-    assert said == ["MainThread", *([] if master else ["a housekeeper"])]
-    assert complaint == ""
+
+
+@pytest.mark.parametrize("start", [HOUSEKEEPER, WATCH])
+@pytest.mark.parametrize("master", [True, False])
+def test_a_process_that_uwsgi_will_fork_in_c_has_no_thread_of_ours(start: str, master: bool) -> None:
+    """A child would wait for that thread to take the interpreter's lock."""
+    assert run(HEAD, LOAD, start, THREADS, master=master) == (["MainThread"], "")
+
+
+@pytest.mark.parametrize(
+    ("begin", "start", "name"),
+    [
+        pytest.param("uwsgi.begin()", HOUSEKEEPER, "a housekeeper", id="lazy-apps"),
+        pytest.param("uwsgi.begin()", WATCH, "poollife-leaks", id="lazy-apps, leaks"),
+        # It has loaded the application, and begins when the other workers are there.
+        pytest.param(
+            "", f"{HOUSEKEEPER}uwsgi.begin(); uwsgi.call('post_fork_hook')", "a housekeeper", id="first"
+        ),
+    ],
+)
+def test_a_worker_without_a_master_has_them(begin: str, start: str, name: str) -> None:
+    said, complaint = run(HEAD, LOAD, begin, start, THREADS, master=False)
+    assert (said, complaint) == (["MainThread", name], "")
 
 
 def test_the_owner_is_no_child() -> None:

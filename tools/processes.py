@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from servers import MariaDB
-from tests.processes import Counts
+from tests.processes import Counts, tracebacks_in
 from tests.redis_server import Redis
 from tests.servers_site import running as servers_site
 from tests.uwsgi_site import running as uwsgi_site
@@ -39,7 +39,7 @@ COLUMNS: dict[str, Callable[[Counts], object]] = {
     "wrong answers": lambda counts: counts.wrong_answers,
     "over the limit": lambda counts: counts.over_limit,
     "aborted ends": lambda counts: counts.aborted,
-    "tracebacks": lambda counts: counts.tracebacks,
+    "tracebacks": lambda counts: len(counts.tracebacks),
 }
 
 
@@ -183,7 +183,7 @@ def run_celery(name: str, place: Place) -> Counts:
         # What a task leaves with its thread is one too many, too.
         over_limit=counts.over_limit + counts.held,
         aborted=counts.aborted,
-        tracebacks=(place.folder / "log").read_text(errors="replace").count("Traceback"),
+        tracebacks=tracebacks_in((place.folder / "log").read_text(errors="replace")),
     )
 
 

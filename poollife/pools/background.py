@@ -6,12 +6,18 @@ import logging
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from poollife.process import uwsgi
+from poollife.process import greenlets, uwsgi
 
 logger = logging.getLogger("poollife")
+
+
+def may_start_thread() -> bool:
+    """Return whether a thread of the pools' own may begin in this process."""
+    return not (uwsgi.forks_in_c() or greenlets.are_copies())
 
 
 class Worker(threading.Thread):
@@ -39,6 +45,7 @@ class Housekeeper:
     ``_worker`` is all that says which thread that is. Each change is one assignment, so there is no lock: of
     two threads that begin at once the one that is not in the field ends. One that was stopped in the middle
     of its work goes on with that, and holds up no other: ``call()`` starts the next one beside it.
+    ``_stopped`` is the thread that was stopped last: a second ``stop()`` waits for it, too.
     """
 
     def __init__(self, name: str, work: Callable[[], float | None]) -> None:
@@ -48,6 +55,7 @@ class Housekeeper:
         self._name = name
         self._work = work
         self._worker: Worker | None = None
+        self._stopped: Worker | None = None
 
     @property
     def _awake(self) -> bool:
@@ -55,7 +63,7 @@ class Housekeeper:
 
     def call(self) -> None:
         """There may be something to do. Takes no time where the thread is there."""
-        if self._worker or uwsgi.in_master():
+        if self._worker or not may_start_thread():
             return
         worker = self._worker = Worker(self._run, self._name)
         try:
@@ -76,14 +84,19 @@ class Housekeeper:
 
     def stop(self, timeout: float) -> None:
         """End the thread, and wait for that for ``timeout`` seconds at most; ``call()`` starts another."""
-        worker = self._worker
+        worker = self._worker or self._stopped
         if worker is None or worker is threading.current_thread():
             return
+        self._stopped = worker
         self._worker = None
         worker.calls.put(None)
-        # Should the thread not have begun yet, or not be startable, there is nothing to wait for.
-        with suppress(RuntimeError):
-            worker.join(timeout)
+        for _ in range(2):
+            with suppress(RuntimeError):
+                worker.join(timeout)
+                return
+            # It has not begun yet. A greenlet does so now, before a fork copies it. What can't be started is
+            # nothing to wait for.
+            time.sleep(0)
 
     def _run(self, worker: Worker) -> None:
         try:

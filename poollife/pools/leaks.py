@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from poollife import clock
+from poollife.pools.background import may_start_thread
 from poollife.pools.base import BasePool
 from poollife.pools.lease import Lease
 from poollife.pools.live import end_thread, live_pools
@@ -89,8 +90,11 @@ class Watch:
 
     def _keep_house(self) -> None:
         self._promised = clock.monotonic() + self._after + GRACE
+        # Where there may be no thread, returned() tells.
+        if not may_start_thread():
+            return
         # A child has neither the thread nor the pool. At the end of the process nobody waits for it, and none
-        # can be started any more: then returned() tells, as where a process may have no more threads.
+        # can be started any more: then, too, returned() tells, as where a process may have no more threads.
         with suppress(RuntimeError):
             threading.Thread(target=self._look_after, name="poollife-leaks", daemon=True).start()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import sys
 import threading
 import time
@@ -227,7 +226,7 @@ class Registry:
         self._sweeper.stop()
 
     def resume(self) -> None:
-        """Start the sweeper again, in the parent."""
+        """Start the sweeper, in the parent: again, or where it could not begin before uWSGI had forked."""
         if any(pool.keeps_sessions for pool in self.pools()):
             self._sweeper.start()
 
@@ -270,7 +269,7 @@ def description_of(pool: LeasePool) -> str:
 
 registry = Registry()
 at_fork.join(registry)
-os.register_at_fork(after_in_parent=lambda: registry.resume())
+at_fork.on_resume(lambda: registry.resume())
 atexit.register(registry.end)
 # Ahead of atexit's, which waits for threads, or is left out (skip-atexit-teardown).
 uwsgi.at_exit(registry.end)

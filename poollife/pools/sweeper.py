@@ -10,6 +10,7 @@ from django.db import connections
 from poollife import clock
 from poollife.pools.background import Housekeeper
 from poollife.pools.pool import LeasePool
+from poollife.process.atfork import at_fork
 
 #: Seconds between two sweeps, at the least and at the most: nothing tells that an alias was removed.
 SHORTEST_NAP, LONGEST_NAP = 0.01, 60.0
@@ -21,7 +22,8 @@ class Sweeper:
     """The process's thread that closes unused pools. It is there only while there is a pool to look after.
 
     It holds no lock while it closes a session. A fork stops it first, so that no child inherits half of what
-    it does, and the parent starts it again; a child has a sweeper of its own.
+    it does, and the parent starts it again: after several forks at once the last one does. A child has a
+    sweeper of its own.
     """
 
     def __init__(self, pools: Callable[[], list[LeasePool]], close: Callable[[LeasePool, str], None]) -> None:
@@ -35,8 +37,8 @@ class Sweeper:
         self._ended = False
 
     def start(self) -> None:
-        """Have the thread look after all pools, a new one included."""
-        if not self._ended:
+        """Have the thread look after all pools, a new one included. A fork under way does so later."""
+        if not (self._ended or at_fork.gate.closed):
             self._housekeeper.call()
             self._housekeeper.hurry()
 

@@ -12,7 +12,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +86,7 @@ class Gate:
     @property
     def closed(self) -> bool:
         """Whether a fork is under way."""
-        return bool(self._forking)
+        return bool(self._forking) and any(clock.monotonic() < end for end in self._forking.copy().values())
 
     def wait(self) -> None:
         """Hold on while another thread forks."""
@@ -137,11 +137,16 @@ class AtFork:
         self.gate = Gate()
         self._participants: list[Participant] = []
         self._held: dict[int, Held] = {}
+        self._resuming: list[Callable[[], object]] = []
         self._entering: dict[int, threading.RLock] = {}
 
     def join(self, participant: Participant) -> None:
         """Take part in every fork from now on; the child abandons in the order of joining."""
         self._participants.append(participant)
+
+    def on_resume(self, resume: Callable[[], object]) -> None:
+        """Have this called after each fork in the parent, and when uWSGI has made all workers."""
+        self._resuming.append(resume)
 
     def before(self) -> None:
         peers = self.gate.close()
@@ -152,9 +157,17 @@ class AtFork:
     def after_in_parent(self) -> None:
         self._held.pop(threading.get_ident(), None)
         self.gate.open()
+        self._resume()
 
     def after_in_child(self) -> None:
         self._enter_child(self._held.get(threading.get_ident(), Held()))
+
+    def after_uwsgi_fork(self) -> None:
+        """Enter a process that uWSGI has made; without a master, go on in the one that made the others."""
+        if self.pid == getpid():
+            self._resume()
+        else:
+            self.after_in_child()
 
     def ensure_process(self) -> None:
         """Notice a fork that no hook announced (a bare C ``fork()``, uWSGI): every way into a pool asks."""
@@ -163,6 +176,10 @@ class AtFork:
 
     def _hold(self) -> list[tuple[Participant, Any]]:
         return [(participant, participant.hold()) for participant in self._participants]
+
+    def _resume(self) -> None:
+        for resume in self._resuming:
+            resume()
 
     def _enter_child(self, held: Held) -> None:
         # Where no hook ran, two threads may come here at once. Locks of before may be held by lost threads.
@@ -250,4 +267,4 @@ os.register_at_fork(
     after_in_child=lambda: at_fork.after_in_child(),
 )
 # uWSGI runs none of these, unless it is told to.
-uwsgi.after_fork(lambda: at_fork.after_in_child())
+uwsgi.after_fork(lambda: at_fork.after_uwsgi_fork())

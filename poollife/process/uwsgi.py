@@ -23,7 +23,8 @@ _combined: dict[str, Callable[[Hook], Hook]] = {}
 def after_fork(ours: Hook) -> None:
     """Have uWSGI call this in each new process, ahead of everybody else's, one of which may raise.
 
-    Without a master it is also called in the first worker, which is the process that loaded the application.
+    Without a master it is also called in the first worker, which is the process that loaded the application,
+    when that has forked the others.
     """
     _take("post_fork_hook", lambda theirs: both(ours, theirs))
 
@@ -33,14 +34,18 @@ def at_exit(ours: Hook) -> None:
     _take("atexit", lambda theirs: both(theirs, ours))
 
 
-def in_master() -> bool:
-    """Whether this is a master's process, which forks in C for as long as it lives.
+def forks_in_c() -> bool:
+    """Return whether uWSGI will still fork this process in C.
 
-    A thread of Python's in there waits for the interpreter's lock for ever, and each child would wait in vain
-    for that thread to take it.
+    A child may wait for ever for a thread that it has not got: one that asked for the interpreter's lock at
+    that moment. A master forks for as long as it lives, and keeps the lock from all threads. Without a master
+    the process that loads the application has no number until it makes the other workers.
     """
-    pid = getattr(sys.modules.get("uwsgi"), "masterpid", int)()
-    return bool(pid == os.getpid())
+    module = sys.modules.get("uwsgi")
+    if master := getattr(module, "masterpid", int)():
+        return bool(master == os.getpid())
+    number = getattr(module, "worker_id", None)
+    return number is not None and number() == 0
 
 
 def both(first: Hook, last: Hook) -> Hook:

@@ -9,6 +9,7 @@ monkey.patch_all()
 import gc  # noqa: E402
 import json  # noqa: E402
 import logging  # noqa: E402
+import os  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -24,8 +25,9 @@ from poollife.conf import DEFAULTS  # noqa: E402
 from poollife.errors import PoolTimeout  # noqa: E402
 from poollife.pools.pool import LeasePool  # noqa: E402
 from poollife.pools.registry import registry  # noqa: E402
+from poollife.process.atfork import at_fork  # noqa: E402
 from tests.counting import pool_of  # noqa: E402
-from tests.programs import sockets  # noqa: E402
+from tests.programs import children, sockets  # noqa: E402
 from tests.programs.databases import ask, hold, session, session_of_statement, set_up  # noqa: E402
 
 CASES: dict[str, Callable[..., Any]] = {}
@@ -372,9 +374,8 @@ def unused(observer: Observer) -> dict[str, Any]:
     session()
     connections["default"].close()
     if pool().options.max_pool_idle == DEFAULTS.max_pool_idle:
-        sweepers = [thread.name for thread in threading.enumerate() if "sweeper" in thread.name]
         # It ends when no greenlet or timer is left to wait for.
-        return {"sweepers": len(sweepers), "waited for all": gevent.wait(timeout=PATIENCE)}
+        return {"sweepers": sweepers(), "waited for all": gevent.wait(timeout=PATIENCE)}
     return {"closed": until(lambda: not observer.sessions()), "pools": len(registry.pools())}
 
 
@@ -423,6 +424,67 @@ def long_outage(observer: Observer) -> dict[str, Any]:
         refused += 1
     found = until(lambda: pool()._outage.error is None)
     return {"refused": refused, "found": found, "idle": pool().idle, "answer": ask("SELECT 1")}
+
+
+@case
+def forking(observer: Observer) -> dict[str, Any]:
+    """A greenlet forks while another one is ready to run, and its child begins a pool of its own."""
+    turns = 0
+
+    def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    def work() -> dict[str, Any]:
+        before = turns
+        return {"answer": ask("SELECT 1"), "others ran": turns - before, "pools": len(registry.pools())}
+
+    def fork() -> dict[str, Any]:
+        return children.fork(work, lambda: os._exit(0)).finish()
+
+    session()
+    connections["default"].close()
+    other = gevent.spawn(take_turns)
+    report: dict[str, Any] = in_greenlet(fork)
+    other.kill()
+    return report
+
+
+@case
+def forking_at_once(observer: Observer, greenlets: int) -> dict[str, Any]:
+    """Several greenlets fork, and each of these forks stops the sweeper and starts it again."""
+    session()
+    connections["default"].close()
+    witness = Witness()
+    at_fork.join(witness)
+
+    def fork() -> Any:
+        return children.fork(dict, lambda: os._exit(0)).finish()["status"]
+
+    statuses = [each.get() for each in [gevent.spawn(fork) for _ in range(greenlets)]]
+    return {"statuses": statuses, "at the forks": witness.sweepers, "after that": sweepers()}
+
+
+class Witness:
+    """Counts the sweepers at each fork, when whoever takes part in it is ready."""
+
+    def __init__(self) -> None:
+        self.sweepers: list[int] = []
+
+    def settle(self) -> None:
+        """Nothing to wait for."""
+
+    def hold(self) -> None:
+        self.sweepers.append(sweepers())
+
+    def abandon(self, held: None) -> None:
+        """Nothing to give up."""
+
+
+def sweepers() -> int:
+    return sum("sweeper" in thread.name for thread in threading.enumerate())
 
 
 @case

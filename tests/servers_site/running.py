@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 
 from servers import MariaDB
 from servers.ports import free_port
-from tests.processes import Counts, is_right, start_program
+from tests.processes import Counts, is_right, start_program, tracebacks_in
 from tests.web_server import PATIENCE, eventually, fetch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -314,7 +314,7 @@ def count(
         + misplaced(rows, answered, serving.unanswered),
         over_limit=over_limit,
         aborted=(aborted_so_far if server.kills else mariadb.status("Aborted_clients")) - aborted - hasty,
-        tracebacks=serving.log.count("Traceback"),
+        tracebacks=tracebacks_in(serving.log),
         repeated=len(serving.unanswered),
     )
 

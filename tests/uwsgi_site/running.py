@@ -6,18 +6,20 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import sysconfig
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from servers import MariaDB
 from servers.ports import free_port
-from tests.processes import Counts, is_right, start_program
+from tests.processes import Counts, is_right, start_program, tracebacks_in
 from tests.web_server import PATIENCE, eventually, fetch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -129,7 +131,7 @@ class Uwsgi:
         self, folder: Path, database: dict[str, Any], variant: Variant, *arguments: str, without: str = ""
     ) -> None:
         """:param without: the part of the law's code that is taken out."""
-        self.port = free_port()
+        self.port, self._stats_port = free_port(), free_port()
         self.folder = folder
         self._variant = variant
         (folder / "spool").mkdir()
@@ -157,9 +159,12 @@ class Uwsgi:
         ]
 
     @property
-    def signs(self) -> tuple[str, str]:
-        """Makes each worker tell that it is ready: it would miss a signal that comes before that."""
-        return "--hook-accepting", f"appendn:{self.folder}/accepting yes"
+    def signs(self) -> tuple[str, ...]:
+        """The options that make each worker tell that it accepts, and the master what its workers are at."""
+        accepting = ("--hook-accepting", f"appendn:{self.folder}/accepting yes")
+        # With this option there is a master, whatever the others say.
+        stats = ("--stats", f"127.0.0.1:{self._stats_port}") if self._variant.master else ()
+        return *accepting, *stats
 
     def __enter__(self) -> Self:
         self.process = start_program(self.command(), self._log, self._environment)
@@ -192,10 +197,27 @@ class Uwsgi:
 
     def replace_workers(self) -> None:
         """Have each end in good order, and the master make another."""
+        self.wait_until_idle()
         ready = self.accepting
-        for pid in self.workers:
-            os.kill(pid, signal.SIGHUP)
+        for worker in self._stats():
+            os.kill(worker["pid"], signal.SIGHUP)
         eventually("others are ready", lambda: self.accepting == ready + self._variant.workers)
+
+    def wait_until_idle(self) -> None:
+        """Wait until each thread of each worker waits for a request: no signal before that.
+
+        uWSGI runs no exit handler in a worker that is not done with a request. That may be a moment after the
+        client has all of its answer. And a worker accepts before its threads are there: uWSGI 2.0.21 then
+        cancels the threads of the worker before it, and crashes (``wait_for_threads()`` in its core/uwsgi.c).
+        """
+        eventually("all threads wait for requests", lambda: all(map(is_idle, self._stats())))
+
+    def _stats(self) -> list[dict[str, Any]]:
+        """Return what the master says of each worker."""
+        with socket.create_connection(("127.0.0.1", self._stats_port), PATIENCE) as connection:
+            text = b"".join(iter(partial(connection.recv, 1 << 16), b""))
+        workers: list[dict[str, Any]] = json.loads(text)["workers"]
+        return workers
 
     def wait_for_jobs(self, number: int) -> None:
         """Until mules and spoolers have done so many."""
@@ -204,6 +226,7 @@ class Uwsgi:
     def end(self) -> None:
         """Have all of it end in good order."""
         if self._variant.master:
+            self.wait_until_idle()
             self.process.terminate()
         else:  # nobody would tell the others
             os.killpg(self.process.pid, signal.SIGHUP)
@@ -215,11 +238,6 @@ class Uwsgi:
         assert self.process.poll() is None, self.log
         file = self.folder / "accepting"
         return file.read_text().count("yes") if file.exists() else 0
-
-    @property
-    def workers(self) -> set[int]:
-        gone = {note["pid"] for note in self.notes("end")}
-        return {note["pid"] for note in self.notes("loader", "child") if note["worker"]} - gone
 
     def notes(self, *names: str) -> list[dict[str, Any]]:
         """What its processes noted under these names."""
@@ -244,6 +262,22 @@ class Uwsgi:
     @property
     def _log(self) -> Path:
         return self.folder / "log"
+
+
+def is_idle(worker: dict[str, Any]) -> bool:
+    """Return whether each thread of this worker waits for a request."""
+    cores = worker["cores"]
+    # A thread makes its event queue last.
+    return not any(core["in_request"] for core in cores) and queues(worker["pid"]) >= len(cores)
+
+
+def queues(pid: int) -> int:
+    """Return how many event queues a process has: one for each thread that waits for requests."""
+    links = []
+    # A worker that has just ended has number 0, or no folder.
+    with suppress(OSError):
+        links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum(link.name == "anon_inode:[eventpoll]" for link in links)
 
 
 def count(server: MariaDB, name: str, folder: Path, variant: Variant, without: str = "") -> Counts:
@@ -287,7 +321,7 @@ def count(server: MariaDB, name: str, folder: Path, variant: Variant, without: s
         over_limit=max(0, len(present) - len(parents) - (variant.workers + variant.helpers) * THREADS),
         aborted=server.status("Aborted_clients") - aborted - hasty,
         # Other children than those of multiprocessing tell of that failure, and end well.
-        tracebacks=uwsgi.log.count("Traceback") - uwsgi.log.count("assert tlock is not None"),
+        tracebacks=tracebacks_in(uwsgi.log, "assert tlock is not None"),
     )
 
 

@@ -13,9 +13,22 @@ import traceback
 _MASTER = int(os.environ.get("UWSGI_STUB_MASTER", "1"))
 
 
+_numbered: list[int] = []
+
+
 def masterpid() -> int:
     """0: there is no master."""
     return os.getpid() if _MASTER else 0
+
+
+def worker_id() -> int:
+    """0: a master, or a process that loads the application before there are workers."""
+    return len(_numbered)
+
+
+def begin() -> None:
+    """Make this process the first worker, without a master."""
+    _numbered.append(1)
 
 
 def fork() -> int:

@@ -1,0 +1,40 @@
+"""What a fork does to greenlets: the child of one has copies of all the others, and they can't be ended."""
+
+from __future__ import annotations
+
+import sys
+
+from poollife.process.atfork import at_fork
+
+
+class Copies:
+    """Finds out, in a child, whether a greenlet has forked it."""
+
+    def __init__(self) -> None:
+        self.exist = False
+
+    def settle(self) -> None:
+        """Wait for nothing."""
+
+    def hold(self) -> None:
+        """Keep nothing."""
+
+    def abandon(self, held: None) -> None:
+        """Look which greenlet has forked."""
+        monkey = sys.modules.get("gevent.monkey")
+        if monkey and monkey.is_module_patched("threading"):
+            # The main one, which forks the workers of a server, has no parent.
+            self.exist = self.exist or sys.modules["gevent"].getcurrent().parent is not None
+
+
+_copies = Copies()
+at_fork.join(_copies)
+
+
+def are_copies() -> bool:
+    """Return whether the other greenlets of this process are copies of its parent's.
+
+    They go on as soon as this process waits in gevent's hub: with requests that the parent answers, too. The
+    start of a thread is such a wait.
+    """
+    return _copies.exist
