@@ -37,8 +37,9 @@ def set_clock_forward(seconds: float) -> None:
     """Have poollife's clock show what it would on a machine that has been up for so much longer.
 
     A time that is the sum of others is as exact as its size allows: what a test compares must not depend on
-    that. So ``POOLLIFE_CLOCK_OFFSET=86400.1 pytest ...`` has to pass as well. (Not tests/test_law_5_calls.py,
-    where this is one more call, and programs have a clock of their own.)
+    that. So ``POOLLIFE_CLOCK_OFFSET=86400.1 pytest ...`` has to pass as well. (Not
+    tests/invariants/inv5_warm_checkout/test_calls.py, where this is one more call, and programs have a clock
+    of their own.)
     """
     real = clock.monotonic
     clock.monotonic = lambda: real() + seconds
@@ -146,7 +147,7 @@ def make_alias(
 @pytest.fixture
 def make_pool(make_alias: MakeAlias) -> Callable[..., str]:
     """A function that makes another alias, and its pool: of two connections, unless told otherwise."""
-    from tests.counting import pool_of
+    from tests.support.counting import pool_of
 
     def make(size: int = 2) -> str:
         alias = make_alias(POOL={"pool_size": size, "max_overflow": 0, "timeout": 10})
