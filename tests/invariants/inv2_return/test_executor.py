@@ -1,4 +1,4 @@
-"""Law 2 for ``PooledThreadPoolExecutor``: jobs give back, and all else is as with the standard library's."""
+"""Invariant 2 for ``PooledThreadPoolExecutor``; all else is as with the executor of the standard library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import connections, transaction
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 
 from poollife import PooledThreadPoolExecutor, auto_close_db, pool_stats
@@ -29,16 +29,12 @@ from tests.support.borrowing import (
     TornDown,
     connection_id,
     insert,
-    leave_a_transaction,
-    leave_autocommit_off,
-    leave_unread_rows,
-    make_log,
     out,
-    rows,
     sessions,
 )
-from tests.support.forms import FORMS, Body, by_name, every_kind
+from tests.support.forms import by_name
 from tests.support.handlers import Exchange, site
+from tests.support.works import ENDS, borrow_with_a_copy
 
 Make = Callable[..., ThreadPoolExecutor]
 
@@ -53,7 +49,7 @@ def executor() -> Iterator[PooledThreadPoolExecutor]:
 # --- jobs give back -----------------------------------------------------------------------------------------
 
 
-def test_a_jobs_connection_is_back_before_its_future_is_done(
+def test_connection_of_a_job_is_back_before_its_future_is_done(
     alias: str, mariadb: MariaDB, executor: ThreadPoolExecutor
 ) -> None:
     seen = []
@@ -64,7 +60,9 @@ def test_a_jobs_connection_is_back_before_its_future_is_done(
     assert (len(set(seen)), pool_stats()[alias]["checkouts"]) == (1, 200)
 
 
-def test_before_its_callbacks_too(alias: str, executor: ThreadPoolExecutor) -> None:
+def test_connection_of_a_job_is_back_before_the_callbacks_of_its_future_run(
+    alias: str, executor: ThreadPoolExecutor
+) -> None:
     busy, seen = Busy(alias), []
     future = executor.submit(busy.work)
     assert busy.begun.wait(PATIENCE)
@@ -74,82 +72,7 @@ def test_before_its_callbacks_too(alias: str, executor: ThreadPoolExecutor) -> N
     assert seen == [0]
 
 
-def succeed(alias: str) -> None:
-    insert(alias)
-
-
-def fail(alias: str) -> None:
-    connection_id(alias)
-    raise Failure
-
-
-def be_torn_down(alias: str) -> None:
-    connection_id(alias)
-    raise TornDown
-
-
-def exit_(alias: str) -> None:
-    connection_id(alias)
-    raise SystemExit
-
-
-def fail_in_a_query(alias: str) -> None:
-    with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT no_such_column")
-
-
-def fail_in_a_transaction(alias: str) -> None:
-    leave_a_transaction(alias)
-    raise Failure
-
-
-def borrow_with_a_copy(alias: str) -> None:
-    """Django's own way to a second connection of an alias."""
-    copy = connections[alias].copy()
-    copy.ensure_connection()
-    connection_id(alias)
-    kept.append(copy)
-
-
-kept: list[Any] = []
-#: What others see of it, and how many sessions are thrown away.
-JOBS: dict[Callable[[str], None], tuple[int, int]] = {
-    succeed: (1, 0),
-    fail: (0, 0),
-    be_torn_down: (0, 0),
-    exit_: (0, 0),
-    fail_in_a_query: (0, 0),
-    leave_a_transaction: (0, 0),
-    fail_in_a_transaction: (0, 0),
-    leave_autocommit_off: (0, 0),
-    leave_unread_rows: (0, 1),
-    borrow_with_a_copy: (0, 0),
-}
-
-
-@pytest.mark.parametrize("job", JOBS, ids=by_name)
-def test_however_it_ends(
-    alias: str, mariadb: MariaDB, executor: ThreadPoolExecutor, job: Callable[[str], None]
-) -> None:
-    make_log(mariadb, alias)
-    seen, closed = JOBS[job]
-    future = executor.submit(job, alias)
-    future.exception(PATIENCE)
-    assert (out(alias), rows(mariadb, alias), pool_stats()[alias]["closed"]) == (0, seen, closed)
-    # The thread and the session are as if nothing had been.
-    executor.submit(insert, alias).result(PATIENCE)
-    assert (out(alias), rows(mariadb, alias)) == (0, seen + 1)
-
-
-def test_all_that_a_job_borrowed_goes_back(
-    make_pool: Callable[[], str], executor: ThreadPoolExecutor
-) -> None:
-    aliases = [make_pool() for _ in range(3)]
-    taken = executor.submit(lambda: [(connection_id(alias), out(alias))[1] for alias in aliases])
-    assert (taken.result(PATIENCE), [out(alias) for alias in aliases]) == ([1, 1, 1], [0, 0, 0])
-
-
-def test_so_does_what_map_borrows(make_pool: Callable[[int], str]) -> None:
+def test_jobs_of_map_return_their_connections(make_pool: Callable[[int], str]) -> None:
     alias = make_pool(4)
     with PooledThreadPoolExecutor(4) as executor:
         found = set(executor.map(connection_id, [alias] * 100))
@@ -158,10 +81,10 @@ def test_so_does_what_map_borrows(make_pool: Callable[[int], str]) -> None:
 
 
 def test_more_jobs_than_connections(alias: str) -> None:
-    """Eight threads, two connections, and jobs of every kind."""
+    """Eight threads share two connections, with jobs of every kind."""
     with PooledThreadPoolExecutor(8) as executor:
-        # One that borrows a second while others do the same would wait for ever.
-        jobs = [job for job in JOBS if job not in (succeed, borrow_with_a_copy)] * 20
+        # Two that borrow a second connection at once would wait for each other.
+        jobs = [job for job in ENDS if job not in (insert, borrow_with_a_copy)] * 20
         futures = [executor.submit(job, alias) for job in jobs]
         errors = {type(future.exception(PATIENCE)).__name__ for future in futures}
         assert out(alias) == 0
@@ -169,7 +92,7 @@ def test_more_jobs_than_connections(alias: str) -> None:
     assert pool_stats()[alias]["idle"] <= 2
 
 
-def test_the_initializer_gives_back(alias: str) -> None:
+def test_initializer_returns_its_connection(alias: str) -> None:
     """And what it does for its thread stays done."""
     local = threading.local()
 
@@ -181,7 +104,7 @@ def test_the_initializer_gives_back(alias: str) -> None:
     assert pool_stats()[alias]["checkouts"] == 1
 
 
-def test_so_does_one_that_fails(alias: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_initializer_that_fails_returns_its_connection(alias: str, caplog: pytest.LogCaptureFixture) -> None:
     with PooledThreadPoolExecutor(1, initializer=leave_and_fail, initargs=(alias,)) as executor:
         with pytest.raises(concurrent.futures.BrokenExecutor):
             executor.submit(connection_id, alias).result(PATIENCE)
@@ -192,66 +115,6 @@ def test_so_does_one_that_fails(alias: str, caplog: pytest.LogCaptureFixture) ->
 def leave_and_fail(alias: str) -> None:
     transaction.atomic(using=alias).__enter__()
     raise Failure
-
-
-def test_what_the_submitter_has_stays_its_own(alias: str, executor: ThreadPoolExecutor) -> None:
-    with transaction.atomic(using=alias):
-        before, raw = connection_id(alias), connections[alias].connection
-        found = executor.submit(connection_id, alias).result(PATIENCE)
-        assert found != before
-        assert (connection_id(alias), out(alias)) == (before, 1)
-        assert connections[alias].connection is raw
-
-
-@every_kind
-def test_what_a_job_has_is_not_its_submitters(
-    alias: str, executor: ThreadPoolExecutor, form: Callable[[Body], Any]
-) -> None:
-    """It goes on after the work that has submitted it."""
-    busy, seen = Busy(alias), []
-
-    def job() -> None:
-        before = connection_id(alias)
-        busy.work()
-        seen.append(connection_id(alias) == before)
-
-    def body() -> Future[None]:
-        connection_id(alias)
-        future = executor.submit(job)
-        assert busy.begun.wait(PATIENCE)
-        return future
-
-    future = form(body)
-    assert out(alias) == 1
-    busy.go_on.set()
-    future.result(PATIENCE)
-    assert (seen, out(alias)) == ([True], 0)
-
-
-def test_all_forms_in_a_job(make_pool: Callable[[], str], executor: ThreadPoolExecutor) -> None:
-    of_form, of_job = make_pool(), make_pool()
-
-    def job(form: Callable[[Body], Any]) -> tuple[int, int]:
-        connection_id(of_job)
-        form(lambda: connection_id(of_form))
-        return out(of_form), out(of_job)
-
-    for form in FORMS:
-        assert executor.submit(job, form).result(PATIENCE) == (0, 1)
-        assert out(of_job) == 0
-
-
-def test_jobs_that_submit_jobs(make_pool: Callable[[int], str]) -> None:
-    alias = make_pool(5)
-    with PooledThreadPoolExecutor(5) as executor:
-
-        def job(depth: int) -> list[int]:
-            connection_id(alias)
-            below = executor.submit(job, depth - 1).result(PATIENCE) if depth else []
-            return [*below, out(alias)]
-
-        assert executor.submit(job, 4).result(PATIENCE) == [5, 4, 3, 2, 1]
-        assert out(alias) == 0
 
 
 def test_a_cancelled_job_borrows_nothing(alias: str, executor: ThreadPoolExecutor) -> None:
@@ -270,33 +133,6 @@ def test_a_cancelled_job_borrows_nothing(alias: str, executor: ThreadPoolExecuto
 
 
 # --- under asyncio ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("way", ["run_in_executor", "default", "to_thread", "sync_to_async"])
-def test_as_the_executor_of_a_loop(alias: str, mariadb: MariaDB, way: str) -> None:
-    """Nothing is wrapped here: the executor sees to it."""
-
-    async def start(executor: ThreadPoolExecutor) -> int:
-        loop = asyncio.get_running_loop()
-        if way == "run_in_executor":
-            return await loop.run_in_executor(executor, connection_id, alias)
-        if way == "default":
-            return await loop.run_in_executor(None, connection_id, alias)
-        if way == "to_thread":
-            return await asyncio.to_thread(connection_id, alias)
-        return await sync_to_async(connection_id, thread_sensitive=False)(alias)
-
-    async def main() -> None:
-        with PooledThreadPoolExecutor(8) as executor:
-            if way != "run_in_executor":
-                asyncio.get_running_loop().set_default_executor(executor)
-            for _ in range(10):
-                found = await asyncio.gather(*(start(executor) for _ in range(8)))
-                assert set(found) <= sessions(mariadb, alias)
-                assert out(alias) == 0
-
-    asyncio.run(main())
-    assert pool_stats()[alias]["opened"] <= 2
 
 
 def test_a_task_that_is_cancelled_leaves_its_job_to_its_end(alias: str, executor: ThreadPoolExecutor) -> None:

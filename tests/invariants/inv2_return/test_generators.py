@@ -1,4 +1,4 @@
-"""Law 2 for work that stops and goes on: generators and coroutines."""
+"""Invariant 2 for work that stops and goes on: generators and coroutines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from django.db import InterfaceError, close_old_connections, connections, transa
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from poollife import auto_close_db, pool_stats
-from poollife.work import current_work
 from servers import MariaDB
 from tests.support.borrowing import (
     PATIENCE,
@@ -26,20 +25,28 @@ from tests.support.borrowing import (
     make_log,
     out,
     rows,
-    sessions,
 )
 from tests.support.forms import Body, by_name, every_kind
+from tests.support.generators import Async, Sync
 from tests.support.handlers import Exchange, site, wsgi
 
 pytestmark = pytest.mark.usefixtures("_nothing_stays_current")
 
 
-# --- generators ---------------------------------------------------------------------------------------------
+# --- generators of both kinds -------------------------------------------------------------------------------
 
 
-@auto_close_db
+@pytest.fixture(params=[Sync, Async], ids=by_name)
+def drive(request: pytest.FixtureRequest) -> Iterator[Sync]:
+    """Both kinds of generators, driven alike."""
+    driver = request.param()
+    yield driver
+    driver.end()
+
+
+@Sync.body
 def ids(alias: str, count: int) -> Generator[Any, Any, str]:
-    """One for each step; what is sent comes back, and what is thrown is answered."""
+    """Yield a session's number in each step. What is sent comes back, and what is thrown is answered."""
     for _ in range(count):
         try:
             answer = yield connection_id(alias)
@@ -50,51 +57,169 @@ def ids(alias: str, count: int) -> Generator[Any, Any, str]:
     return "the end"
 
 
-def test_between_its_steps_a_generator_keeps_what_it_has(alias: str) -> None:
-    steps = ids(alias, 2)
+@Async.body
+async def ids_async(alias: str, count: int) -> Any:
+    for _ in range(count):
+        try:
+            answer = yield await sync_to_async(connection_id)(alias)
+            while answer:
+                answer = yield answer
+        except Failure as failure:
+            yield failure
+
+
+def test_generator_keeps_its_connection_between_its_steps(alias: str, drive: Sync) -> None:
+    steps = drive.begin("ids", alias, 2)
     assert (out(alias), pool_stats()[alias]["checkouts"]) == (0, 0)  # nothing has run yet
-    first = next(steps)
+    first = drive.next(steps)
     assert out(alias) == 1
-    assert steps.send("sent") == "sent"
+    assert drive.send(steps, "sent") == "sent"
     failure = Failure()
-    assert steps.throw(failure) is failure
-    assert (next(steps), out(alias)) == (first, 1)
-    with pytest.raises(StopIteration) as end:
-        next(steps)
-    assert (end.value.value, out(alias), pool_stats()[alias]["checkouts"]) == ("the end", 0, 1)
+    assert drive.throw(steps, failure) is failure
+    assert (drive.next(steps), out(alias)) == (first, 1)
+    with pytest.raises(drive.stop) as end:
+        drive.next(steps)
+    assert (getattr(end.value, "value", "the end"), out(alias)) == ("the end", 0)
+    assert pool_stats()[alias]["checkouts"] == 1
 
 
-def throw(steps: Any) -> None:
+def close_twice(drive: Any, held: list[Any]) -> None:
+    drive.close(held[0])
+    drive.close(held[0])
+
+
+def throw(drive: Any, held: list[Any]) -> None:
     with pytest.raises(TornDown):
-        steps.throw(TornDown)
+        drive.throw(held[0], TornDown)
 
 
-def interrupt(steps: Any) -> None:
-    for _ in steps:
-        break
-
-
-ENDS: dict[str, Callable[[Any], object]] = {
-    "exhausted": list,
-    "closed": lambda steps: steps.close(),
-    "closed twice": lambda steps: (steps.close(), steps.close()),
-    "left and dropped": interrupt,
+ENDS: dict[str, Callable[[Any, list[Any]], object]] = {
+    "exhausted": lambda drive, held: drive.exhaust(held[0]),
+    "closed": lambda drive, held: drive.close(held[0]),
+    "closed twice": close_twice,
+    "left and dropped": lambda drive, held: drive.break_off(held),
     "thrown into": throw,
 }
+ENDS_OF_ASYNC = ENDS | {"closed in another task": lambda drive, held: drive.close_in_another_task(held[0])}
 
 
 @pytest.mark.parametrize("started", [True, False], ids=["started", "fresh"])
-@pytest.mark.parametrize("end", ENDS)
-def test_a_generator_gives_back_however_it_ends(alias: str, end: str, started: bool) -> None:
-    steps = ids(alias, 3)
+@pytest.mark.parametrize(
+    ("drive", "end"),
+    [*((Sync, end) for end in ENDS), *((Async, end) for end in ENDS_OF_ASYNC)],
+    indirect=["drive"],
+)
+def test_generator_returns_its_connection_however_it_ends(
+    alias: str, drive: Sync, end: str, started: bool
+) -> None:
+    held = [drive.begin("ids", alias, 3)]
     if started:
-        next(steps)
+        drive.next(held[0])
     assert out(alias) == started
-    ENDS[end](steps)
-    del steps
+    ENDS_OF_ASYNC[end](drive, held)
+    held.clear()
     gc.collect()
-    assert out(alias) == 0
+    drive.check_returned(alias)
     assert pool_stats()[alias]["opened"] <= 1
+
+
+@Sync.body
+def borrow_at_the_end(first: str, last: str, seen: list[tuple[int, int]]) -> Iterator[int]:
+    try:
+        yield connection_id(first)
+    finally:
+        connection_id(last)
+        seen.append((out(first), out(last)))
+
+
+@Async.body
+async def borrow_at_the_end_async(first: str, last: str, seen: list[tuple[int, int]]) -> Any:
+    try:
+        yield await sync_to_async(connection_id)(first)
+    finally:
+        await sync_to_async(connection_id)(last)
+        seen.append((out(first), out(last)))
+
+
+def test_generator_that_borrows_as_it_is_closed_returns_it(make_pool: Callable[[], str], drive: Sync) -> None:
+    first, last = make_pool(), make_pool()
+    seen: list[tuple[int, int]] = []
+    steps = drive.begin("borrow_at_the_end", first, last, seen)
+    drive.next(steps)
+    drive.close(steps)
+    assert (seen, out(first), out(last)) == ([(1, 1)], 0, 0)
+
+
+@Sync.body
+def open_a_transaction(alias: str, around: Any) -> Iterator[None]:
+    around.__enter__()
+    insert(alias)
+    yield
+
+
+@Async.body
+async def open_a_transaction_async(alias: str, around: Any) -> Any:
+    await sync_to_async(around.__enter__)()
+    await sync_to_async(insert)(alias)
+    yield
+
+
+def test_transaction_that_a_generator_leaves_to_its_consumer_stays_when_it_is_closed(
+    alias: str, mariadb: MariaDB, drive: Sync
+) -> None:
+    make_log(mariadb, alias)
+    around = transaction.atomic(using=alias)
+
+    def consume() -> None:
+        steps = drive.begin("open_a_transaction", alias, around)
+        drive.next(steps)
+        drive.close(steps)
+        drive.call(insert, alias)
+        assert (out(alias), rows(mariadb, alias)) == (1, 0)
+        drive.call(around.__exit__, None, None, None)
+
+    drive.consume(consume)
+    assert (out(alias), rows(mariadb, alias)) == (0, 2)
+
+
+@Sync.body
+def fail_in_the_second_step(alias: str) -> Iterator[int]:
+    yield connection_id(alias)
+    raise Failure
+
+
+@Async.body
+async def fail_in_the_second_step_async(alias: str) -> Any:
+    yield await sync_to_async(connection_id)(alias)
+    raise Failure
+
+
+@pytest.mark.parametrize("thrown", [False, True], ids=["in its body", "thrown into"])
+def test_transaction_of_its_consumer_outlasts_a_generator_that_fails(
+    alias: str, mariadb: MariaDB, drive: Sync, thrown: bool
+) -> None:
+    """A failed work leaves the blocks that its own body has opened, and no others."""
+    make_log(mariadb, alias)
+    around = transaction.atomic(using=alias)
+
+    def consume() -> None:
+        steps = drive.begin("fail_in_the_second_step", alias)
+        drive.next(steps)
+        drive.call(around.__enter__)
+        drive.call(insert, alias)
+        with pytest.raises(Failure):
+            drive.throw(steps, Failure) if thrown else drive.next(steps)
+        assert out(alias) == 1
+        assert drive.call(lambda: connections[alias].in_atomic_block)
+        drive.call(insert, alias)
+        assert (out(alias), rows(mariadb, alias)) == (1, 0)
+        drive.call(around.__exit__, None, None, None)
+
+    drive.consume(consume)
+    assert (out(alias), rows(mariadb, alias)) == (0, 2)
+
+
+# --- generators ---------------------------------------------------------------------------------------------
 
 
 def test_a_generator_that_will_not_end_is_told_so_and_gives_back(alias: str) -> None:
@@ -110,48 +235,6 @@ def test_a_generator_that_will_not_end_is_told_so_and_gives_back(alias: str) -> 
     with pytest.raises(RuntimeError, match="generator ignored GeneratorExit"):
         steps.close()
     assert out(alias) == 0
-
-
-def test_a_body_that_borrows_as_it_is_closed_gives_back(make_pool: Callable[[], str]) -> None:
-    first, last = make_pool(), make_pool()
-    seen = []
-
-    @auto_close_db
-    def steps() -> Iterator[int]:
-        try:
-            yield connection_id(first)
-        finally:
-            connection_id(last)
-            seen.append((out(first), out(last)))
-
-    running: Any = steps()
-    next(running)
-    running.close()
-    assert (seen, out(first), out(last)) == ([(1, 1)], 0, 0)
-
-
-def test_an_open_transaction_that_it_leaves_to_its_consumer_stays_when_it_is_closed(
-    alias: str, mariadb: MariaDB
-) -> None:
-    make_log(mariadb, alias)
-    around = transaction.atomic(using=alias)
-
-    @auto_close_db
-    def steps() -> Iterator[None]:
-        around.__enter__()
-        insert(alias)
-        yield
-
-    def consume() -> None:
-        running: Any = steps()
-        next(running)
-        running.close()
-        insert(alias)
-        assert (out(alias), rows(mariadb, alias)) == (1, 0)
-        around.__exit__(None, None, None)
-
-    auto_close_db(consume)()
-    assert (out(alias), rows(mariadb, alias)) == (0, 2)
 
 
 def test_an_open_transaction_of_a_generator_ends_with_it(alias: str, mariadb: MariaDB) -> None:
@@ -218,54 +301,6 @@ def test_a_transaction_of_its_consumer_outlasts_it(
 
     form(consume)
     assert (out(alias), rows(mariadb, alias), pool_stats()[alias]["checkouts"]) == (0, 2, 1)
-
-
-@pytest.mark.parametrize("thrown", [False, True], ids=["in its body", "thrown into"])
-def test_so_it_does_when_it_fails(alias: str, mariadb: MariaDB, thrown: bool) -> None:
-    """What nobody is left to end is what its own body has opened."""
-    make_log(mariadb, alias)
-
-    @auto_close_db
-    def steps() -> Iterator[int]:
-        yield connection_id(alias)
-        raise Failure
-
-    def consume() -> None:
-        running: Any = steps()
-        next(running)
-        with transaction.atomic(using=alias):
-            insert(alias)
-            with pytest.raises(Failure):
-                running.throw(Failure) if thrown else next(running)
-            assert (out(alias), connections[alias].in_atomic_block) == (1, True)
-            insert(alias)
-
-    auto_close_db(consume)()
-    assert (out(alias), rows(mariadb, alias)) == (0, 2)
-
-
-def test_an_async_generator_that_fails_leaves_them_too(alias: str, mariadb: MariaDB) -> None:
-    make_log(mariadb, alias)
-    around = transaction.atomic(using=alias)
-
-    @auto_close_db
-    async def steps() -> AsyncIterator[int]:
-        yield await sync_to_async(connection_id)(alias)
-        raise Failure
-
-    @auto_close_db
-    async def consume() -> None:
-        running = aiter(steps())
-        await anext(running)
-        await sync_to_async(around.__enter__)()
-        with pytest.raises(Failure):
-            await anext(running)
-        await sync_to_async(insert)(alias)
-        assert (out(alias), rows(mariadb, alias)) == (1, 0)
-        await sync_to_async(around.__exit__)(None, None, None)
-
-    asyncio.run(consume())
-    assert (out(alias), rows(mariadb, alias)) == (0, 1)
 
 
 def test_cursors_of_generators_that_share_a_connection_die_with_it(alias: str) -> None:
@@ -382,28 +417,6 @@ def test_a_hundred_tasks_at_once(alias: str) -> None:
     assert pool_stats()[alias]["opened"] == 1
 
 
-@pytest.mark.parametrize("way", ["to_thread", "run_in_executor", "thread_sensitive=False"])
-def test_wrapped_functions_in_threads_of_the_loops_executor(alias: str, mariadb: MariaDB, way: str) -> None:
-    """Those threads live as long as the loop."""
-    job = auto_close_db(connection_id)
-
-    async def start() -> int:
-        if way == "to_thread":
-            return await asyncio.to_thread(job, alias)
-        if way == "run_in_executor":
-            return await asyncio.get_running_loop().run_in_executor(None, job, alias)
-        return await sync_to_async(job, thread_sensitive=False)(alias)
-
-    async def main() -> None:
-        for _ in range(10):
-            found = await asyncio.gather(*(start() for _ in range(8)))
-            assert set(found) <= sessions(mariadb, alias)
-            assert out(alias) == 0
-
-    asyncio.run(main())
-    assert pool_stats()[alias]["opened"] <= 2
-
-
 @pytest.mark.parametrize("djangos_hand", [True, False], ids=["closed by Django", "left alone"])
 def test_a_coroutine_that_goes_on_after_its_request(alias: str, djangos_hand: bool) -> None:
     """Its sync code began in the request's thread, which has ended; Django closes what is there."""
@@ -477,127 +490,6 @@ def test_a_coroutine_whose_thread_can_be_reached_no_more(alias: str) -> None:
     finally:
         request_finished.connect(close_old_connections)
     assert (out(alias), connection_id(alias)) == (0, session)
-
-
-# --- asynchronous generators --------------------------------------------------------------------------------
-
-
-@auto_close_db
-async def ids_async(alias: str, count: int) -> Any:
-    for _ in range(count):
-        try:
-            answer = yield await sync_to_async(connection_id)(alias)
-            while answer:
-                answer = yield answer
-        except Failure as failure:
-            yield failure
-
-
-def test_between_its_steps_an_async_generator_keeps_what_it_has(alias: str) -> None:
-    async def main() -> None:
-        steps = ids_async(alias, 2)
-        first = await anext(steps)
-        assert out(alias) == 1
-        assert await steps.asend("sent") == "sent"
-        failure = Failure()
-        assert await steps.athrow(failure) is failure
-        assert (await anext(steps), out(alias)) == (first, 1)
-        with pytest.raises(StopAsyncIteration):
-            await anext(steps)
-        assert (out(alias), pool_stats()[alias]["checkouts"]) == (0, 1)
-
-    asyncio.run(main())
-
-
-def test_a_body_that_borrows_as_it_is_aclosed_gives_back(make_pool: Callable[[], str]) -> None:
-    first, last = make_pool(), make_pool()
-    seen = []
-
-    @auto_close_db
-    async def steps() -> Any:
-        try:
-            yield await sync_to_async(connection_id)(first)
-        finally:
-            await sync_to_async(connection_id)(last)
-            seen.append((out(first), out(last)))
-
-    async def main() -> None:
-        running = steps()
-        await anext(running)
-        await running.aclose()
-        assert (seen, out(first), out(last)) == ([(1, 1)], 0, 0)
-
-    asyncio.run(main())
-
-
-def test_what_an_async_generator_leaves_to_its_consumer_stays_when_it_is_closed(
-    alias: str, mariadb: MariaDB
-) -> None:
-    make_log(mariadb, alias)
-    around = transaction.atomic(using=alias)
-
-    @auto_close_db
-    async def steps() -> Any:
-        await sync_to_async(around.__enter__)()
-        await sync_to_async(insert)(alias)
-        yield
-
-    @auto_close_db
-    async def consume() -> None:
-        running = steps()
-        await anext(running)
-        await running.aclose()
-        await sync_to_async(insert)(alias)
-        assert (out(alias), rows(mariadb, alias)) == (1, 0)
-        await sync_to_async(around.__exit__)(None, None, None)
-
-    asyncio.run(consume())
-    assert (out(alias), rows(mariadb, alias)) == (0, 2)
-
-
-async def exhaust(steps: Any) -> None:
-    assert [step async for step in steps]
-
-
-async def close(steps: Any) -> None:
-    await steps.aclose()
-    await steps.aclose()
-
-
-async def throw_async(steps: Any) -> None:
-    with pytest.raises(TornDown):
-        await steps.athrow(TornDown)
-
-
-async def close_in_another_task(steps: Any) -> None:
-    await asyncio.create_task(steps.aclose())
-
-
-async def interrupt_async(steps: Any) -> None:
-    async for _ in steps:
-        break
-
-
-@pytest.mark.parametrize("started", [True, False], ids=["started", "fresh"])
-@pytest.mark.parametrize(
-    "end", [exhaust, close, throw_async, close_in_another_task, interrupt_async], ids=by_name
-)
-def test_an_async_generator_gives_back_however_it_ends(alias: str, end: Any, started: bool) -> None:
-    async def main() -> None:
-        steps = ids_async(alias, 3)
-        if started:
-            await anext(steps)
-        assert out(alias) == started
-        await end(steps)
-        del steps
-        # One that was dropped is closed by a task of the loop's, which has to wait for a thread.
-        async with asyncio.timeout(PATIENCE):
-            while out(alias):
-                await asyncio.sleep(0.001)
-        assert current_work.get() is None
-
-    asyncio.run(main())
-    assert pool_stats()[alias]["opened"] <= 1
 
 
 # --- as bodies of responses ---------------------------------------------------------------------------------

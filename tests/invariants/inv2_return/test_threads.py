@@ -1,4 +1,4 @@
-"""Law 2 for threads: what they borrowed goes back when they end."""
+"""Invariant 2 for ``PooledThread``: what is particular to threads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gc
 import inspect
 import threading
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,130 +16,33 @@ from servers import MariaDB
 from tests.support.borrowing import (
     PATIENCE,
     Busy,
-    Failure,
-    TornDown,
     connection_id,
     insert,
     leave_a_transaction,
-    leave_autocommit_off,
-    leave_unread_rows,
     make_log,
     out,
     rows,
     run,
-    sessions,
 )
-from tests.support.forms import FORMS, Body, by_name, every_kind
 
 
-class WithRun(PooledThread):
-    """What most of those do that are written by hand."""
-
-    def __init__(self, body: Body) -> None:
-        super().__init__()
-        self._body = body
-
-    def run(self) -> None:
-        self._body()
+def test_connection_of_a_stock_thread_stays_out_until_the_pool_looks(alias: str) -> None:
+    """As a control for the tests of every kind of work: nothing else returns it at the thread's end."""
+    run(threading.Thread(target=connection_id, args=(alias,)))
+    assert out(alias) == 1
 
 
-class Timer(PooledThread, threading.Timer):
-    """It goes with others of the kind."""
-
-
-def with_run_of_its_own(body: Body) -> threading.Thread:
-    thread = PooledThread()
-    thread.run = body  # type: ignore[method-assign]
-    return thread
-
-
-THREADS: dict[str, Callable[[Body], threading.Thread]] = {
-    "target": lambda body: PooledThread(target=body),
-    "arguments": lambda body: PooledThread(target=lambda run, *, key: run(), args=(body,), kwargs={"key": 1}),
-    "daemon": lambda body: PooledThread(target=body, daemon=True, name="a daemon"),
-    "run() overridden": WithRun,
-    "run on the instance": with_run_of_its_own,
-    "a timer": lambda body: Timer(0, body),
-}
-
-
-@pytest.mark.parametrize("make", THREADS)
-def test_a_thread_gives_back_when_it_ends(make_pool: Callable[[], str], mariadb: MariaDB, make: str) -> None:
-    aliases = [make_pool(), make_pool()]
-    seen = []
-
-    def body() -> None:
-        seen.append([(connection_id(alias), out(alias)) for alias in aliases])
-
-    for _ in range(3):
-        run(THREADS[make](body))
-        assert [out(alias) for alias in aliases] == [0, 0]
-    assert seen == [[(*sessions(mariadb, alias), 1) for alias in aliases]] * 3
-    # As a control: the pool would not know otherwise.
-    run(threading.Thread(target=body))
-    assert [out(alias) for alias in aliases] == [1, 1]
-
-
-@pytest.mark.parametrize("kind", [Failure, TornDown, SystemExit])
-def test_or_when_it_fails(alias: str, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]) -> None:
-    """The error goes where a thread's errors go."""
-    errors = []
-    monkeypatch.setattr(threading, "excepthook", lambda arguments: errors.append(arguments.exc_value))
-
-    def body() -> None:
-        connection_id(alias)
-        raise error
-
-    error = kind()
-    run(PooledThread(target=body))
-    assert (errors, out(alias)) == ([error], 0)
-
-
-def leave_two(alias: str) -> None:
-    leave_a_transaction(alias)
-    leave_a_transaction(alias)
-
-
-def leave_a_failed_transaction(alias: str) -> None:
-    leave_a_transaction(alias)
-    connections[alias].set_rollback(True)
-
-
-def leave_a_closed_one(alias: str) -> None:
+def leave_a_closed_transaction(alias: str) -> None:
     leave_a_transaction(alias)
     connections[alias].close()
 
 
-LEFT: dict[Callable[[str], None], int] = {
-    leave_a_transaction: 0,
-    leave_two: 0,
-    leave_autocommit_off: 0,
-    leave_a_failed_transaction: 0,
-    leave_a_closed_one: 1,
-    leave_unread_rows: 1,
-}
-
-
-@pytest.mark.parametrize("leave", LEFT, ids=by_name)
-def test_what_a_thread_leaves_open_ends_with_it(
-    alias: str, mariadb: MariaDB, leave: Callable[[str], None]
-) -> None:
+def test_closed_transaction_that_a_thread_leaves_ends_with_it(alias: str, mariadb: MariaDB) -> None:
     make_log(mariadb, alias)
-    run(PooledThread(target=leave, args=(alias,)))
-    assert (out(alias), rows(mariadb, alias), pool_stats()[alias]["closed"]) == (0, 0, LEFT[leave])
+    run(PooledThread(target=leave_a_closed_transaction, args=(alias,)))
+    assert (out(alias), rows(mariadb, alias), pool_stats()[alias]["closed"]) == (0, 0, 1)
     insert(alias)
     assert rows(mariadb, alias) == 1
-
-
-def test_what_the_starting_thread_has_stays_its_own(alias: str) -> None:
-    seen = []
-    before, raw = connection_id(alias), connections[alias].connection
-    run(PooledThread(target=lambda: seen.append((connection_id(alias), out(alias)))))
-    ((session, taken),) = seen
-    assert session != before
-    assert (taken, out(alias)) == (2, 1)
-    assert connections[alias].connection is raw
-    assert connection_id(alias) == before
 
 
 def test_a_shared_wrapper_stays_in_its_owners_transaction(alias: str, mariadb: MariaDB) -> None:
@@ -171,57 +73,6 @@ def test_a_shared_wrapper_stays_in_its_owners_transaction(alias: str, mariadb: M
         shared.dec_thread_sharing()
         shared.close()
     assert out(alias) == 0
-
-
-@every_kind
-def test_what_a_thread_has_is_not_its_starters(alias: str, form: Callable[[Body], Any]) -> None:
-    """It goes on after the work that has started it."""
-    busy, seen = Busy(alias), []
-
-    def target() -> None:
-        before = connection_id(alias)
-        busy.work()
-        seen.append(connection_id(alias) == before)
-
-    def body() -> threading.Thread:
-        connection_id(alias)
-        thread = PooledThread(target=target)
-        thread.start()
-        assert busy.begun.wait(PATIENCE)
-        return thread
-
-    thread = form(body)
-    assert out(alias) == 1
-    busy.go_on.set()
-    thread.join(PATIENCE)
-    assert (seen, out(alias)) == ([True], 0)
-
-
-def test_threads_in_threads(make_pool: Callable[[int], str]) -> None:
-    alias = make_pool(5)
-    seen = []
-
-    def nest(depth: int) -> None:
-        before = connection_id(alias)
-        if depth:
-            run(PooledThread(target=nest, args=(depth - 1,)))
-        seen.append((out(alias), connection_id(alias) == before))
-
-    run(PooledThread(target=nest, args=(4,)))
-    assert seen == [(count, True) for count in (5, 4, 3, 2, 1)]
-    assert (out(alias), pool_stats()[alias]["checkouts"]) == (0, 5)
-
-
-def test_all_forms_in_a_thread(alias: str) -> None:
-    seen = []
-
-    def target() -> None:
-        for form in FORMS:
-            form(lambda: connection_id(alias))
-            seen.append(out(alias))
-
-    run(PooledThread(target=target))
-    assert seen == [0] * len(FORMS)
 
 
 def test_never_started(alias: str) -> None:
