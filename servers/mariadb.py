@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from servers.certificates import Certificates
+from servers.missing import Missing
 from servers.ports import free_port
 
 # Where distributions, Homebrew and the project's own archives put the server and its tools, beside PATH.
@@ -253,7 +254,7 @@ class MariaDB:
         """Make the system tables."""
         tool = _which("mariadb-install-db") or _which("mysql_install_db")
         if not tool:
-            raise RuntimeError("found no mariadb-install-db: is MariaDB's server installed completely?")
+            raise Missing("missing: mariadb-install-db; python3 tools/system_packages.py installs it")
         done = subprocess.run(
             [
                 str(tool),
@@ -300,7 +301,7 @@ class MariaDB:
         """Return the server's command line; ``--no-defaults`` keeps /etc/mysql out and has to be first."""
         binary = self.find()
         if not binary:
-            raise RuntimeError("found no MariaDB server; python3 tools/system_packages.py installs one")
+            raise Missing("missing: a MariaDB server; python3 tools/system_packages.py installs one")
         users = self.folder / "users.sql"
         users.write_text(_users(self.user, self.password))
         command = [

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import django
@@ -14,7 +15,7 @@ from django.conf import settings
 from django.db import connections
 
 from poollife import clock
-from servers import Certificates, MariaDB
+from servers import Certificates, MariaDB, Missing
 
 
 def pytest_configure() -> None:
@@ -43,6 +44,31 @@ def set_clock_forward(seconds: float) -> None:
     """
     real = clock.monotonic
     clock.monotonic = lambda: real() + seconds
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Skip a test whose fixtures miss something of this machine."""
+    with _skipping_what_is_missing():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Skip a test that misses something of this machine."""
+    with _skipping_what_is_missing():
+        yield
+
+
+@contextmanager
+def _skipping_what_is_missing() -> Iterator[None]:
+    """Skip where something is missing, and name it. In CI, where ``CI`` is set, that is a failure."""
+    try:
+        yield
+    except Missing as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, needs
 from tools import conformance
 from tools.conformance import Difference, Outcomes
 
@@ -23,6 +23,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=2400,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tests_of_django() -> None:
+    """Download them once, from the index that pip asks."""
+    needs.client_programs()
+    needs.tests_of_django()
 
 
 @pytest.mark.parametrize("database", ["mysql", "sqlite"])

@@ -22,7 +22,7 @@ from django.db import OperationalError, ProgrammingError, connections
 
 from servers import MariaDB
 from tests.conftest import MakeAlias
-from tests.support import ROOT
+from tests.support import ROOT, needs
 from tests.support.counting import Content, Questions, content, pool_of
 from tests.support.pages import page
 from tests.support.programs.databases import ask
@@ -145,6 +145,8 @@ def django_tests(site: Site, tmp_path: Path, untouched: None) -> Test:
     """A function that runs the site's tests with ``manage.py test``."""
 
     def test(engine: str, *options: str) -> Run:
+        if "--parallel" in options:
+            needs.client_programs()
         outcomes = tmp_path / "outcomes"
         outcomes.write_text("")
         before = site.server.status("Connections")

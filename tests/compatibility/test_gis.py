@@ -7,7 +7,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connections
 
@@ -15,6 +14,7 @@ from poollife.backends.creation import PooledCreation
 from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from servers import MariaDB
 from tests.conftest import MakeAlias
+from tests.support import needs
 from tests.support.counting import Questions, pool_of
 
 ENGINE = "poollife.backends.mysql_gis"
@@ -23,10 +23,9 @@ ENGINE = "poollife.backends.mysql_gis"
 @pytest.fixture
 def places() -> ModuleType:
     """The module with the model."""
-    try:
-        from tests.support import places
-    except ImproperlyConfigured as error:
-        pytest.fail(f"GDAL or GEOS is missing; python3 tools/system_packages.py installs both. {error}")
+    needs.gis_libraries()
+    from tests.support import places
+
     return places
 
 

@@ -17,7 +17,7 @@ import pytest
 from MySQLdb import OperationalError
 
 from servers import MariaDB
-from tests.support import ROOT
+from tests.support import ROOT, needs
 from tests.support.processes import Counts
 from tests.support.uwsgi_site.running import (
     CLASSIC,
@@ -32,7 +32,6 @@ from tests.support.uwsgi_site.running import (
     count,
 )
 from tests.support.web_server import PATIENCE, eventually
-from tools import system_packages
 
 DEFAULT = VARIANTS["default"]
 
@@ -83,8 +82,8 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str, build: Build) -> None
 
 
 def test_debians_build_is_there_where_it_fits_this_python() -> None:
-    """Else the tests of it are skipped, and nobody is told why."""
-    assert system_packages.has_uwsgi(), "python3 tools/system_packages.py installs it"
+    """Without this one the tests of that build would be skipped in CI, too."""
+    needs.uwsgi_of_debian()
 
 
 def test_law_1_without_the_hook(server: MariaDB, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import MySQLdb
 import pytest
 
-from servers import Certificates, MariaDB
+from servers import Certificates, MariaDB, Missing
 from servers.ports import RANGE, free_port
 
 
@@ -197,7 +197,7 @@ def test_bad_option_is_reported():
 def test_missing_server_is_reported(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(MariaDB, "find", staticmethod(lambda: None))
 
-    with pytest.raises(RuntimeError, match="found no MariaDB server"):
+    with pytest.raises(Missing, match="missing: a MariaDB server"):
         MariaDB().start()
 
 

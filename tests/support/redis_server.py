@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from servers import Missing
 from servers.mariadb import GUARD
 from servers.ports import free_port
 
@@ -33,7 +34,8 @@ class Redis:
 
     def __enter__(self) -> Redis:
         binary = next(filter(None, map(shutil.which, BINARIES)), None)
-        assert binary, "found no Redis server; on Debian and Ubuntu: apt install redis-tools"
+        if not binary:
+            raise Missing("missing: a Redis server; python3 tools/system_packages.py installs one")
         command = ["redis-server", "--bind", self.host, "--port", str(self.port), "--save", ""]
         server = self._start([*command, "--dir", str(self._folder)], binary)
         # Ends it, should this process be killed.

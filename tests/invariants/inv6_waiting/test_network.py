@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import _socket
 import os
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 import warnings
@@ -24,6 +22,7 @@ from poollife.pools.tickets import Ticket, current
 from poollife.process.atfork import at_fork
 from servers import MariaDB, Proxy
 from tests.conftest import MakeAlias
+from tests.support import needs
 from tests.support.programs.databases import ask
 from tests.support.programs.running import run
 from tests.support.programs.sockets import descriptors
@@ -37,24 +36,11 @@ PLAIN: dict[str, Any] = {"ssl_disabled": True}
 #: What Linux alone has: network namespaces, and all of these options.
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
-CURE = (
-    "This test takes a network away, so it needs one of its own, and neither 'unshare -n' nor 'unshare -rn' "
-    "can make one here. As root in a container: give it CAP_SYS_ADMIN. As another user: allow user "
-    "namespaces (sysctl kernel.unprivileged_userns_clone=1, or "
-    "kernel.apparmor_restrict_unprivileged_userns=0). Or leave it out: "
-    "make test ARGS='--deselect "
-    "tests/invariants/inv6_waiting/test_network.py::test_a_network_that_swallows_all'"
-)
-
 
 @pytest.fixture(scope="module")
 def own_network() -> list[str]:
-    """The beginning of a command that runs another one where nobody else is."""
-    unshare = shutil.which("unshare")
-    for flags in ("-n", "-rn"):
-        if unshare and subprocess.run([unshare, flags, "true"], capture_output=True).returncode == 0:
-            return [unshare, flags]
-    pytest.fail(CURE)
+    """The beginning of a command that runs another one in a network of its own."""
+    return needs.network_namespace()
 
 
 @linux

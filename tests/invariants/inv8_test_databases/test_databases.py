@@ -26,7 +26,7 @@ from poollife.backends.mixin import freeze
 from poollife.pools.registry import registry
 from servers import MariaDB
 from tests.conftest import MakeAlias
-from tests.support import ROOT
+from tests.support import ROOT, needs
 from tests.support.counting import Content, content
 from tests.support.general_log import Statement, clear_log, logging_everything, statements
 from tests.support.web_server import eventually
@@ -108,6 +108,8 @@ class Site:
         for fifo in ("meeting", "parting", "stopping"):
             if not (self.folder / fifo).exists():
                 os.mkfifo(self.folder / fifo)
+        if "--parallel" in options:
+            needs.client_programs()
         return self.command("test", self.label, "--noinput", *options, parallel="--parallel" in options)
 
     def command(self, *arguments: str, parallel: bool = False) -> subprocess.Popen[str]:
