@@ -95,6 +95,9 @@ class MariaDB:
     #: the statement, and the good-bye.
     QUESTIONS_PER_EXECUTE: ClassVar[int] = 3
 
+    #: System tables as the server's tool made them, for copies.
+    _made: ClassVar[Path | None] = None
+
     host = "127.0.0.1"
     user = "poollife"
     password = "poollife"
@@ -251,7 +254,22 @@ class MariaDB:
     # --- the server's process ---------------------------------------------------------------------------
 
     def _initialise(self) -> None:
-        """Make the system tables."""
+        """Copy the system tables that an earlier server of this process has made, or make them.
+
+        Making them takes a second. They are kept in the folder of the server that has made them, and go with
+        that folder.
+        """
+        if not self._temporary:
+            self._make_system_tables(self._data)
+            return
+        if not (MariaDB._made and MariaDB._made.exists()):
+            made = self.folder / "tables"
+            self._make_system_tables(made)
+            MariaDB._made = made
+        shutil.copytree(MariaDB._made, self._data)
+
+    def _make_system_tables(self, data: Path) -> None:
+        """Have the server's own tool make them."""
         tool = _which("mariadb-install-db") or _which("mysql_install_db")
         if not tool:
             raise Missing("missing: mariadb-install-db; python3 tools/system_packages.py installs it")
@@ -260,7 +278,7 @@ class MariaDB:
                 str(tool),
                 "--no-defaults",
                 *_as_root(),
-                f"--datadir={self._data}",
+                f"--datadir={data}",
                 f"--tmpdir={self._scratch}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
@@ -274,7 +292,7 @@ class MariaDB:
         )
         if done.returncode:
             # Half-made data would be taken for whole ones by the next start().
-            shutil.rmtree(self._data, ignore_errors=True)
+            shutil.rmtree(data, ignore_errors=True)
             # It says why at first, and ends with advice that is always the same.
             raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout[:4000]}")
 

@@ -303,6 +303,12 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert linked == {str(page.path.relative_to(ROOT)) for page in PAGES if page.path.parent.name == "docs"}
 
 
+def test_contributing_names_every_folder_of_tests() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+)/`", page("docs/contributing.md").prose))
+    folders = {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("tests/*/**/test_*.py")}
+    assert folders - {"tests/invariants"} <= named
+
+
 @pytest.mark.parametrize("command", named(r"make [a-z][^`]*"))
 def test_make_targets(command: str) -> None:
     assert command.split()[1] in make_targets()

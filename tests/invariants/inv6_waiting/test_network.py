@@ -9,7 +9,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import MySQLdb
@@ -37,34 +38,39 @@ PLAIN: dict[str, Any] = {"ssl_disabled": True}
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
 
+#: For each program its ENGINE, OPTIONS, way to the server, and whether gevent patches it.
+NETWORKS: dict[str, tuple[str, dict[str, Any], str, bool]] = {
+    "mysqlclient": (MYSQLCLIENT, {}, "tcp", False),
+    "mysqlclient, TLS": (MYSQLCLIENT, {}, "tls", False),
+    "mysqlclient, gevent": (MYSQLCLIENT, {}, "tcp", True),
+    "PyMySQL": (PYMYSQL, PLAIN, "tcp", False),
+}
+
+
 @pytest.fixture(scope="module")
-def own_network() -> list[str]:
-    """The beginning of a command that runs another one in a network of its own."""
-    return needs.network_namespace()
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[dict[str, Any]]]]:
+    """What the programs report. They run side by side, each in a network of its own: all they do is wait."""
+    program = partial(run, "deaf_network", within=needs.network_namespace())
+    folder = str(tmp_path_factory.mktemp("networks"))
+    with ThreadPoolExecutor(len(NETWORKS)) as executor:
+        yield {
+            name: executor.submit(program, engine, options, via, folder, greened)
+            for name, (engine, options, via, greened) in NETWORKS.items()
+        }
 
 
 @linux
-@pytest.mark.parametrize(
-    ("engine", "options", "via", "greened"),
-    [
-        pytest.param(MYSQLCLIENT, {}, "tcp", False, id="mysqlclient"),
-        pytest.param(MYSQLCLIENT, {}, "tls", False, id="mysqlclient, TLS"),
-        pytest.param(MYSQLCLIENT, {}, "tcp", True, id="mysqlclient, gevent"),
-        pytest.param(PYMYSQL, PLAIN, "tcp", False, id="PyMySQL"),
-    ],
-)
-def test_a_network_that_swallows_all(
-    own_network: list[str], tmp_path: Path, engine: str, options: dict[str, Any], via: str, greened: bool
-) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_that_swallows_all(reports: dict[str, Future[dict[str, Any]]], name: str) -> None:
     """Statements end, and sessions are replaced, with ``network_timeout``; without it both just wait.
 
     That an error comes soon is told by those that wait still when it has come.
     """
     # libmariadb has it from OpenSSL.
-    lost = 2026 if via == "tls" else 2013
+    lost = 2026 if "TLS" in name else 2013
     # Of the session that the driver tries to open.
-    unreachable = 2003 if engine == PYMYSQL else 2002
-    report = run("deaf_network", engine, options, via, str(tmp_path), greened, within=own_network)
+    unreachable = 2003 if name == "PyMySQL" else 2002
+    report = reports[name].result()
     assert report == {
         "long": 6,
         "statements": {

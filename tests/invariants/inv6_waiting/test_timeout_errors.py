@@ -286,7 +286,7 @@ def test_the_last_failure_to_connect_is_the_cause(make_alias: MakeAlias) -> None
     threads = []
     with ExitStack() as stack:
         stub = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0))))
-        alias = make_alias(POOL=ONE, PORT=str(stub.getsockname()[1]))
+        alias = make_alias(POOL={**ONE, "outage_wait": 0}, PORT=str(stub.getsockname()[1]))
         threads.append(start(fail, alias))
         stub.accept()[0].close()
         threads[0].join(PATIENCE)
