@@ -575,7 +575,8 @@ def test_a_server_that_never_says_hello(make_alias: MakeAlias, own: int | None) 
     """Of the driver's own ``connect_timeout`` it is none of the business, once it has accepted."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = {**QUICK, "connect_timeout": 3600 if own == 1 else 1, "read_timeout": own}
-        alias = make_alias(ENGINE, OPTIONS=options, PORT=str(silent.getsockname()[1]))
+        port = str(silent.getsockname()[1])
+        alias = make_alias(ENGINE, OPTIONS=options, PORT=port, POOL={"outage_wait": 0})
         with pytest.raises(OperationalError, match="2013"):
             ask(alias)
     assert pool_of(alias).out == 0

@@ -208,7 +208,7 @@ def test_where_nothing_is_pooled_nothing_is_opened(server: Server, make_alias: M
 def test_a_database_out_of_reach_keeps_nobody_from_starting(
     server: Server, make_alias: MakeAlias, caplog: pytest.LogCaptureFixture
 ) -> None:
-    unreachable = make_alias(PORT=str(free_port()))
+    unreachable = make_alias(PORT=str(free_port()), POOL={"outage_wait": 0})
     server.run(knows, 2)
     assert (server.sent, server.sessions) == (COMPLETE, [2, 0])
     assert f"Pool {unreachable!r} could not be warmed up" in caplog.messages

@@ -484,7 +484,7 @@ def test_other_lines(
 
 def test_a_database_that_is_down_keeps_no_site_from_starting(run: Callable[..., Gunicorn]) -> None:
     config = PLAIN.replace("tests.support.gunicorn_site.wsgi", "django.core.wsgi:get_wsgi_application()")
-    gunicorn = run(config, PORT=str(free_port()))
+    gunicorn = run(config, PORT=str(free_port()), POOL={"outage_wait": 0})
     (line,) = lines(gunicorn)  # it answers, so it has been written
     assert line.startswith("WARNING could not compare the workers with the database server: (2002, ")
 

@@ -105,7 +105,7 @@ def connect_timeout(site: Site) -> Outcome:
             port = listener.getsockname()[1]
             if backlog == 0:
                 stack.enter_context(closing(socket.create_connection(("127.0.0.1", port))))
-            alias = site.alias(options={"connect_timeout": 1}, PORT=str(port))
+            alias = site.alias(options={"connect_timeout": 1}, PORT=str(port), POOL={"outage_wait": 0})
             errors.add(error_of(lambda alias=alias: session(alias)))  # type: ignore[misc]  # bound in time
             pool = pool_of(alias)
             assert (pool.out, pool.idle, pool.opened) == (0, 0, 0)

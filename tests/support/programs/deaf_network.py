@@ -37,7 +37,7 @@ from tests.support.programs.databases import ask, session, set_up
 PATIENCE = 30.0
 #: One whose sessions the kernel ends, one whose sessions it leaves alone, and one that pings them itself.
 POOLS: dict[str, dict[str, Any]] = {
-    "limited": {"network_timeout": 1},
+    "limited": {"network_timeout": 1, "outage_wait": 0},
     "unlimited": {"network_timeout": None},
     "pinged": {"network_timeout": None, "ping_idle": 0, "timeout": 1},
 }
