@@ -96,7 +96,7 @@ def test_the_vendors_classes_are_used(make_wrapper: Callable[..., Any], engine: 
 def test_a_test_database_of_the_vendors(
     make_wrapper: Callable[..., Any], mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    """Law 8 holds for it too."""
+    """Invariant 8 holds for it too."""
     wrapper = make_wrapper(engine)
     monkeypatch.setitem(settings.DATABASES, wrapper.alias, wrapper.settings_dict)
     real = ask(wrapper, "SELECT DATABASE()")

@@ -180,9 +180,12 @@ def pytest_tests(site: Site, tmp_path: Path, untouched: None) -> Test:
         folder = "tests/support/ecosystem_site"
         before = site.server.status("Connections")
         done = site.run(
-            *("-m", "pytest", "-c", f"{folder}/pytest.ini", f"--junitxml={report}", *options),
+            *("-m", "pytest", "-p", "pytest_django.plugin", "-p", "xdist.plugin"),
+            *("-c", f"{folder}/pytest.ini", f"--junitxml={report}", *options),
             *(f"{folder}/desk/tests.py", f"{folder}/desk/pytests.py"),
             settings={"DATABASES": {"default": site.entry(engine)}, "LOOK_EARLY": True},
+            # Loading every plugin that is installed takes each process more than a second.
+            env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         )
         sessions = site.server.status("Connections") - before
         assert report.exists(), done.stdout

@@ -1,4 +1,4 @@
-"""``poollife.backends.mysql_pymysql``: the same laws, with PyMySQL in mysqlclient's place."""
+"""``poollife.backends.mysql_pymysql``: the same invariants, with PyMySQL in mysqlclient's place."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_without_mysqlclient(program: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
-# --- law 1 -------------------------------------------------------------------------------------------------
+# --- invariant 1 -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["tcp", "tls"])
@@ -234,7 +234,7 @@ def test_a_connection_does_not_reconnect(alias: str, mariadb: MariaDB) -> None:
         connection.ping(reconnect=True)
 
 
-# --- law 3 -------------------------------------------------------------------------------------------------
+# --- invariant 3 -------------------------------------------------------------------------------------------
 
 USES: dict[str, Callable[[Any], object]] = {
     "execute": lambda cursor: cursor.execute("SELECT 1"),
@@ -466,7 +466,7 @@ def test_a_cursor_of_djangos(alias: str) -> None:
         cursor.fetchall()
 
 
-# --- law 2, under no clock ---------------------------------------------------------------------------------
+# --- invariant 2, without any hook -------------------------------------------------------------------------
 
 
 def test_between_two_statements_nothing_is_out(alias: str, pool: LeasePool, mariadb: MariaDB) -> None:
@@ -539,7 +539,7 @@ def test_it_stays_in_a_transaction(alias: str, pool: LeasePool) -> None:
         assert (pool.out, pool.checkouts) == (0, 1)
 
 
-# --- law 7 -------------------------------------------------------------------------------------------------
+# --- invariant 7 -------------------------------------------------------------------------------------------
 
 
 def test_a_session_that_was_killed_is_replaced(alias: str, mariadb: MariaDB, pool: LeasePool) -> None:

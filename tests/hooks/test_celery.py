@@ -1,4 +1,4 @@
-"""Laws 1, 2 and 4 in Celery's workers: real ones, with the site in tests/support/celery_site."""
+"""Invariants 1, 2 and 4 in Celery's workers: real workers run the site in tests/support/celery_site."""
 
 from __future__ import annotations
 

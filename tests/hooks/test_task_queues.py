@@ -1,4 +1,4 @@
-"""Law 2 in the workers of RQ, Huey and Django's tasks framework, with the recipes of docs/tasks.md."""
+"""Invariant 2 in the workers of RQ, Huey and Django's tasks framework, with the recipes of docs/tasks.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``poollife.uwsgi``: law 1 under uWSGI, who says goodbye to the database, and everybody's hooks."""
+"""``poollife.uwsgi``: invariant 1 under uWSGI, goodbyes to the database, and hooks of other code."""
 
 from __future__ import annotations
 
@@ -54,18 +54,20 @@ builds = pytest.mark.parametrize(
     ],
 )
 
-# --- law 1 -----------------------------------------------------------------------------------------------
+# --- invariant 1 -----------------------------------------------------------------------------------------
 
 
 @builds
 @pytest.mark.parametrize("name", VARIANTS)
-def test_law_1(server: MariaDB, tmp_path: Path, name: str, build: Build) -> None:
+def test_workers_that_come_and_go_leave_the_masters_sessions_alone(
+    server: MariaDB, tmp_path: Path, name: str, build: Build
+) -> None:
     """Workers come and go, requests fork, and whoever loaded the application ends in its first sessions."""
-    server.create_database("law_1")
+    server.create_database("site")
     variant = replace(VARIANTS[name], build=build)
     generations = ROUNDS if variant.master else 1
     parents = 0 if variant.lazy else 2
-    counts = count(server, "law_1", tmp_path, variant)
+    counts = count(server, "site", tmp_path, variant)
     # A worker may have answered everything while the other one slept.
     assert generations <= counts.processes - variant.helpers <= WORKERS * generations
     assert counts == Counts(
@@ -86,15 +88,17 @@ def test_debians_build_is_there_where_it_fits_this_python() -> None:
     needs.uwsgi_of_debian()
 
 
-def test_law_1_without_the_hook(server: MariaDB, tmp_path: Path) -> None:
+def test_without_the_hook_each_worker_begins_with_the_masters_sockets(
+    server: MariaDB, tmp_path: Path
+) -> None:
     """The guard alone keeps all answers right; but each worker begins with the master's sockets."""
-    server.create_database("law_1")
-    counts = count(server, "law_1", tmp_path, DEFAULT, without="hooks")
+    server.create_database("site")
+    counts = count(server, "site", tmp_path, DEFAULT, without="hooks")
     assert counts.inherited_sockets == 2 * WORKERS * (ROUNDS + 1)
     assert (counts.alive, counts.wrong_answers, counts.aborted) == (2, 0, 0)
 
 
-def test_law_1_without_the_guard(server: MariaDB, tmp_path: Path) -> None:
+def test_without_the_guard_a_worker_ends_a_session_of_the_master(server: MariaDB, tmp_path: Path) -> None:
     """The first worker that ends is the end of a session of the master's."""
     with site(server, tmp_path, without="guard") as uwsgi:
         uwsgi.replace_workers()

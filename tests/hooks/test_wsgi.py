@@ -1,4 +1,4 @@
-"""``poollife.wsgi``: law 2 for what ``PoolMiddleware`` does not see. The tests do the server's part."""
+"""``poollife.wsgi``: invariant 2 for what ``PoolMiddleware`` does not see. The tests do the server's part."""
 
 from __future__ import annotations
 

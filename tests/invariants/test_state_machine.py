@@ -1,4 +1,4 @@
-"""Law by law, by machine: random steps over a pool, and after each of them all that must hold.
+"""A state machine takes random steps over a pool, and checks after each of them all that must hold.
 
 The server is a stub. ``make stress`` does the like with threads on a real one.
 """
@@ -313,7 +313,7 @@ class PoolMachine(RuleBasedStateMachine):
         for newcomer in newcomers:
             newcomer.give_back()
 
-    # --- the laws ---------------------------------------------------------------------------------------
+    # --- the invariants ---------------------------------------------------------------------------------
 
     @invariant()
     def each_session_has_one_holder(self) -> None:
@@ -372,8 +372,8 @@ def test_the_laws_hold_after_each_of_many_steps(part: int) -> None:
         run(25)
 
 
-@pytest.mark.parametrize("law", ["lends twice", "loses a slot", "exceeds the limit", "delivers dead ones"])
-def test_it_notices(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("broken", ["lends twice", "loses a slot", "exceeds the limit", "delivers dead ones"])
+def test_state_machine_notices_a_broken_invariant(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each a mistake of the pool's that the machine has to find."""
     from poollife.pools.fair_queue import FairQueuePool
 
@@ -393,13 +393,13 @@ def test_it_notices(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
         serve(self)
         self.bounds = bounds
 
-    if law == "lends twice":
+    if broken == "lends twice":
         monkeypatch.setattr(FairQueuePool, "_do_return_conn", lends_twice)
-    elif law == "loses a slot":
+    elif broken == "loses a slot":
         monkeypatch.setattr(FairQueuePool, "_do_return_conn", loses)
-    elif law == "exceeds the limit":
+    elif broken == "exceeds the limit":
         monkeypatch.setattr(FairQueuePool, "_serve", exceeds)
     else:
         monkeypatch.setattr(Liveness, "unfit", lambda self, connection: None)
-    with pytest.raises(BaseException):  # noqa: B017, PT011 - whichever law it is that finds out
+    with pytest.raises(BaseException):  # noqa: B017, PT011 - whichever invariant it is that finds out
         run(200, (Phase.generate,))

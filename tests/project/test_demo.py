@@ -1,4 +1,4 @@
-"""The demo holds every law, on both databases, and says so."""
+"""The demo holds every invariant, on both databases, and says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 1: a socket belongs to the process that opened it.
+"""Invariant 1: a session belongs to the process that opened it.
 
 The processes that fork are the programs in tests/support/programs. What they print is compared here, exactly.
 Whatever they or their children write to stderr fails the test (``run`` sees to it), and so does a child that

@@ -1,4 +1,4 @@
-"""Law 1 under gunicorn: a preloading master that queried, recycled workers, and views that fork."""
+"""Invariant 1 under gunicorn: a preloading master that queried, recycled workers, and views that fork."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IN_ATOMIC_BLOCK = "Cannot open a new connection in an atomic block."
 def gunicorn(folder: Path, database: dict[str, Any], *arguments: str, without: str = "") -> Iterator[int]:
     """The site, served; the block gets its port.
 
-    :param without: the part of the law's code that is taken out.
+    :param without: the part of the invariant's code that is taken out.
     """
     environment = {
         **os.environ,

@@ -1,4 +1,4 @@
-"""Law 1 at random moments; ``make fuzz`` does more of it."""
+"""Invariant 1 at random moments; ``make fuzz`` does more of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_forks_at_random_moments_harm_nothing(mariadb: MariaDB, via: str) -> Non
 
 
 def test_they_do_without_the_guard(mariadb: MariaDB) -> None:
-    """The same seed, with a part of the law's code taken out."""
+    """The same seed, with a part of the invariant's code taken out."""
     mariadb.create_database("fuzz_bare")
     database = {**mariadb.database("fuzz_bare"), "ENGINE": "poollife.backends.mysql"}
     with pytest.raises(AssertionError):

@@ -1,4 +1,4 @@
-"""Law 1 under web servers that have no tests of their own; ``make processes`` runs them all, for longer."""
+"""Invariant 1 under web servers without tests of their own; ``make processes`` runs all, for longer."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ def server() -> Iterator[MariaDB]:
 
 
 @pytest.mark.parametrize("name", [name for name in SERVERS if not name.startswith(ELSEWHERE)])
-def test_law_1(server: MariaDB, tmp_path: Path, name: str) -> None:
+def test_workers_that_come_and_go_leave_the_parents_sessions_alone(
+    server: MariaDB, tmp_path: Path, name: str
+) -> None:
     """Workers come and go, requests fork, and who queried before all of it ends in its first sessions."""
-    server.create_database("law_1")
-    counts = count(server, "law_1", tmp_path, SERVERS[name], REQUESTS)
+    server.create_database("site")
+    counts = count(server, "site", tmp_path, SERVERS[name], REQUESTS)
     parents = 2 if SERVERS[name].parent else 0
     assert counts == Counts(
         requests=counts.requests,
@@ -59,26 +61,28 @@ def test_law_1(server: MariaDB, tmp_path: Path, name: str) -> None:
     assert counts.processes > SERVERS[name].workers or not SERVERS[name].replaced_by
 
 
-def test_law_1_without_the_hooks(server: MariaDB, tmp_path: Path) -> None:
+def test_without_the_hooks_each_worker_begins_with_its_parents_sockets(
+    server: MariaDB, tmp_path: Path
+) -> None:
     """The guard alone keeps all answers right; but each worker begins with its parent's sockets."""
-    server.create_database("law_1")
-    counts = count(server, "law_1", tmp_path, SERVERS["gunicorn asgi, preload"], REQUESTS, without="hooks")
+    server.create_database("site")
+    counts = count(server, "site", tmp_path, SERVERS["gunicorn asgi, preload"], REQUESTS, without="hooks")
     assert counts.inherited_sockets >= 2 * counts.processes
     assert (counts.alive, counts.wrong_answers) == (2, 0)
 
 
-def test_law_1_without_the_guard(server: MariaDB, tmp_path: Path) -> None:
+def test_without_the_guard_a_worker_ends_a_session_of_its_parent(server: MariaDB, tmp_path: Path) -> None:
     """The first worker that ends is the end of a session of its parent's."""
-    server.create_database("law_1")
+    server.create_database("site")
     gunicorn = replace(SERVERS["gunicorn asgi, preload"], kinds=("echo",))
-    assert count(server, "law_1", tmp_path, gunicorn, REQUESTS, without="guard").alive < 2
+    assert count(server, "site", tmp_path, gunicorn, REQUESTS, without="guard").alive < 2
 
 
 def test_uvicorn_without_a_goodbye(server: MariaDB, tmp_path: Path) -> None:
     """At its end it has the signal that ended it strike once more, so no exit handler runs."""
-    server.create_database("law_1")
+    server.create_database("site")
     without = replace(UVICORN, arguments=(*UVICORN.arguments[:-1], ASGI))
-    assert count(server, "law_1", tmp_path, without, 8).aborted > 0
+    assert count(server, "site", tmp_path, without, 8).aborted > 0
 
 
 # --- the client ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Law 1 on SQLite: no child harms the database that its parent is writing to."""
+"""Invariant 1 on SQLite: no child harms the database that its parent is writing to."""
 
 from __future__ import annotations
 

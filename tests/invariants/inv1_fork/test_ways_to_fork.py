@@ -1,4 +1,4 @@
-"""Law 1, by every way to make a process; test_forks.py has more about each."""
+"""Invariant 1, by every way to make a process; test_forks.py has more about each."""
 
 from __future__ import annotations
 

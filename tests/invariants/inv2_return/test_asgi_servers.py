@@ -1,4 +1,4 @@
-"""Law 2 under each ASGI server, for Django and for what stands beside it: all of it as people write it.
+"""Invariant 2 under each ASGI server, for Django and for other applications beside it.
 
 Nothing wraps what borrows there. ``PoolMiddleware`` is in Django, ``PoolASGIMiddleware`` around everything.
 """

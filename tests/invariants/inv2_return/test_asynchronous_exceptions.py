@@ -1,4 +1,4 @@
-"""Law 2 under exceptions from outside, such as a time limit's or Ctrl-C's: no slot is ever lost."""
+"""Invariant 2 under asynchronous exceptions, such as a time limit's or Ctrl-C's: no slot is ever lost."""
 
 from __future__ import annotations
 

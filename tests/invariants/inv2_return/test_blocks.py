@@ -1,4 +1,4 @@
-"""Law 2 for ``with auto_close_db():`` and ``async with``: what is true of blocks alone."""
+"""Invariant 2 for ``with auto_close_db():`` and ``async with``: what is true of blocks alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 2 in corners: forks that are struck, coroutines that are closed, handlers that query, what is kept."""
+"""Invariant 2 in corners: forks that are struck, closed coroutines, handlers that query, what is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 2 and law 3 on a real server, while clients leave, tasks are cancelled and time runs out, at random."""
+"""Invariants 2 and 3 on a real server, while clients leave and tasks end, at random."""
 
 from __future__ import annotations
 

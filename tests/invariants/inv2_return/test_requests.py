@@ -1,4 +1,4 @@
-"""Law 2 for requests: what a request borrowed goes back when its response is made, whatever becomes of it."""
+"""Invariant 2 for requests: what a request borrowed goes back when its response is made, or has failed."""
 
 from __future__ import annotations
 

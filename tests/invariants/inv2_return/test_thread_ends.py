@@ -1,4 +1,4 @@
-"""Law 2 without user code: what a thread has borrowed comes back when it ends."""
+"""Invariant 2 without user code: what a thread has borrowed comes back when it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 2 for each way in which code under ASGI comes to a thread: nothing is out at the end, on a real server.
+"""Invariant 2 for each way of code under ASGI to a thread: nothing is out at the end, on a real server.
 
 As people write it, with nothing but the middleware; and where they query with a cursor of the driver's own
 connection, so that what they borrow stays theirs, with poollife's helpers.

@@ -1,4 +1,4 @@
-"""Law 2 where no clock is in charge: in threads that live on, what nothing depends on goes back at once.
+"""Invariant 2 without any hook: in threads that live on, what nothing depends on goes back at once.
 
 That is between two statements: in autocommit, with no cursor open and nothing left in the session.
 """

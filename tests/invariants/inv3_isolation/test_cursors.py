@@ -1,4 +1,4 @@
-"""Law 3, the lease and its cursors: nothing that one borrower left unfinished reaches the next."""
+"""Invariant 3, cursors: nothing that one borrower left unfinished reaches the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 3, functions that tell of the session's last statements: the answer is the borrower's own, or an error.
+"""Invariant 3, functions about earlier statements: the answer is the borrower's own, or an error.
 
 A borrower may find itself in another session with its next statement. So what depends on an earlier one is
 answered only where such a statement of the same lease has run.

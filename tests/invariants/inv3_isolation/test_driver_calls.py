@@ -1,4 +1,4 @@
-"""Law 3, the driver's own calls: none of them gives a borrower another session, or leaves one changed.
+"""Invariant 3, the driver's own calls: none gives a borrower another session, or leaves one changed.
 
 docs/design.md has the table of them; each line is a case here.
 """

@@ -1,4 +1,4 @@
-"""Law 3, marks: what a borrower puts on the driver's connection object goes with what it stands for."""
+"""Invariant 3, marks: what a borrower puts on the driver's connection goes with what it stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 3 costs a site nothing: no statement that Django's ORM makes of its own forms counts as dirt.
+"""Invariant 3 costs a site nothing: no statement that Django's ORM makes of its own forms counts as dirt.
 
 But for those that docs/settings.md names.
 """

@@ -1,4 +1,4 @@
-"""Law 3, the state of the session: nothing that one borrower has set reaches the next."""
+"""Invariant 3, session state: nothing that one borrower has set reaches the next."""
 
 from __future__ import annotations
 
@@ -550,7 +550,7 @@ def test_without_a_pool_nothing_is_reset(make_alias: MakeAlias, name: str, maria
     assert asked.count <= 2  # ROLLBACK and the good-bye
 
 
-# --- law 5: what does not make a session dirty --------------------------------------------------------------
+# --- invariant 5: what does not make a session dirty --------------------------------------------------------
 
 MAIL = "o'reilly@example.com; SET @left := 1 /*! # -- \\' \" ` %s"
 

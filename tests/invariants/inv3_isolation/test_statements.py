@@ -1,4 +1,4 @@
-"""Law 3, what a statement's text says: nothing is left by any statement that is taken to leave nothing.
+"""Invariant 3, statements: none that is read as leaving nothing leaves anything in its session.
 
 The oracle is the server: its own account of the session, before and after.
 """

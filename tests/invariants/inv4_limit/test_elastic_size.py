@@ -1,4 +1,4 @@
-"""Law 4 between calm and burst: what a pool opens, keeps and closes. With a stub for a server."""
+"""Invariant 4 between calm and burst: what a pool opens, keeps and closes. A stub stands for the server."""
 
 from __future__ import annotations
 

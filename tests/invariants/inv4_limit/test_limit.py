@@ -1,4 +1,4 @@
-"""Law 4 in corners: no session is lent twice, and none is open beyond the limit."""
+"""Invariant 4 in corners: no session is lent twice, and none is open beyond the limit."""
 
 from __future__ import annotations
 

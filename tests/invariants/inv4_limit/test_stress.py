@@ -1,4 +1,4 @@
-"""Law 4 under stress; ``make stress`` does more of it."""
+"""Invariant 4 under stress; ``make stress`` does more of it."""
 
 from __future__ import annotations
 

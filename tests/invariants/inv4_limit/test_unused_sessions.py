@@ -1,4 +1,4 @@
-"""Law 4 over time: pools and sessions that nothing uses any more do not pile up, and those in use stay."""
+"""Invariant 4 over time: unused pools and sessions do not pile up, and those in use stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 5: a warm checkout sends nothing, and does little.
+"""Invariant 5: a warm checkout sends nothing, and does little.
 
 Both are counted: function calls by the interpreter, round trips by a proxy. No stopwatch.
 """

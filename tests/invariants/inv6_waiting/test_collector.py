@@ -1,4 +1,4 @@
-"""Law 6 for wrappers that were dropped: only the cycle collector finds them, and only a dry pool needs it."""
+"""Invariant 6 for wrappers that were dropped: only the cycle collector finds them, for a dry pool."""
 
 from __future__ import annotations
 

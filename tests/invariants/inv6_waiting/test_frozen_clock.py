@@ -1,4 +1,4 @@
-"""Law 6 where the time stands still: a test of a user's freezes it, and waits have to end all the same."""
+"""Invariant 6 where a user's test freezes the time: waits end all the same."""
 
 from __future__ import annotations
 

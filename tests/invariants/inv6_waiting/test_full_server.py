@@ -1,4 +1,4 @@
-"""Law 6 where the server refuses more sessions: a checkout waits for those that its own pool has out."""
+"""Invariant 6 where the server refuses more sessions: a checkout waits for a session of its own pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 6 on a network that has gone silent: neither statement nor ping waits for ever."""
+"""Invariant 6 on a network that has gone silent: neither statement nor ping waits for ever."""
 
 from __future__ import annotations
 

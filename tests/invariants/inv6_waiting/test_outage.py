@@ -1,4 +1,4 @@
-"""Law 6 where there is no server: who waits is told at once, and few attempts are made."""
+"""Invariant 6 where there is no server: waiting checkouts fail at once, and few attempts are made."""
 
 from __future__ import annotations
 

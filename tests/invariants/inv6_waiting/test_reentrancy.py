@@ -1,4 +1,4 @@
-"""Law 6 for code that runs in the middle of the pool's own, in the same thread.
+"""Invariant 6 for code that runs in the middle of the pool's own, in the same thread.
 
 That are handlers of signals, finalizers that the cycle collector calls, and handlers of the user's logs. They
 may query, and so wait; what they wait for must not be held up by the frame that they have interrupted.

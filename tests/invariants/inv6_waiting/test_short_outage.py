@@ -1,4 +1,4 @@
-"""Law 6 where a server goes away for a short while: checkouts wait, and none fails after its return."""
+"""Invariant 6 where a server goes away for a short while: checkouts wait, and none fails after its return."""
 
 from __future__ import annotations
 

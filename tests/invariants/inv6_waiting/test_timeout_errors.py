@@ -1,4 +1,4 @@
-"""Law 6 for those who waited in vain: the error says what is out, who has it, why, and what to do."""
+"""Invariant 6, the error of a wait in vain: what is out, which work holds it, why, and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 6 for those who wait: in the order in which they came, and nothing of who gave up is kept."""
+"""Invariant 6, the queue: first come first served, and nothing of a checkout that gave up is kept."""
 
 from __future__ import annotations
 

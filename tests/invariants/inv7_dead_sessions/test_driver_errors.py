@@ -1,4 +1,4 @@
-"""Law 7, errors that say "not this session" or "not this server": each number has its meaning."""
+"""Invariant 7, errors that say "not this session" or "not this server": each number has its meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 7: a session that is dead at checkout is replaced, and one that dies later costs one request."""
+"""Invariant 7: a session that is dead at checkout is replaced; one that dies later costs one request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 8: tests never touch the real database."""
+"""Invariant 8: tests never touch the real database."""
 
 from __future__ import annotations
 

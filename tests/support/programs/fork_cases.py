@@ -246,7 +246,7 @@ def endings(settings: Settings) -> Report:
 def one_exit(settings: Settings, without: str) -> Report:
     """One child ends normally. The parent has an idle session and one with an open transaction.
 
-    :param without: the part of the law's code that is taken out.
+    :param without: the part of the invariant's code that is taken out.
     """
     set_up({"default": settings, "idle": settings})
     change("CREATE TABLE t (who TEXT) ENGINE=InnoDB", using="idle")

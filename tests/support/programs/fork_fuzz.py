@@ -1,6 +1,6 @@
 """Forks at random moments, by threads that connect, query, commit, roll back, stream and return.
 
-Arguments: the settings of a database, a seed, how many forks, how many threads, and which part of the law's
+Arguments: the settings of a database, a seed, how many forks, how many threads, and which part of its
 code to take out (none: ""). What each thread and each child does is drawn from the seed; how the threads take
 turns is up to the machine.
 """

@@ -1,6 +1,6 @@
 """A threaded parent that forks while it is busy in every way, and children that do all they can to it.
 
-Arguments: the settings of a database, how many forks, which kinds of children, and which part of the law's
+Arguments: the settings of a database, how many forks, which kinds of children, and which part of its
 code to take out (none: ""). Prints what became of parent and children.
 """
 

@@ -1,4 +1,4 @@
-"""Taking the law's code out, piece by piece: what the tests prove themselves with."""
+"""Taking the invariants' code out, piece by piece: what the tests prove themselves with."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ def count(
 
     :param name: an empty database; its server has no other sessions.
     :param folder: an empty one.
-    :param without: the part of the law's code that is taken out.
+    :param without: the part of the invariant's code that is taken out.
     """
     mariadb.execute(f"CREATE TABLE `{name}`.rows_ (number INTEGER PRIMARY KEY) ENGINE=InnoDB")
     pool = {"pool_size": LIMIT, "max_overflow": 0, "timeout": PATIENCE}

@@ -129,7 +129,7 @@ class Uwsgi:
     def __init__(
         self, folder: Path, database: dict[str, Any], variant: Variant, *arguments: str, without: str = ""
     ) -> None:
-        """:param without: the part of the law's code that is taken out."""
+        """:param without: the part of the invariant's code that is taken out."""
         self.port = free_port()
         self.folder = folder
         self._variant = variant
@@ -252,7 +252,7 @@ def count(server: MariaDB, name: str, folder: Path, variant: Variant, without: s
 
     :param name: an empty database on that server, which has no other sessions.
     :param folder: an empty one.
-    :param without: the part of the law's code that is taken out.
+    :param without: the part of the invariant's code that is taken out.
     """
     server.execute(f"CREATE TABLE `{name}`.rows_ (number INTEGER PRIMARY KEY) ENGINE=InnoDB")
     pool = {"pool_size": THREADS, "max_overflow": 0}
