@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import ROOT, needs
 from tools import conformance
-from tools.conformance import Difference, Outcomes
+from tools.conformance import Difference, Outcomes, Suite
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -88,6 +89,48 @@ def test_a_known_difference_is_told_and_is_none(
     assert difference.fine
     conformance.report(difference)
     assert "known differences: 1\n  b (by design)\n" in capsys.readouterr().out
+
+
+def test_outcomes_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "stock" / "mysql.json"
+    outcomes("a b").keep(file)
+    assert Outcomes.load(file) == outcomes("a b")
+    assert list(file.parent.iterdir()) == [file]
+
+
+class NoDatabases:
+    """No server is there: a run would fail."""
+
+    stock = pooled = "django.db.backends.dummy"
+    skipped: dict[str, str] = {}
+
+    def settings(self, name: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("first", "kept"),
+    [
+        (outcomes("a b"), True),
+        (outcomes("a", "b"), False),
+        (outcomes("a", finished=False), False),
+        (outcomes(), False),
+    ],
+)
+def test_run_with_djangos_backend_is_kept_if_nothing_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: Outcomes, kept: bool
+) -> None:
+    runs: list[Outcomes] = [first, outcomes("c")]
+    monkeypatch.setattr(conformance, "CACHE", tmp_path)
+    monkeypatch.setattr(Suite, "run", lambda *_: runs.pop(0))
+    suite = Suite(tmp_path, ["label"], 1.0)
+    assert suite.run_stock(NoDatabases(), 2, "stock_mysql_2") == first
+    assert suite.run_stock(NoDatabases(), 2, "stock_mysql_2") == (first if kept else outcomes("c"))
+    # Another selection of tests, and a run that takes nothing from an earlier one.
+    runs[:] = [outcomes("d"), outcomes("e")]
+    other, anew = Suite(tmp_path, ["other"], 1.0), Suite(tmp_path, ["label"], 1.0, anew=True)
+    assert other.run_stock(NoDatabases(), 2, "stock_mysql_2") == outcomes("d")
+    assert anew.run_stock(NoDatabases(), 2, "stock_mysql_2") == outcomes("e")
 
 
 def test_a_test_that_fails_in_one_of_its_subtests_has_failed(tmp_path: Path) -> None:
