@@ -49,7 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(("via", "forks"), [("tcp", 200), ("tls", 200), ("socket", 80)])
+@pytest.mark.parametrize(("via", "forks"), [("tcp", 120), ("tls", 120), ("socket", 80)])
 def test_storm(entry: Entry, via: Via, forks: int) -> None:
     """Children of every kind, while the parent's threads ask, wait, connect, read and have transactions."""
     report = run("fork_storm", entry(via), forks, list(KINDS), "")

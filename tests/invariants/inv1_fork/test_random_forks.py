@@ -20,8 +20,8 @@ def test_forks_at_random_moments_harm_nothing(mariadb: MariaDB, via: str) -> Non
     assert min(report["steps"].values()) > 5
 
 
-def test_they_do_without_the_guard(mariadb: MariaDB) -> None:
-    """The same seed, with a part of the invariant's code taken out."""
+def test_forks_at_random_moments_harm_a_process_without_the_guard(mariadb: MariaDB) -> None:
+    """The same seed, with a part of the invariant's code taken out. The program ends at the first harm."""
     mariadb.create_database("fuzz_bare")
     database = {**mariadb.database("fuzz_bare"), "ENGINE": "poollife.backends.mysql"}
     with pytest.raises(AssertionError):

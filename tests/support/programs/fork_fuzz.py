@@ -47,6 +47,7 @@ class Fuzz:
         self.committed: list[int] = []
         self.wrong: list[str] = []
         self.failures: list[str] = []
+        self._harmed = threading.Event()
         self.done: Counter[str] = Counter()
         self.children: Counter[str] = Counter()
         #: How many children were to write a row in a session of their own.
@@ -56,11 +57,30 @@ class Fuzz:
         self._over = threading.Event()
 
     def run(self, threads: int) -> None:
-        all_ = [threading.Thread(target=self._work, args=(number,)) for number in range(threads)]
-        for thread in all_:
-            thread.start()
+        all_ = self._start(threads)
         for thread in all_:
             thread.join()
+
+    def run_until_harmed(self, threads: int) -> None:
+        """Run until something is wrong: after that, threads may wait for ever for lost answers."""
+        all_ = self._start(threads)
+        while not self._harmed.wait(0.05) and any(thread.is_alive() for thread in all_):
+            pass
+
+    def _start(self, threads: int) -> list[threading.Thread]:
+        all_ = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(threads)]
+        for thread in all_:
+            thread.start()
+        return all_
+
+    def failed(self, what: str) -> None:
+        self.failures.append(what)
+        self._harmed.set()
+
+    def check(self, right: bool) -> None:
+        if not right:
+            self.wrong.append(threading.current_thread().name)
+            self._harmed.set()
 
     def _work(self, number: int) -> None:
         walk = Walk(self, random.Random(f"{self.seed}/{number}"))
@@ -68,7 +88,7 @@ class Fuzz:
             while not self._over.is_set():
                 walk.step()
         except Exception as error:
-            self.failures.append(f"thread {number}: {type(error).__name__}: {error}")
+            self.failed(f"thread {number}: {type(error).__name__}: {error}")
         finally:
             connections.close_all()
 
@@ -143,8 +163,7 @@ class Walk:
         connections["default"].close()
 
     def check(self, right: bool) -> None:
-        if not right:
-            self._fuzz.wrong.append(threading.current_thread().name)
+        self._fuzz.check(right)
 
     def maybe_fork(self, using: str = "default") -> None:
         time.sleep(self._random.random() * PAUSE)
@@ -158,7 +177,7 @@ class Walk:
         report = children.fork(lambda: KINDS[kind](raw), ending).finish()
         self._fuzz.children[kind] += 1
         if report != {"inherited": [], "status": -signal.SIGKILL if kind == "die" else 0}:
-            self._fuzz.failures.append(f"child ({kind}): {report}")
+            self._fuzz.failed(f"child ({kind}): {report}")
 
 
 def echo(number: int, using: str = "default") -> bool:
@@ -250,6 +269,9 @@ def fuzz(database: dict[str, Any], seed: int, forks: int, threads: int, without:
     gc.freeze()
     times = [time_handlers() for _ in range(101)]
     found = Fuzz(seed, forks)
+    if without:
+        found.run_until_harmed(threads)
+        return {"failures": found.failures, "wrong answers": len(found.wrong)}
     found.run(threads)
     rows = written()
     return {
@@ -297,4 +319,9 @@ def written() -> Counter[int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(fuzz(*map(json.loads, sys.argv[1:]))))
+    print(json.dumps(fuzz(*map(json.loads, sys.argv[1:]))), flush=True)
+    if json.loads(sys.argv[-1]):
+        # Harmed as they are, neither its threads nor its children can be waited for.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
+        os._exit(0)
