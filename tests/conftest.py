@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
@@ -72,13 +73,14 @@ def _skipping_what_is_missing() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, or one of two workers has nothing to do while the other ends it.
+    """Begin with the modules that take longest: a worker that gets one of them last is alone at the end.
 
     With ``POOLLIFE_SHUFFLE=7`` in the environment the rest is in an order that is drawn from that number.
     """
     if seed := os.environ.get("POOLLIFE_SHUFFLE"):
         random.Random(int(seed)).shuffle(items)
-    items.sort(key=lambda item: item.path.name != "test_conformance.py")
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.name != "test_conformance.py", not slow[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from tests.support import ROOT
 from tests.support.docs_site.runner import Runner, new_runner
 from tests.support.pages import Block, page
 
+pytestmark = pytest.mark.slow
+
 PAGE = page("docs/changing-over.md")
 PREDECESSORS = ROOT / "tests/support/predecessors"
 DIFFS = [block for block in PAGE.blocks if block.language == "diff"]

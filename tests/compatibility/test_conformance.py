@@ -26,13 +26,16 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def _tests_of_django() -> None:
     """Download them once, from the index that pip asks."""
     needs.client_programs()
     needs.tests_of_django()
 
 
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.usefixtures("_tests_of_django")
 @pytest.mark.parametrize("database", ["mysql", "sqlite"])
 def test_the_life_cycle_is_that_of_django(database: str) -> None:
     """With test workers that fork, and on MySQL serial as well."""
@@ -43,6 +46,9 @@ def test_the_life_cycle_is_that_of_django(database: str) -> None:
     assert done.stdout.count("ran with stock only: 0") == len(runs)
 
 
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.usefixtures("_tests_of_django")
 def test_database_in_memory_is_that_of_django() -> None:
     """It is not pooled. Django's tests act on shallow copies of its wrapper, which share its only handle."""
     done = run("--database", "sqlite-in-memory", "--parallel", "1", "--labels", "backends.sqlite")
@@ -50,6 +56,9 @@ def test_database_in_memory_is_that_of_django() -> None:
     assert done.stdout.count("new failures: 0") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.usefixtures("_tests_of_django")
 def test_a_backend_that_does_not_work_is_told() -> None:
     done = run(
         *("--database", "mysql", "--labels", "db_utils", "--parallel", "2"),

@@ -28,6 +28,8 @@ from tests.support.pages import page
 from tests.support.programs.databases import ask
 from tests.support.web_server import eventually
 
+pytestmark = pytest.mark.slow
+
 STOCK, POOLED = "django.db.backends.mysql", "poollife.backends.mysql"
 USER = "ecosystem"
 #: Seconds for a whole program.

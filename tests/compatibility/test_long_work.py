@@ -55,6 +55,7 @@ def work(
     eventually("all sessions end", lambda: name not in [each.db for each in mariadb.sessions()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["migrate", "inspectdb", "dumpdata", "loaddata", "stocktake"])
 def test_a_command_keeps_its_session(work: Callable[..., dict[str, Any]], command: str) -> None:
     """Although hours pass between any two statements, each of them longer than ``recycle``."""
@@ -66,6 +67,7 @@ def test_a_command_keeps_its_session(work: Callable[..., dict[str, Any]], comman
     assert later != last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["migrate", "stocktake"])
 def test_a_ping_comes_after_the_command(work: Callable[..., dict[str, Any]], command: str) -> None:
     """Only a checkout asks whether the session is still alive."""
@@ -121,6 +123,7 @@ def test_a_pause_changes_no_session_that_answers(mariadb: MariaDB, make_alias: M
     assert pool_of(alias).checkouts == 2
 
 
+@pytest.mark.slow
 def test_a_daemon_goes_on_when_its_server_has_restarted(make_alias: MakeAlias) -> None:
     with MariaDB() as server:
         server.create_database("daemon")

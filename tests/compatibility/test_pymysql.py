@@ -158,6 +158,7 @@ def entry(
     return {**entry, "OPTIONS": QUICK}
 
 
+@pytest.mark.slow
 def test_children_of_every_kind(entry: dict[str, Any]) -> None:
     """As with mysqlclient, in test_forks.py; what they may touch is below."""
     kinds = ["exit", "collect", "close", "query", "intrude", "fail", "exit in a transaction"]
@@ -582,6 +583,7 @@ def test_a_server_that_never_says_hello(make_alias: MakeAlias, own: int | None) 
     assert pool_of(alias).out == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [None, 3600])
 def test_after_that_a_statement_may_take_its_time(make_alias: MakeAlias, own: int | None) -> None:
     alias = make_alias(ENGINE, OPTIONS={**QUICK, "connect_timeout": 1, "read_timeout": own})

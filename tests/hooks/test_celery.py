@@ -21,6 +21,8 @@ from tests.support.programs.running import run
 from tests.support.redis_server import Redis
 from tests.support.web_server import eventually
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 #: What makes it hard: receivers that query, at all moments that Celery tells of, and Celery's own setting for
 #: keeping connections from task to task.
 QUERIES = ("worker_init", "worker_process_init", "worker_ready")

@@ -15,6 +15,8 @@ from servers import MariaDB
 from tests.support.programs.running import run
 from tests.support.web_server import WebServer, eventually
 
+pytestmark = pytest.mark.slow
+
 MYSQLCLIENT, PYMYSQL = "poollife.backends.mysql", "poollife.backends.mysql_pymysql"
 STOCK = "django.db.backends.mysql"
 ENGINES = [MYSQLCLIENT, PYMYSQL]
@@ -209,6 +211,7 @@ def test_the_probe_is_a_greenlet(greenlets: Run, engine: str) -> None:
     assert report == {"refused": 1, "found": True, "idle": 1, "answer": 1}
 
 
+@pytest.mark.servers
 @each_engine
 def test_a_worker_of_gunicorns(
     mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path, engine: str

@@ -28,6 +28,8 @@ from tests.support.processes import start_program
 from tests.support.programs.databases import session
 from tests.support.web_server import PATIENCE, eventually, fetch
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 KINDS = ("sync", "gthread")
 
 #: Hooks that leave a session in whatever process they run in, and others.

@@ -36,6 +36,7 @@ def server() -> Iterator[MariaDB]:
 # --- the end of a process --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("via", ["tcp", "socket"])
 @pytest.mark.parametrize(
     ("ending", "status", "sessions"),
@@ -111,6 +112,7 @@ class Other:
             self._done.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everything", [True, False])
 def test_idle_sessions_end_at_once(server: MariaDB, make_alias: MakeAlias, everything: bool) -> None:
     alias = make_alias(server=server, NAME="ends")

@@ -25,6 +25,8 @@ from tests.support.programs.running import run
 from tests.support.redis_server import Redis
 from tests.support.web_server import eventually
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 #: Seconds; only what hangs needs them.
 PATIENCE = 60.0
 JOBS = 12

@@ -57,6 +57,8 @@ builds = pytest.mark.parametrize(
 # --- invariant 1 -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @builds
 @pytest.mark.parametrize("name", VARIANTS)
 def test_workers_that_come_and_go_leave_the_masters_sessions_alone(
@@ -88,6 +90,8 @@ def test_debians_build_is_there_where_it_fits_this_python() -> None:
     needs.uwsgi_of_debian()
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_without_the_hook_each_worker_begins_with_the_masters_sockets(
     server: MariaDB, tmp_path: Path
 ) -> None:
@@ -98,6 +102,8 @@ def test_without_the_hook_each_worker_begins_with_the_masters_sockets(
     assert (counts.alive, counts.wrong_answers, counts.aborted) == (2, 0, 0)
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_without_the_guard_a_worker_ends_a_session_of_the_master(server: MariaDB, tmp_path: Path) -> None:
     """The first worker that ends is the end of a session of the master's."""
     with site(server, tmp_path, without="guard") as uwsgi:
@@ -141,6 +147,8 @@ def site(
     uwsgi.wait_for_its_end()
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_max_requests(server: MariaDB, tmp_path: Path) -> None:
     one = replace(DEFAULT, workers=1)
     with site(server, tmp_path, one, "--max-requests", "5") as uwsgi:
@@ -153,6 +161,8 @@ def test_max_requests(server: MariaDB, tmp_path: Path) -> None:
     assert uwsgi.aborted == 0
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @builds
 @pytest.mark.parametrize("name", ["default", "threads", "fork-hooks", "lazy-apps"])
 def test_reload(server: MariaDB, tmp_path: Path, name: str, build: Build) -> None:
@@ -170,6 +180,8 @@ def test_reload(server: MariaDB, tmp_path: Path, name: str, build: Build) -> Non
     assert uwsgi.aborted == 0
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_python_is_not_torn_down(server: MariaDB, tmp_path: Path) -> None:
     """Exit handlers of Python do not run then; ours is in uWSGI's slot."""
     with site(server, tmp_path, DEFAULT, "--skip-atexit-teardown") as uwsgi:
@@ -180,6 +192,8 @@ def test_python_is_not_torn_down(server: MariaDB, tmp_path: Path) -> None:
     assert uwsgi.aborted == 0
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_a_thread_that_hangs_takes_no_session_along(server: MariaDB, tmp_path: Path) -> None:
     """Python waits for it, and uWSGI does not wait for Python."""
     one = replace(DEFAULT, workers=1)
@@ -194,6 +208,8 @@ def test_a_thread_that_hangs_takes_no_session_along(server: MariaDB, tmp_path: P
     assert uwsgi.aborted == 0
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_int_cuts_off_who_is_busy(server: MariaDB, tmp_path: Path) -> None:
     """uWSGI runs no exit handler in a worker that has a request, and in the others it does."""
     with site(server, tmp_path) as uwsgi:
@@ -206,6 +222,8 @@ def test_int_cuts_off_who_is_busy(server: MariaDB, tmp_path: Path) -> None:
     assert uwsgi.aborted == 1
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_a_mule_in_the_middle_of_a_query(server: MariaDB, tmp_path: Path) -> None:
     """It ends all the same, and takes nobody's session along."""
     with site(server, tmp_path, VARIANTS["mule + spooler"]) as uwsgi:
@@ -221,6 +239,8 @@ def test_a_mule_in_the_middle_of_a_query(server: MariaDB, tmp_path: Path) -> Non
     assert uwsgi.aborted <= 1
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_a_spooler_is_killed(server: MariaDB, tmp_path: Path) -> None:
     """Number 0 leaves its session open; the others call ``close_pool()``."""
     with site(server, tmp_path, VARIANTS["mule + spooler"]) as uwsgi:
@@ -270,6 +290,8 @@ class Copy(Site):
         return [*build.command, *build.arguments, "--ini", str(file), *self.signs]
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @builds
 def test_the_file_to_copy(server: MariaDB, tmp_path: Path, build: Build) -> None:
     with Copy(server, tmp_path, replace(DEFAULT, build=build)) as uwsgi:

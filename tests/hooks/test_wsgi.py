@@ -501,6 +501,8 @@ def answers(server: BesideServer, page: str, count: int = 8) -> list[bytes]:
         return list(clients.map(get, range(count)))
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 def test_on_a_server_nothing_is_out(
     mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path, kind: str

@@ -258,6 +258,7 @@ def site(mariadb: MariaDB, make_alias: MakeAlias, new_database: Callable[[], str
     return Site(mariadb, make_alias, new_database)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", LIMITS)
 def test_limit(site: Site, limit: str) -> None:
     assert LIMITS[limit](site) == told()[limit]

@@ -242,6 +242,7 @@ def command(database: dict[str, Any], work: str, level: str | None = None) -> li
     return [*done.stdout.splitlines(), *done.stderr.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_command_prints_nothing_unless_it_is_told_to(entry: dict[str, Any], way: str) -> None:
     """Python prints warnings of loggers that nobody has configured, and cron sends what is printed."""
@@ -258,11 +259,13 @@ with connection.cursor() as cursor:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tell", [True, False])
 def test_a_command_whose_session_was_killed_prints_nothing(entry: dict[str, Any], tell: bool) -> None:
     assert command(entry, f"tell = {tell}\n{KILL}") == ["killed"] * tell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["WARNING", "INFO"])
 def test_a_command_logs_two_lines_of_its_pool(tmp_path: Path, level: str) -> None:
     database = {"ENGINE": "poollife.backends.sqlite3", "NAME": str(tmp_path / "site.sqlite3")}

@@ -129,6 +129,7 @@ if use_time := stats["use_time"]:
 """
 
 
+@pytest.mark.slow
 def test_numbers_of_a_pool_are_typed(tmp_path: Path) -> None:
     """As a site's own checker sees it: what is always there is not optional."""
     (tmp_path / "site_stats.py").write_text(SITE)

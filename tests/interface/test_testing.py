@@ -285,6 +285,7 @@ def runner(mariadb: MariaDB, tmp_path: Path) -> Iterator[Runner]:
         yield runner
 
 
+@pytest.mark.slow
 def test_the_fixture(runner: Runner) -> None:
     runner.file("conftest.py", CONFTEST)
     options = ("-c", runner.file("pytest.ini", "[pytest]"), "-p", "no:django", "-p", "no:cacheprovider")

@@ -49,6 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("via", "forks"), [("tcp", 120), ("tls", 120), ("socket", 80)])
 def test_storm(entry: Entry, via: Via, forks: int) -> None:
     """Children of every kind, while the parent's threads ask, wait, connect, read and have transactions."""
@@ -80,6 +81,7 @@ def test_storm(entry: Entry, via: Via, forks: int) -> None:
     assert all(report["forks meanwhile"][state] > 0 for state in ("in a query", "waiting", "connecting"))
 
 
+@pytest.mark.slow
 def test_storm_without_the_gate(entry: Entry) -> None:
     """The storm's proof: forks that don't wait for handshakes leave sockets behind that nobody knows."""
     report = run("fork_storm", entry(), 60, ["close", "query"], "gate")
@@ -208,6 +210,7 @@ def test_fork_without_descriptors(entry: Entry) -> None:
 # --- more than one fork --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_many_forks(entry: Entry) -> None:
     """Nothing is lost, and nothing grows."""
     assert run("fork_cases", "many", entry(), 120) == {
@@ -218,6 +221,7 @@ def test_many_forks(entry: Entry) -> None:
     }
 
 
+@pytest.mark.slow
 def test_forks_of_several_threads_at_once(entry: Entry) -> None:
     """Each fork waits for handshakes, and each handshake for forks: none for ever."""
     child = {**UNHARMED, "own session": True}
@@ -227,6 +231,7 @@ def test_forks_of_several_threads_at_once(entry: Entry) -> None:
     }
 
 
+@pytest.mark.slow
 def test_generations(entry: Entry) -> None:
     """A child is itself a parent, before its first query and after."""
     assert run("fork_cases", "generations", entry()) == {
@@ -261,6 +266,7 @@ BARE: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("via", ["tcp", "socket", "tls"])
 def test_bare_fork(entry: Entry, via: Via) -> None:
     """Nobody tells the child, and another thread of its parent had every lock."""

@@ -22,6 +22,8 @@ from tests.support.fork_site import gunicorn_conf
 from tests.support.processes import start_program
 from tests.support.web_server import fetch
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 #: Seconds; only what hangs needs them.
 PATIENCE = 60.0
 REQUESTS = 120

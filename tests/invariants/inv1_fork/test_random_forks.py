@@ -8,6 +8,8 @@ from servers import MariaDB
 from tests.support.programs.running import run
 from tools.fork_fuzz import fuzz, harm
 
+pytestmark = pytest.mark.slow
+
 FORKS, THREADS, SEED = 100, 6, 1
 
 

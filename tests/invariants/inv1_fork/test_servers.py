@@ -24,6 +24,8 @@ from tests.support.servers_site.running import (
 )
 from tools.processes import CELERY, Place, Row, all_rows, chosen, show
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 REQUESTS = 24
 #: See tests/invariants/inv1_fork/test_gunicorn_forks.py.
 ELSEWHERE = ("gunicorn sync", "gunicorn gthread")

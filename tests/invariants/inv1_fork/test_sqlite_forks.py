@@ -14,6 +14,8 @@ import pytest
 from tests.support import ROOT
 from tests.support.programs.running import WARNINGS
 
+pytestmark = pytest.mark.slow
+
 FORKS = 12
 
 

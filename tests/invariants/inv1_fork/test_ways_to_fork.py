@@ -21,6 +21,8 @@ from tests.support.processes import start_program
 from tests.support.programs.running import run
 from tests.support.web_server import eventually
 
+pytestmark = pytest.mark.slow
+
 CHILD: dict[str, Any] = {"inherited": [], "own session": True, "again": True}
 #: Children whose end somebody waits for tell their status.
 ENDED = {**CHILD, "status": 0}

@@ -18,6 +18,8 @@ from servers import MariaDB
 from tests.support.threads_site.serving import CHANNELS, DJANGO, FASTAPI, SERVERS, STARLETTE, SiteServer
 from tests.support.web_server import PATIENCE, eventually
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 CLIENTS = 8
 REQUESTS = 16
 LIMIT = 60

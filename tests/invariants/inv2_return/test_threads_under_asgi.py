@@ -16,6 +16,8 @@ import pytest
 from servers import MariaDB
 from tests.support.web_server import Answer, WebServer, eventually
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 REQUESTS = 50
 LIMIT = 60
 
