@@ -451,7 +451,7 @@ def test_a_suspended_pool_waits_for_its_operator_and_not_for_its_server(
 def test_a_pool_that_is_drained_hands_its_waiters_on(
     make: Callable[..., LeasePool], server: StubServer, executor: ThreadPoolExecutor
 ) -> None:
-    from poollife.pools.pool import PoolClosed
+    from poollife.pools.base import PoolClosed
 
     pool = make()
     find_down(pool, server)
