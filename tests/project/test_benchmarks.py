@@ -52,6 +52,7 @@ def found() -> dict[str, Any]:
     return figures
 
 
+@pytest.mark.slow
 def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
     parts = "--parts=" + ",".join(name for name in PARTS if name not in {"cpu", "throughput"})
     found: dict[str, Any] = json.loads(
@@ -78,6 +79,7 @@ def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
     assert all(each["opened"] <= 8 for name, each in found["spike"].items() if "poollife" in name)
 
 
+@pytest.mark.slow
 def test_cpu_part_compares_each_kind_with_stock(found: dict[str, Any], capsys: Capture) -> None:
     assert found["cpu"].keys() == CPU_KINDS.keys()
     for contenders in found["cpu"].values():
@@ -90,6 +92,7 @@ def test_cpu_part_compares_each_kind_with_stock(found: dict[str, Any], capsys: C
     assert capsys.readouterr().out.count("| poollife ") == len(CPU_KINDS)
 
 
+@pytest.mark.slow
 def test_throughput_part_compares_each_contender_with_stock(found: dict[str, Any], capsys: Capture) -> None:
     assert list(found["throughput"]) == list(MEASURED)
     measured = 0
@@ -180,6 +183,7 @@ def test_one_can_be_chosen_whose_name_begins_like_others() -> None:
     assert named(None) == list(PEERS)
 
 
+@pytest.mark.slow
 def test_who_is_not_there_is_named() -> None:
     missing = [peer for peer in PEERS if peer.missing()]
     for peer in missing:
@@ -187,6 +191,7 @@ def test_who_is_not_there_is_named() -> None:
         assert f"MISSING: {peer.name}: {peer.missing()} is not installed" in printed
 
 
+@pytest.mark.slow
 def test_stock_leaks_what_poollife_is_there_for() -> None:
     """The table would be worth nothing if nothing leaked anywhere."""
     stock = "stock, CONN_MAX_AGE=600"

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 
 @pytest.mark.parametrize("database", ["mysql", "sqlite"])
 def test_the_demo_keeps_every_promise(database: str) -> None:

@@ -253,6 +253,7 @@ def check_command(words: list[str], runner: Runner) -> None:
             raise AssertionError(f"no rule for the command {shlex.join(words)}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_block(block: Block, runner: Runner) -> None:
     matching = [rule for rule in RULES if rule.matches(block)]

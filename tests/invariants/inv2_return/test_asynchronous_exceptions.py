@@ -36,6 +36,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.getprofile() is not None, reason="a profiler has the profile function")
 @pytest.mark.parametrize(("form", "work", "start"), CASES)
 def test_struck_at_each_point_no_slot_is_lost(
@@ -48,6 +49,7 @@ def test_struck_at_each_point_no_slot_is_lost(
     assert report == {"not back": [], "slots lost": [], "hung": []}
 
 
+@pytest.mark.slow
 def test_struck_while_somebody_keeps_watch_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
     """With all that looks at leases where POOL asks for it."""
     pool = {"leak_after": 3600, "stats": True}
@@ -57,6 +59,7 @@ def test_struck_while_somebody_keeps_watch_no_slot_is_lost(mariadb: MariaDB, nam
     assert report == {"not back": [], "slots lost": [], "hung": []}
 
 
+@pytest.mark.slow
 def test_struck_while_a_session_is_pinged_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
     """And nobody gets its answer."""
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": {"pre_ping": True}}
@@ -65,6 +68,7 @@ def test_struck_while_a_session_is_pinged_no_slot_is_lost(mariadb: MariaDB, name
     assert report == {"not back": [], "slots lost": [], "hung": []}
 
 
+@pytest.mark.slow
 def test_struck_at_random_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql"}
     report = run("strikes", database, "at_random", JOBS, 1)
@@ -74,6 +78,7 @@ def test_struck_at_random_no_slot_is_lost(mariadb: MariaDB, name: str) -> None:
     assert (report["out"], report["free"], report["others"]) == (0, report["limit"], {})
 
 
+@pytest.mark.slow
 def test_why_there_is_a_queue_of_our_own(mariadb: MariaDB, name: str) -> None:
     """Should this fail with a newer SQLAlchemy, ours may have had its day."""
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql"}

@@ -7,6 +7,8 @@ import pytest
 from servers import MariaDB
 from tools.stress import WAYS, mistakes, stress
 
+pytestmark = pytest.mark.slow
+
 SECONDS, THREADS, SEED = 4.0, 64, 1
 
 

@@ -59,6 +59,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futu
         }
 
 
+@pytest.mark.slow
+@pytest.mark.network
 @linux
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_that_swallows_all(reports: dict[str, Future[dict[str, Any]]], name: str) -> None:
