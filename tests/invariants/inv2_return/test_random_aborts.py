@@ -8,9 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from servers import MariaDB
 from tests.support.threads_site.serving import SiteServer
 from tests.support.web_server import PATIENCE, eventually
+
+pytestmark = pytest.mark.slow
 
 REQUESTS = 2_000
 #: At once; more than there are sessions.

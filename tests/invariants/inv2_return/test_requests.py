@@ -926,6 +926,8 @@ def serve(
         server.__exit__()
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("kind", ["sync", "gthread", "uvicorn"])
 def test_200_warm_requests_over_http_send_200_statements(
     serve: Callable[..., WebServer], mariadb: MariaDB, kind: str
@@ -939,6 +941,8 @@ def test_200_warm_requests_over_http_send_200_statements(
     assert (server.pool()["out"], server.pool()["opened"]) == (0, 1)
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_a_slow_client_holds_no_connection(serve: Callable[..., WebServer]) -> None:
     """It has got a quarter of its 20 MB; meanwhile the only connection serves others."""
     server = serve("gthread", **ONE)
@@ -950,6 +954,8 @@ def test_a_slow_client_holds_no_connection(serve: Callable[..., WebServer]) -> N
         assert server.pool()["out"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("path", ["/numbers/20000", "/rows/20000"], ids=["buffered", "unbuffered"])
 def test_a_csv_streams_right_while_others_work(serve: Callable[..., WebServer], path: str) -> None:
     """20 MB from a cursor that was opened in the view; the pool's second connection is for the others."""
@@ -966,6 +972,8 @@ def test_a_csv_streams_right_while_others_work(serve: Callable[..., WebServer], 
     eventually("nothing is out", lambda: server.pool()["out"] == 0)
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_a_client_that_leaves_a_stream_costs_one_session_and_no_slot(serve: Callable[..., WebServer]) -> None:
     server = serve("gthread", **ONE)
     sessions = []
@@ -978,6 +986,8 @@ def test_a_client_that_leaves_a_stream_costs_one_session_and_no_slot(serve: Call
     assert server.pool()["closed"] == 3
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("path", "first", "kept"),
     [("/hold_async", b"", True), ("/rows_async/20000", b"1...", False), ("/sleep/1", b"", True)],
@@ -997,6 +1007,8 @@ def test_a_client_that_leaves_uvicorn_costs_no_slot(
     assert server.get("/plain").body == server.get("/plain_async").body
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("kind", ["sync", "gthread", "uvicorn"])
 def test_after_500_mixed_requests_nothing_is_out_and_the_limit_has_held(
     serve: Callable[..., WebServer], new_database: Callable[[], str], mariadb: MariaDB, kind: str
