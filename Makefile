@@ -4,6 +4,8 @@
 PYTHON ?= python3
 ARGS ?=
 DB ?=
+# Processes that run tests. Three keep two cores busy.
+WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,14 +21,14 @@ BENCH_BIN := $(BENCH_VENV)/bin
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes or bench, DB=mysql or DB=sqlite to the demo, PYTHON=... chooses the Python"
+	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes or bench, DB=mysql or DB=sqlite to the demo, WORKERS=... says how many processes run tests, PYTHON=... chooses the Python"
 
 demo: $(DEMO_VENV)/.installed $(if $(filter sqlite,$(DB)),,$(DEMO_VENV)/.mysql) ## Run the demo (on a private MariaDB server, or on SQLite)
 	@DB='$(DB)' $(DEMO_BIN)/python -m demo $(ARGS)
 
-# Two at a time: most of the time they wait, for servers that start, commit and end.
+# More processes than cores: most of the time they wait, for servers that start, commit and end.
 test: system-packages lint ## Install what is missing, then run the checks and the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Where pyenv is, nox finds those Pythons that are named.
 matrix: $(VENV)/.installed ## Run what depends on versions on each Python, Django and SQLAlchemy (ARGS='--tags ci': on two more)

@@ -1,6 +1,7 @@
 """Threads of executors: which of them waits for a job, and which one runs an asynchronous work's sync code.
 
-The private names of ``concurrent.futures``, asgiref and AnyIO; tests/test_private_names.py pins them.
+The private names of ``concurrent.futures``, asgiref and AnyIO are pinned by
+tests/compatibility/test_private_names.py.
 """
 
 from __future__ import annotations

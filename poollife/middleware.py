@@ -84,7 +84,7 @@ def end_of(response: HttpResponseBase, work: Work) -> Callable[[], None]:
     content: Any = response.streaming_content
     response.streaming_content = AsyncBody(content, work) if response.is_async else Body(content, work)
     # Should the client leave: ahead of the view's own close(), which would read the rest of the result to
-    # free its cursor. (A private name of Django's, pinned by tests/test_private_names.py.)
+    # free its cursor. (A private name of Django's, pinned by tests/compatibility/test_private_names.py.)
     response._resource_closers.insert(0, work.release_unread)  # type: ignore[attr-defined]
     return work.release_closed
 

@@ -2,6 +2,7 @@
 
 from servers.certificates import Certificates
 from servers.mariadb import MariaDB, Session
+from servers.missing import Missing
 from servers.proxy import Proxy
 
-__all__ = ["Certificates", "MariaDB", "Proxy", "Session"]
+__all__ = ["Certificates", "MariaDB", "Missing", "Proxy", "Session"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from servers.certificates import Certificates
+from servers.missing import Missing
 from servers.ports import free_port
 
 # Where distributions, Homebrew and the project's own archives put the server and its tools, beside PATH.
@@ -93,6 +94,9 @@ class MariaDB:
     #: What every call of ``execute()`` adds to the global counter "Questions": SET NAMES when it connects,
     #: the statement, and the good-bye.
     QUESTIONS_PER_EXECUTE: ClassVar[int] = 3
+
+    #: System tables as the server's tool made them, for copies.
+    _made: ClassVar[Path | None] = None
 
     host = "127.0.0.1"
     user = "poollife"
@@ -250,16 +254,31 @@ class MariaDB:
     # --- the server's process ---------------------------------------------------------------------------
 
     def _initialise(self) -> None:
-        """Make the system tables."""
+        """Copy the system tables that an earlier server of this process has made, or make them.
+
+        Making them takes a second. They are kept in the folder of the server that has made them, and go with
+        that folder.
+        """
+        if not self._temporary:
+            self._make_system_tables(self._data)
+            return
+        if not (MariaDB._made and MariaDB._made.exists()):
+            made = self.folder / "tables"
+            self._make_system_tables(made)
+            MariaDB._made = made
+        shutil.copytree(MariaDB._made, self._data)
+
+    def _make_system_tables(self, data: Path) -> None:
+        """Have the server's own tool make them."""
         tool = _which("mariadb-install-db") or _which("mysql_install_db")
         if not tool:
-            raise RuntimeError("found no mariadb-install-db: is MariaDB's server installed completely?")
+            raise Missing("missing: mariadb-install-db; python3 tools/system_packages.py installs it")
         done = subprocess.run(
             [
                 str(tool),
                 "--no-defaults",
                 *_as_root(),
-                f"--datadir={self._data}",
+                f"--datadir={data}",
                 f"--tmpdir={self._scratch}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
@@ -273,7 +292,7 @@ class MariaDB:
         )
         if done.returncode:
             # Half-made data would be taken for whole ones by the next start().
-            shutil.rmtree(self._data, ignore_errors=True)
+            shutil.rmtree(data, ignore_errors=True)
             # It says why at first, and ends with advice that is always the same.
             raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout[:4000]}")
 
@@ -300,7 +319,7 @@ class MariaDB:
         """Return the server's command line; ``--no-defaults`` keeps /etc/mysql out and has to be first."""
         binary = self.find()
         if not binary:
-            raise RuntimeError("found no MariaDB server; python3 tools/system_packages.py installs one")
+            raise Missing("missing: a MariaDB server; python3 tools/system_packages.py installs one")
         users = self.folder / "users.sql"
         users.write_text(_users(self.user, self.password))
         command = [

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import django
@@ -14,7 +16,7 @@ from django.conf import settings
 from django.db import connections
 
 from poollife import clock
-from servers import Certificates, MariaDB
+from servers import Certificates, MariaDB, Missing
 
 
 def pytest_configure() -> None:
@@ -37,21 +39,48 @@ def set_clock_forward(seconds: float) -> None:
     """Have poollife's clock show what it would on a machine that has been up for so much longer.
 
     A time that is the sum of others is as exact as its size allows: what a test compares must not depend on
-    that. So ``POOLLIFE_CLOCK_OFFSET=86400.1 pytest ...`` has to pass as well. (Not tests/test_law_5_calls.py,
-    where this is one more call, and programs have a clock of their own.)
+    that. So ``POOLLIFE_CLOCK_OFFSET=86400.1 pytest ...`` has to pass as well. (Not
+    tests/invariants/inv5_warm_checkout/test_calls.py, where this is one more call, and programs have a clock
+    of their own.)
     """
     real = clock.monotonic
     clock.monotonic = lambda: real() + seconds
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Skip a test whose fixtures miss something of this machine."""
+    with _skipping_what_is_missing():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Skip a test that misses something of this machine."""
+    with _skipping_what_is_missing():
+        yield
+
+
+@contextmanager
+def _skipping_what_is_missing() -> Iterator[None]:
+    """Skip where something is missing, and name it. In CI, where ``CI`` is set, that is a failure."""
+    try:
+        yield
+    except Missing as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, or one of two workers has nothing to do while the other ends it.
+    """Begin with the modules that take longest: a worker that gets one of them last is alone at the end.
 
     With ``POOLLIFE_SHUFFLE=7`` in the environment the rest is in an order that is drawn from that number.
     """
     if seed := os.environ.get("POOLLIFE_SHUFFLE"):
         random.Random(int(seed)).shuffle(items)
-    items.sort(key=lambda item: item.path.name != "test_conformance.py")
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.name != "test_conformance.py", not slow[item.path]))
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +175,7 @@ def make_alias(
 @pytest.fixture
 def make_pool(make_alias: MakeAlias) -> Callable[..., str]:
     """A function that makes another alias, and its pool: of two connections, unless told otherwise."""
-    from tests.counting import pool_of
+    from tests.support.counting import pool_of
 
     def make(size: int = 2) -> str:
         alias = make_alias(POOL={"pool_size": size, "max_overflow": 0, "timeout": 10})

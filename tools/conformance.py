@@ -2,13 +2,18 @@
 
 Once with MySQL, on a private server, and once with SQLite, in files: a database in memory is not pooled.
 
-The suite is that of the installed Django: pip downloads its source distribution into .cache. The exit status
-is 0 if nothing failed with ours that passed with Django's, and all that ran with Django's ran with ours.
+The suite is that of the installed Django: pip downloads its source distribution into .cache. The outcomes of
+a run with Django's backend are kept there, too, if nothing failed: they are the same until another version of
+a package or of the server is installed.
+
+The exit status is 0 if nothing failed with ours that passed with Django's, and all that ran with Django's ran
+with ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -20,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -76,6 +82,20 @@ class Outcomes:
         failed = frozenset(test for outcome, test in lines if outcome == "failed")
         passed = frozenset(test for outcome, test in lines if outcome == "passed")
         return cls(seconds, finished, failed, failed | passed)
+
+    def keep(self, file: Path) -> None:
+        """Write those of a run in which nothing failed."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # In one step: another process may read it.
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as new:
+            json.dump({"seconds": self.seconds, "ran": sorted(self.ran)}, new)
+        Path(new.name).replace(file)
+
+    @classmethod
+    def load(cls, file: Path) -> Outcomes:
+        """Read what ``keep()`` wrote."""
+        kept = json.loads(file.read_text())
+        return cls(kept["seconds"], True, frozenset(), frozenset(kept["ran"]))
 
 
 @dataclass(frozen=True)
@@ -194,7 +214,9 @@ DATABASES: dict[str, type[MySQL | SQLite]] = {
 class Suite:
     """Django's tests, and databases to run them on."""
 
-    def __init__(self, tests: Path, labels: Sequence[str], patience: float) -> None:
+    def __init__(self, tests: Path, labels: Sequence[str], patience: float, *, anew: bool = False) -> None:
+        """:param anew: run it with Django's backend, whatever an earlier run came to."""
+        self.anew = anew
         self.tests = tests
         self.labels = labels
         self.patience = patience
@@ -208,9 +230,30 @@ class Suite:
         """
         name = f"{kind}_{parallel}".replace("-", "_")
         with ThreadPoolExecutor() as executor:
-            stock = executor.submit(self.run, databases, databases.stock, parallel, f"stock_{name}", ())
+            stock = executor.submit(self.run_stock, databases, parallel, f"stock_{name}")
             pooled = executor.submit(self.run, databases, engine, parallel, f"pooled_{name}", MIDDLEWARE)
         return Difference(kind, parallel, stock.result(), pooled.result())
+
+    def run_stock(self, databases: Databases, parallel: int, name: str) -> Outcomes:
+        """Return what an earlier run with Django's backend came to, or run it, and keep it for later."""
+        kept = CACHE / "stock" / f"{name}-{self._key()}.json"
+        if kept.exists() and not self.anew:
+            print(f"{databases.stock}, --parallel {parallel}: kept from an earlier run", flush=True)
+            return Outcomes.load(kept)
+        outcomes = self.run(databases, databases.stock, parallel, name, ())
+        if outcomes.finished and outcomes.ran and not outcomes.failed:
+            outcomes.keep(kept)
+        return outcomes
+
+    def _key(self) -> str:
+        """Return a name for all that a run with Django's backend depends on."""
+        packages = sorted(
+            f"{each.name} {each.version}" for each in distributions() if each.name != "poollife"
+        )
+        server = MariaDB.find()
+        asked = server and subprocess.run([server, "--version"], capture_output=True, text=True)
+        everything = [sys.version, packages, asked.stdout if asked else "", list(self.labels)]
+        return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
 
     def run(
         self, databases: Databases, engine: str, parallel: int, name: str, middleware: Sequence[str]
@@ -304,6 +347,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--database", choices=DATABASES, action="append", help="only with this kind (mysql and sqlite)"
     )
+    parser.add_argument("--anew", action="store_true", help="take nothing from an earlier run with Django's")
     parser.add_argument("--engine", help="what to compare with Django's (poollife's)")
     return parser.parse_args()
 
@@ -314,7 +358,7 @@ def main() -> int:
     labels, patience = ([], PATIENCE_FOR_ALL) if given.all else (given.labels, PATIENCE)
     tests = tests_of_django()
     print(f"Django {django.__version__}, its suite: {' '.join(labels) or 'all'}")
-    suite = Suite(tests, labels, patience)
+    suite = Suite(tests, labels, patience, anew=given.anew)
     differences = []
     for kind in given.database or ("mysql", "sqlite"):
         with DATABASES[kind].running() as databases:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from servers import Certificates, MariaDB
-from tests.programs.running import run
+from tests.support.programs.running import run
 
 #: Seconds that one fork may take, with all that goes on around it.
 PATIENCE = 2.0

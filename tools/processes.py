@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from servers import MariaDB
-from tests.processes import Counts, tracebacks_in
-from tests.redis_server import Redis
-from tests.servers_site import running as servers_site
-from tests.uwsgi_site import running as uwsgi_site
+from tests.support.processes import Counts, tracebacks_in
+from tests.support.redis_server import Redis
+from tests.support.servers_site import running as servers_site
+from tests.support.uwsgi_site import running as uwsgi_site
 
 REQUESTS = 160
 #: The last lines of a log that says why.
@@ -169,7 +169,7 @@ def run_uwsgi(name: str, build: uwsgi_site.Build, place: Place) -> Counts:
 
 
 def run_celery(name: str, place: Place) -> Counts:
-    from tests.celery_site import worker
+    from tests.support.celery_site import worker
 
     counts = worker.measure(name, place.server, place.database, place.redis(), place.folder)
     before, alive = counts.parents

@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 from servers import MariaDB
-from tests.programs.pool_stress import OVERFLOW, SIZE
-from tests.programs.running import run
+from tests.support.programs.pool_stress import OVERFLOW, SIZE
+from tests.support.programs.running import run
 
 #: Beside the time that it runs.
 GRACE = 120.0

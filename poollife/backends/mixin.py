@@ -430,7 +430,7 @@ class PooledMixin(BaseDatabaseWrapper):
     def _resume(self, lease: Lease) -> None:
         """Do the part of ``BaseDatabaseWrapper.connect()`` that is about this wrapper and not the session.
 
-        tests/test_private_names.py compares the two.
+        tests/compatibility/test_private_names.py compares the two.
         """
         if self._configured_for != lease.pool.key:
             # Backends keep some of what they read there on the wrapper (isolation_level, transaction_mode).

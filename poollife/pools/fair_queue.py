@@ -13,7 +13,7 @@ A signal's handler runs at the same points, and so does the cycle collector with
 called, looped over or made while the lock is held**: a change is planned without the lock, and carried out
 under it unless something else has changed meanwhile; it counts itself last. Then no handler ever runs in a
 thread that has the lock, and none waits for what only the frame below it could give back.
-``tests/test_law_6_handlers.py`` pins that.
+``tests/invariants/inv6_waiting/test_reentrancy.py`` pins that.
 """
 
 from __future__ import annotations

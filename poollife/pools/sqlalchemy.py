@@ -1,7 +1,7 @@
 """SQLAlchemy's private names; fair_queue.py has those that a pool class overrides, conf.py those that tell
 what a pool class does.
 
-tests/test_private_names.py pins all of them.
+tests/compatibility/test_private_names.py pins all of them.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class AtFork:
 
     def after_uwsgi_fork(self) -> None:
         """Enter a process that uWSGI has made; without a master, go on in the one that made the others."""
-        if self.pid == getpid():
+        if alive[0]:
             self._resume()
         else:
             self.after_in_child()

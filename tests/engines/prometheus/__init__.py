@@ -1,1 +1,0 @@
-"""``ENGINE = "tests.engines.prometheus"``."""

@@ -1,0 +1,198 @@
+"""``make bench`` measures what it says, in a short run."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchmarks.__main__ import PARTS, named
+from benchmarks.cpu import KINDS as CPU_KINDS
+from benchmarks.leaks import KINDS
+from benchmarks.load import Load
+from benchmarks.peers import BARE, PEERS
+from benchmarks.process import Process
+from benchmarks.report import print_cpu, print_throughput
+from benchmarks.throughput import SCENARIOS, STOCK, Scenario
+from tests.support import ROOT
+
+ALWAYS, ROLLBACK = "poollife, reset always", "poollife, reset rollback"
+#: Round trips.
+RESET = 4
+QUARTILES = {"median", "lower", "upper"}
+#: Scenarios of the short run: with and without TLS and a delay, two and three contenders, a new option.
+MEASURED = ("tls_delay", "atomic", "half", "statement")
+Capture = pytest.CaptureFixture[str]
+
+
+def leaks_of(found: dict[str, Any], peer: str) -> set[str]:
+    return {kind for kind, verdicts in found["leaks"].items() if verdicts[peer] == "LEAKS"}
+
+
+def bench(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """The parts that compare poollife with stock Django, in a short run."""
+    rounds = ("--rounds=2", "--cycles=20", "--seconds=1", f"--scenarios={','.join(MEASURED)}")
+    figures: dict[str, Any] = json.loads(bench("--json", "--parts=cpu,throughput", *rounds))
+    return figures
+
+
+@pytest.mark.slow
+def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
+    parts = "--parts=" + ",".join(name for name in PARTS if name not in {"cpu", "throughput"})
+    found: dict[str, Any] = json.loads(
+        bench("--json", "--only=poollif", "--rounds=2", "--cycles=20", "--memory=40", "--seconds=1", parts)
+    )
+    views = {name: [each["extra"] for each in views.values()] for name, views in found["round_trips"].items()}
+    # One SELECT; a SELECT and an UPDATE with ATOMIC_REQUESTS. A reset is a packet for what a change of user
+    # does not end, the change, SET NAMES, and at the next checkout the isolation level.
+    assert views == {"poollife": [0, 3], ALWAYS: [RESET, 3 + RESET], ROLLBACK: [0, 3]}
+    assert found["leaks"].keys() == KINDS.keys()
+    assert len(KINDS) >= 20
+    assert leaks_of(found, "poollife") == leaks_of(found, ALWAYS) == set()
+    assert len(leaks_of(found, ROLLBACK)) >= 20
+    assert found["cycles"].keys() == {BARE.name, "poollife", ALWAYS, ROLLBACK}
+    assert found["cycles"][BARE.name]["ratio"] == 1
+    assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
+    for part in "fair", "spike", "waiting", "outage":
+        assert len(found[part]) == 3
+    assert len(found["turns"]) == 4
+    for ways in found["turns"].values():
+        assert [each["ratio"] == 1 for each in ways.values()] == [True, False, False]
+    assert all(each["given_up"] == 0 for name, each in found["fair"].items() if "poollife" in name)
+    # Five were there, and a few are opened at a time.
+    assert all(each["opened"] <= 8 for name, each in found["spike"].items() if "poollife" in name)
+
+
+@pytest.mark.slow
+def test_cpu_part_compares_each_kind_with_stock(found: dict[str, Any], capsys: Capture) -> None:
+    assert found["cpu"].keys() == CPU_KINDS.keys()
+    for contenders in found["cpu"].values():
+        assert contenders.keys() == {"stock", "poollife"}
+        assert set(contenders["stock"]["more"].values()) == {0}
+        for each in contenders.values():
+            assert each["us"].keys() == each["more"].keys() == QUARTILES
+            assert each["us"]["median"] > 0
+    print_cpu(found["cpu"], 2, 2)
+    assert capsys.readouterr().out.count("| poollife ") == len(CPU_KINDS)
+
+
+@pytest.mark.slow
+def test_throughput_part_compares_each_contender_with_stock(found: dict[str, Any], capsys: Capture) -> None:
+    assert list(found["throughput"]) == list(MEASURED)
+    measured = 0
+    for name, scenario in found["throughput"].items():
+        assert scenario["title"] == SCENARIOS[name].title
+        # The tests have all packages, so an option that this version lacks is the only reason.
+        assert scenario["left_out"] == SCENARIOS[name].missing()
+        if scenario["left_out"] is None:
+            measured += 1
+            assert tuple(scenario["contenders"]) == SCENARIOS[name].contenders
+            assert set(scenario["contenders"][STOCK]["ratio"].values()) == {1}
+            for each in scenario["contenders"].values():
+                assert each.keys() == {"per_second", "cpu_us", "ratio"}
+                assert each["per_second"].keys() == QUARTILES
+                assert each["per_second"]["lower"] > 0
+    assert measured >= 2
+    print_throughput(found["throughput"], 2, 0.025)
+    printed = capsys.readouterr().out
+    assert printed.count("| poollife ") == measured
+    assert printed.count("LEFT OUT: ") == len(MEASURED) - measured
+
+
+def test_scenario_is_left_out_with_the_option_that_poollife_lacks() -> None:
+    scenario = Scenario("a title", pool={"pool_size": 2, "no_such_option": 1})
+    assert scenario.missing() == "this version of poollife has no POOL['no_such_option']"
+    assert Scenario("a title").missing() is None
+
+
+def test_unknown_part_and_unknown_scenario_are_refused() -> None:
+    for option in "--parts", "--scenarios":
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks", option, "no_such_name"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert done.returncode == 2
+        assert "no_such_name: not among" in done.stderr
+
+
+def serve_once(answer: Callable[[bytes], bytes]) -> int:
+    """Return the port of a server that takes one connection, and answers each piece of data."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection:
+            while data := connection.recv(1000):
+                connection.sendall(answer(data))
+
+    threading.Thread(target=serve, daemon=True).start()
+    port: int = listener.getsockname()[1]
+    return port
+
+
+def test_relay_delays_data_each_way_and_passes_on_the_end() -> None:
+    delay = 0.05
+    beginning = {"host": "127.0.0.1", "port": serve_once(bytes.upper), "delay": delay}
+    with (
+        Process("the relay", "benchmarks.relay", beginning) as relay,
+        socket.create_connection(("127.0.0.1", relay.greeting), timeout=30) as client,
+    ):
+        begin = time.monotonic()
+        client.sendall(b"text")
+        assert client.recv(1000) == b"TEXT"
+        assert time.monotonic() - begin >= 2 * delay
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1000) == b""
+
+
+def test_load_generator_counts_the_requests_of_its_connections() -> None:
+    port = serve_once(
+        lambda data: b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" * data.count(b"GET /path ")
+    )
+    requests, seconds = Load(None).drive(port, "/path", 1, 0.05)
+    assert requests >= 1
+    assert seconds >= 0.05
+
+
+def test_load_generator_fails_with_the_response_that_is_no_success() -> None:
+    port = serve_once(lambda data: b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+    with pytest.raises(RuntimeError, match="500 Internal Server Error"):
+        Load(None).drive(port, "/", 1, 0.05)
+
+
+def test_one_can_be_chosen_whose_name_begins_like_others() -> None:
+    assert [peer.name for peer in named("poollife")] == ["poollife"]
+    assert [peer.name for peer in named("poollife, ")] == [ALWAYS, ROLLBACK]
+    assert named(None) == list(PEERS)
+
+
+@pytest.mark.slow
+def test_who_is_not_there_is_named() -> None:
+    missing = [peer for peer in PEERS if peer.missing()]
+    for peer in missing:
+        printed = bench("--only", peer.name, "--parts", "")
+        assert f"MISSING: {peer.name}: {peer.missing()} is not installed" in printed
+
+
+@pytest.mark.slow
+def test_stock_leaks_what_poollife_is_there_for() -> None:
+    """The table would be worth nothing if nothing leaked anywhere."""
+    stock = "stock, CONN_MAX_AGE=600"
+    assert len(leaks_of(json.loads(bench("--json", "--only", stock, "--parts", "leaks")), stock)) >= 25

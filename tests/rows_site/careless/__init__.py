@@ -1,4 +1,0 @@
-"""What poollife would be without law 8: a pool for each alias, whatever database it leads to.
-
-These engines lose the rows of the real database, which proves that the tests of law 8 would notice.
-"""

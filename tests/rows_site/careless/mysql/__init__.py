@@ -1,1 +1,0 @@
-"""``ENGINE = "tests.rows_site.careless.mysql"``."""

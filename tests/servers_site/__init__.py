@@ -1,1 +1,0 @@
-"""tests/fork_site under web servers that make their workers in all sorts of ways."""

@@ -1,0 +1,64 @@
+"""Running programs in the documentation's site, from tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from servers import MariaDB
+from tests.support import ROOT
+
+#: Seconds for one program.
+LIMIT = 60.0
+#: Forks with threads alive are what some pages are about; Python 3.12 and later warn of them.
+WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
+
+
+class Runner:
+    """Runs programs in the documentation's site."""
+
+    def __init__(self, server: MariaDB, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        entry = server.database("")
+        self.environment = {
+            **os.environ,
+            "DOCS_SITE_FOLDER": str(folder),
+            "DOCS_SITE_SERVER": json.dumps({key: entry[key] for key in ("USER", "PASSWORD", "HOST", "PORT")}),
+            "DJANGO_SETTINGS_MODULE": "tests.support.docs_site.settings",
+            "PYTHONPATH": os.pathsep.join(map(str, [folder, ROOT / "tests/support/docs_site", ROOT])),
+        }
+
+    def python(self, *arguments: str | Path, **environment: str) -> str:
+        """Run Python; what it prints. Anything on stderr is a failure."""
+        done = subprocess.run(
+            [sys.executable, *WARNINGS, *arguments],
+            cwd=ROOT,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+
+@contextmanager
+def new_runner(server: MariaDB, folder: Path) -> Iterator[Runner]:
+    """A runner; the databases that its programs have made are dropped at the end."""
+    before = server.execute("SHOW DATABASES")
+    yield Runner(server, folder)
+    for row in server.execute("SHOW DATABASES"):
+        if row not in before:
+            server.execute(f"DROP DATABASE `{row[0]}`")

@@ -1,0 +1,1 @@
+"""A site and gunicorn configurations that tell what happens to them, for tests/hooks/test_gunicorn.py."""

@@ -1,0 +1,54 @@
+"""Looks for what some tests need beside Python packages: programs, libraries, privileges.
+
+Each function raises ``servers.Missing`` where this machine lacks it. tests/conftest.py makes that a skipped
+test, or a failed one where the environment variable ``CI`` is set.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from servers import Missing
+from tools import conformance, system_packages
+
+INSTALL = "python3 tools/system_packages.py installs it"
+
+
+def client_programs() -> None:
+    """Look for mysql and mysqldump: Django clones test databases with them."""
+    if not system_packages.has_client_programs():
+        raise Missing(f"missing: MariaDB's client programs mysql and mysqldump; {INSTALL}")
+
+
+def gis_libraries() -> None:
+    """Look for the libraries that GeoDjango loads."""
+    if not system_packages.has_gis_libraries():
+        raise Missing(f"missing: the libraries of GDAL and GEOS; {INSTALL}")
+
+
+def uwsgi_of_debian() -> None:
+    """Look for Debian's uWSGI, if there is one for this Python."""
+    if not system_packages.has_uwsgi():
+        raise Missing(f"missing: Debian's uWSGI with the plugin for this Python; {INSTALL}")
+
+
+def tests_of_django() -> None:
+    """Download the source of the installed Django, which has its tests, where that is not done yet."""
+    try:
+        conformance.tests_of_django()
+    except subprocess.CalledProcessError as error:
+        raise Missing("missing: the source of Django, which pip could not download") from error
+
+
+def network_namespace() -> list[str]:
+    """Return the beginning of a command that runs another command in a network of its own."""
+    unshare = shutil.which("unshare")
+    for flags in ("-n", "-rn"):
+        if unshare and subprocess.run([unshare, flags, "true"], capture_output=True).returncode == 0:
+            return [unshare, flags]
+    raise Missing(
+        "missing: the privilege to make a network namespace (neither 'unshare -n' nor 'unshare -rn' works). "
+        "As root in a container: give it CAP_SYS_ADMIN. As another user: allow user namespaces "
+        "(sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0)."
+    )

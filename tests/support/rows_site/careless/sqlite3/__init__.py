@@ -1,0 +1,1 @@
+"""``ENGINE = "tests.support.rows_site.careless.sqlite3"``."""

@@ -1,0 +1,1 @@
+"""tests/support/fork_site under uWSGI, with a mule and a spooler beside its workers."""

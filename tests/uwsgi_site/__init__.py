@@ -1,1 +1,0 @@
-"""tests/fork_site under uWSGI, with a mule and a spooler beside its workers."""

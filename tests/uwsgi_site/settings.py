@@ -1,7 +1,0 @@
-"""Its settings: those of the site that it shows."""
-
-from __future__ import annotations
-
-from tests.fork_site.settings import *  # noqa: F403
-
-ROOT_URLCONF = "tests.uwsgi_site.urls"
