@@ -1,4 +1,4 @@
-"""``DATABASES[alias]["POOL"]``: read once, checked, and frozen."""
+"""The options in ``DATABASES[alias]["POOL"]``: read once, checked, and frozen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from poollife.errors import BadPoolOption
 if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
 
-#: What other pools call our settings; difflib alone would not find them.
+#: Names that the settings have in other pools; difflib alone would not find them.
 FOREIGN_NAMES = {
     "size": "pool_size",
     "min_size": "pool_size",
@@ -41,14 +41,14 @@ FOREIGN_NAMES = {
 
 #: Keys of ``OPTIONS`` that overrule ``PASSWORD``.
 SECRET_OPTIONS = ("password", "passwd")
-#: Parts of keys whose values no message repeats.
+#: Parts of keys whose values are not repeated in messages.
 SECRETS = ("pass", "secret", "token", "credential", "key")
 
-#: Whether a session that comes back is reset: if it is clean, and if something may have been left in it.
+#: The values of ``reset``: whether a clean session, and whether a dirty session, is reset at its return.
 RESETS = {"auto": (False, True), "always": (True, True), "rollback": (False, False)}
 
-#: Those of django-db-conn-pool, by its names and with its sizes. Not with its timeout of 30 s: that is when
-#: gunicorn kills a worker.
+#: The presets of django-db-conn-pool, with its names and sizes, but without its timeout of 30 s: after that
+#: time gunicorn kills a worker.
 PRESETS: dict[str, dict[str, Any]] = {
     "slow_and_safe": {
         "pool_size": 5,
@@ -68,79 +68,85 @@ PRESETS: dict[str, dict[str, Any]] = {
         "recycle": 3600,
     },
 }
-#: What matters even where no session outlives its borrower.
+#: Options that have an effect even if no session outlives its borrower.
 WITHOUT_POOL = ("poolclass", "credentials", "network_timeout", "outage_wait")
 #: Seconds, the most that Linux takes for the parts of a ``network_timeout``.
 LONGEST_SILENCE = 32767
-#: What only our own queue knows to do.
+#: Options that only ``FairQueuePool`` has.
 FAIR_ONLY = ("core_size", "min_idle", "unload_timeout", "retire_interval", "retire_quantity", "max_waiting")
 
 
 class Bounds(NamedTuple):
-    """How many sessions there may be, and how many who wait."""
+    """The sizes of a queue: numbers of sessions, and of checkouts that wait."""
 
-    #: Open at once.
+    #: The number of sessions that may be open at the same time.
     limit: int
-    #: Kept when nobody needs them. What there is beyond that is surplus.
+    #: The number of sessions that are kept when no checkout needs them. Sessions beyond it are surplus.
     core: int
-    #: Of those that are kept, so many ready for the next who come.
+    #: The number of idle sessions, of the core, that are ready for the next checkouts.
     min_idle: int = 0
-    #: Checkouts that may wait. Where a session may be opened for them, so many more.
+    #: The number of checkouts that may wait. Checkouts for which a session may be opened do not count.
     max_waiting: float = math.inf
-    #: Seconds for which a session that comes back is preferred to one beyond the core.
+    #: Seconds for which a returned session is preferred to a new one beyond the core.
     unload_timeout: float = 0.0
 
 
 class NoPool:
-    """In place of a ``poolclass`` with ``POOL: False``."""
+    """The value of ``poolclass`` with ``POOL: False``."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How one pool behaves. The names are SQLAlchemy's."""
+    """The options of one pool. An option that SQLAlchemy's pool has, too, has the same name.
 
-    #: Sessions for every day.
+    ``docs/settings.md`` explains each of them.
+    """
+
+    #: The number of sessions that are kept open.
     pool_size: int = 5
-    #: Sessions opened beyond ``pool_size`` in a burst; the two together are the limit per process.
+    #: The number of sessions opened beyond ``pool_size`` in a burst. Both together are the limit per process.
     max_overflow: int = 10
-    #: Of all these, so many are kept open once they were needed; None: ``pool_size``. The rest is surplus.
+    #: The number of sessions that are kept open once they were needed; None: ``pool_size``. The rest is
+    #: surplus.
     core_size: int | None = None
-    #: Sessions held ready, beside those that are out.
+    #: The number of idle sessions that are held ready, in addition to the borrowed ones.
     min_idle: int = 0
-    #: Seconds for which one that comes back is waited for before the core is exceeded.
+    #: Seconds for which a checkout waits for a returned session before one beyond the core is opened.
     unload_timeout: float = 0.0
-    #: Each so many seconds, of the surplus that was idle for as long, so many sessions are closed.
+    #: Seconds between two retirements, and the least idle time of a session that is retired.
     retire_interval: float = 5.0
+    #: The number of surplus sessions that are closed in one retirement, at most.
     retire_quantity: int = 1
     #: Seconds without any use after which the whole pool is closed, its core included; None: never.
     max_pool_idle: float | None = 3600.0
-    #: Seconds to wait for a free connection. Under gunicorn's 30, so that our error comes before its kill.
+    #: Seconds to wait for a session. Under gunicorn's 30, so that ``PoolTimeout`` comes before its kill.
     timeout: float = 10.0
-    #: Seconds for which checkouts wait for a server that has gone away, if ``timeout`` allows; 0: none does.
+    #: Seconds for which checkouts wait for a server that does not answer, if ``timeout`` allows; 0: no wait.
     outage_wait: float = 5.0
-    #: How many may wait at the same time; None: any number.
+    #: The number of checkouts that may wait at the same time; None: any number.
     max_waiting: int | None = None
-    #: Seconds after which a session is replaced; -1 never; None: below the server's own ``wait_timeout``.
+    #: Seconds after which a session is replaced; -1: never; None: below the server's own ``wait_timeout``.
     recycle: int | None = None
-    #: Seconds of idleness after which a session is pinged before it is handed out.
+    #: Seconds of idleness after which a session is pinged before it is lent.
     ping_idle: float = 30.0
-    #: Ping at each checkout.
+    #: Whether a session is pinged at each checkout.
     pre_ping: bool = False
-    #: Seconds after which the kernel ends a TCP session from whose server nothing comes, not even an
-    #: acknowledgement; None: as the system has it. Under gunicorn's 30, too.
+    #: Seconds after which the kernel ends a TCP session whose server sends nothing, not even an
+    #: acknowledgement; None: the system's own limits. Under gunicorn's 30, too.
     network_timeout: float | None = 20.0
-    #: What is done to a session when it comes back: see ``RESETS``.
+    #: The treatment of a session at its return: see ``RESETS``.
     reset: str = "auto"
-    #: When a connection goes back: with the end of its request, task or block ("work"), or as soon as no
-    #: transaction, cursor or session state needs it ("statement").
+    #: The moment of the return: the end of the request, task or block ("work"), or as soon as no transaction,
+    #: cursor or session state needs the session ("statement").
     release: str = "work"
-    #: Seconds after which the log tells of a connection that is still out; None: never. Implies ``trace``.
+    #: Seconds after which the log reports a session that is still borrowed; None: never. Implies ``trace``.
     leak_after: float | None = None
-    #: Remember the line that borrowed each connection.
+    #: Whether the line that borrowed each session is kept.
     trace: bool = False
-    #: Measure for how long connections are out, too.
+    #: Whether ``pool_stats()`` also measures for how long sessions are borrowed.
     stats: bool = False
-    #: Asked for each session that is opened: gives the password, or a dictionary with USER and PASSWORD.
+    #: The function that is called for each session that is opened. It returns the password, or a dictionary
+    #: with USER and PASSWORD.
     credentials: Callable[[], Any] | None = None
     #: A subclass of SQLAlchemy's QueuePool or NullPool; None: poollife's own ``FairQueuePool``.
     poolclass: type[Any] | None = None
@@ -150,7 +156,9 @@ class PoolOptions:
         """Read one entry of ``DATABASES``.
 
         :param alias: the key of that entry, for the messages.
-        :raises BadPoolOption: names the alias, the key, the value and the nearest right key.
+        :param settings: that entry.
+        :raises BadPoolOption: if an option is unknown or wrong. The message names the alias, the key, the
+            value and the nearest right key.
         """
         if "pool" in (settings.get("OPTIONS") or {}):
             raise _bad(
@@ -170,7 +178,7 @@ class PoolOptions:
 
     @property
     def pooled(self) -> bool:
-        """Whether sessions outlive their borrower: not with ``POOL: False``, and not with a NullPool."""
+        """True if sessions outlive their borrower: False with ``POOL: False``, or with a NullPool."""
         if self.poolclass is None or self.poolclass is NoPool:
             return self.poolclass is None
         from sqlalchemy.pool import QueuePool
@@ -179,22 +187,25 @@ class PoolOptions:
 
     @property
     def fair(self) -> bool:
-        """Whether the queue is poollife's own."""
+        """True if the queue is poollife's own."""
         return self.poolclass is None or getattr(self.poolclass, "is_fair", False)
 
     @property
     def resets(self) -> tuple[bool, bool]:
-        """Whether a session that comes back is reset: see ``RESETS``. One that will be closed is not."""
+        """Flags for clean and for dirty sessions, whether they are reset at their return: see ``RESETS``.
+
+        A session that will be closed is not reset.
+        """
         return RESETS[self.reset if self.pooled else "rollback"]
 
     @property
     def limit(self) -> int | None:
-        """The most sessions that a process may have open at once; None: no limit."""
+        """The most sessions that the pool may have open at the same time; None: no limit."""
         return self.pool_size + self.max_overflow if self.pooled else None
 
     @property
     def bounds(self) -> Bounds | None:
-        """The same for the queue; None: no limit."""
+        """Sizes for the queue; None: no limit."""
         if self.limit is None:
             return None
         core = self.pool_size if self.core_size is None else self.core_size
@@ -207,11 +218,13 @@ class PoolOptions:
         )
 
     def resized(self, alias: str, sizes: Mapping[str, Any]) -> PoolOptions:
-        """The same with other sizes.
+        """Return these options with other sizes.
 
+        :param alias: for the messages.
+        :param sizes: the new values, by the names of the options.
         :raises BadPoolOption: as ``from_settings()``.
         """
-        # Those that must not be more than the limit, however that changes.
+        # These two must not exceed the limit, so a new limit has them checked again.
         given = {"core_size": self.core_size, "min_idle": self.min_idle, **sizes}
         return replace(self, **{key: _read(alias, key, given[key]) for key in given})._checked(alias, given)
 
@@ -222,7 +235,7 @@ class PoolOptions:
         return self
 
     def _objection(self, key: str) -> str | None:
-        """Why it can't go with the others, if so."""
+        """Return the reason why an option does not fit the others, None if it does."""
         name = self.poolclass.__name__ if self.poolclass else "FairQueuePool"
         if not self.pooled and key not in WITHOUT_POOL:
             return f"leave it out: {name} keeps no sessions"
@@ -234,7 +247,7 @@ class PoolOptions:
 
 
 def _with_preset(alias: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is given beside the name of a preset overrides it."""
+    """Return the options with those of the preset added. Options in the settings override the preset."""
     if "preset" not in given:
         return given
     own = {key: given[key] for key in given if key != "preset"}
@@ -266,13 +279,13 @@ def _guess(key: object) -> str:
 
 def _bad(alias: str, key: str, value: object, cure: str) -> BadPoolOption:
     secret = any(part in key.lower() for part in SECRETS)
-    shown = "what is not shown here" if secret else repr(value)
+    shown = "a value that is not shown here" if secret else repr(value)
     return BadPoolOption(f"DATABASES[{alias!r}]: {key} is {shown}: {cure}")
 
 
 def _integer(minimum: int, meaning: str) -> Callable[[object], int]:
     def read(value: object) -> int:
-        # bool is an int, but "pool_size": True is a slip.
+        # bool is an int, but "pool_size": True is a mistake.
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ValueError(f"a whole number from {minimum}, {meaning}")
         return value
@@ -342,8 +355,8 @@ def _credentials(value: object) -> Callable[[], Any] | None:
         try:
             value = import_string(value)
         except ImportError as error:
-            # Somebody may have put the password itself here, which no message must repeat. What is missing
-            # inside of a module that was found is told.
+            # The value may be the password itself, by mistake, and no message must repeat that. If a module
+            # was found, and another module is missing inside of it, the message names the latter.
             if error.name and not str(value).startswith(error.name):
                 raise ValueError(f"a dotted path that can be imported ({error})") from error
             value = None
@@ -357,7 +370,7 @@ def _credentials(value: object) -> Callable[[], Any] | None:
 
 
 def _poolclass(value: object) -> type[Pool]:
-    # Here: whoever leaves it out does not import SQLAlchemy before the first checkout.
+    # Imported here: without this option, SQLAlchemy is not imported before the first checkout.
     from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
 
     if isinstance(value, str):
@@ -396,7 +409,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "max_pool_idle": _or_none(_interval),
     "timeout": _seconds,
     "outage_wait": _seconds,
-    "max_waiting": _or_none(_integer(0, "who may wait at a time, or None for any number")),
+    "max_waiting": _or_none(_integer(0, "the checkouts that may wait at a time, or None for any number")),
     "recycle": _recycle,
     "ping_idle": _seconds,
     "pre_ping": _flag,
@@ -412,5 +425,5 @@ READERS: dict[str, Callable[[object], Any]] = {
 assert READERS.keys() == {field.name for field in fields(PoolOptions)}
 
 DEFAULTS = PoolOptions()
-#: ``POOL: False``: the same life cycle and the same guards, but each session ends with its lease.
+#: The options for ``POOL: False``: the same life cycle and guards, but each session ends with its lease.
 UNPOOLED = PoolOptions(poolclass=NoPool)

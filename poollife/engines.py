@@ -1,4 +1,4 @@
-"""The ENGINEs that poollife has, and the nearest to a misspelt one."""
+"""The ENGINEs of poollife, and the nearest one to a misspelt name."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
-#: What a database is called where its backend has another name.
+#: Other names of databases and drivers, and the names of their backends.
 OTHER_NAMES = {"mariadb": "mysql", "gis": "mysql_gis", "pymysql": "mysql_pymysql"}
 
 
 def engines() -> list[str]:
-    """Return the ENGINEs that poollife has."""
+    """Return the names of all ENGINEs of poollife, such as "poollife.backends.mysql"."""
     folder = Path(__file__).with_name("backends")
     modules = pkgutil.iter_modules([str(folder)], "poollife.backends.")
     return [module.name for module in modules if module.ispkg]
 
 
 def missing_engine(alias: str, engine: str) -> tuple[str, str] | None:
-    """Return message and hint if this ENGINE would be one of poollife's, but does not exist."""
+    """Return message and hint if an ENGINE of poollife's does not exist; None: there is no such mistake.
+
+    :param alias: of the database, for the message.
+    :param engine: its ``ENGINE``.
+    """
     if not engine.startswith("poollife.") or engine in (known := engines()):
         return None
     name = engine.rpartition(".")[2]
@@ -34,11 +38,11 @@ def missing_engine(alias: str, engine: str) -> tuple[str, str] | None:
 
 
 def refuse_missing_engine() -> None:
-    """Name the right ENGINE of the default alias, if poollife has none of that name.
+    """Refuse the ENGINE of the default alias, if it would be one of poollife's but does not exist.
 
-    The import of any model needs that alias, and then Django's error names Django's own backends.
+    The import of any model needs that alias, and then Django's error names only Django's own backends.
 
-    :raises ImproperlyConfigured: does that.
+    :raises ImproperlyConfigured: names the right ENGINE.
     """
     engine = settings.DATABASES.get(DEFAULT_DB_ALIAS, {}).get("ENGINE", "")
     if found := missing_engine(DEFAULT_DB_ALIAS, engine):

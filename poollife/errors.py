@@ -1,4 +1,4 @@
-"""The errors that are poollife's own. Each is one of Django's as well."""
+"""The errors of poollife. Each of them is an error of Django's as well."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from django.db import OperationalError
 
 
 class BadPoolOption(ImproperlyConfigured, CommandError):
-    """POOL says something that can't be.
+    """The error of wrong options in ``POOL``.
 
-    Whatever part of ``manage.py`` comes upon it, its message is printed and no traceback: newer versions of
-    Django ask the database server when they check models, maybe before our check gets to name the mistake.
+    Each command of ``manage.py`` prints its message without a traceback: it is a ``CommandError``, too. Newer
+    versions of Django ask the database server when they check models, maybe before the check of poollife
+    names the mistake.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A connection that was out when somebody's waiting for one ended."""
+    """A connection that was out when the wait of a checkout ended. An item of ``PoolTimeout.holders``."""
 
-    #: The name of the thread that borrowed it.
+    #: The name of the thread that borrowed the connection.
     thread: str
-    #: What it was borrowed for, such as "GET /report/"; None: nothing that is known.
+    #: The work that it was borrowed for, such as "GET /report/"; None: not known.
     work: str | None
-    #: Seconds.
+    #: Seconds from the checkout to that moment.
     held: float
-    #: The site's own line that borrowed it, with ``POOL["trace"]``.
+    #: The site's own line that borrowed it, with ``POOL["trace"]``; None: not known.
     borrowed_at: str | None = None
-    #: What its thread was at, then.
+    #: The line that the thread was at, in that moment; None: not known.
     now_at: str | None = None
-    #: Whether whoever waited had it himself: the same request, task or thread.
+    #: Whether the waiting request, task or thread had this connection itself.
     own: bool = False
 
     @property
     def holder(self) -> str:
-        """Who had it, for people."""
+        """The work and the thread that had the connection, for people."""
         thread = f"thread {self.thread}"
         return f"{self.work} in {thread}" if self.work else thread
 
@@ -52,54 +53,54 @@ class Hold:
 
 
 class PoolTimeout(OperationalError):
-    """No connection became free within ``POOL["timeout"]`` seconds.
+    """The error of a checkout for which no connection became free within ``POOL["timeout"]`` seconds.
 
-    The message says how many are out, who has held them longest, which settings rule it, and what is the
-    likeliest cause; so do the attributes. ``__cause__`` is the last error in opening a session, if none was
-    opened since.
+    The message has the number of connections that are out, the borrowers that have held them longest, the
+    settings that decide on the wait, and the likeliest cause. The attributes have these facts, too.
+    ``__cause__`` is the last error in opening a session, if none was opened since.
     """
 
-    #: The first line of the message: what happened, and why, as far as can be told.
+    #: The first line of the message: the result of the wait, and the likeliest cause.
     summary: str
     #: The alias.
     pool: str
     #: Seconds.
     waited: float
-    #: Connections out, being opened, and others that wait for one.
+    #: Numbers of connections that are out and being opened, and of other checkouts that wait.
     out: int
     opening: int
     waiting: int
     #: ``pool_size`` and ``max_overflow``.
     size: int
     overflow: int
-    #: Who had them, the longest first.
+    #: The connections that are out and their borrowers, the longest hold first.
     holders: tuple[Hold, ...]
-    #: In one sentence.
+    #: One sentence, with advice.
     likeliest_cause: str
-    #: What POOL says where it differs from the defaults, and what rules this.
+    #: The options that decide on the wait, and the options that differ from their default.
     settings: dict[str, Any]
 
     def __init__(self, message: str = "", **facts: Any) -> None:
-        # In this form it can be pickled: Celery and multiprocessing do.
+        # In this form it can be pickled, as Celery and multiprocessing do.
         super().__init__(message)
         vars(self).update(facts)
 
 
 class PoolOverloaded(PoolTimeout):
-    """As many wait as ``POOL["max_waiting"]`` allows, so this one was refused at once."""
+    """The error of a checkout that was refused at once, as ``POOL["max_waiting"]`` others wait already."""
 
 
 class ForkedTransaction(OperationalError):
-    """This process was forked while its parent was using the same SQLite database.
+    """The error of a process that was forked while its parent was using the same SQLite database.
 
-    SQLite keeps its file locks per process and the child inherited that bookkeeping, but not the locks:
-    whatever it did to the file could corrupt it (https://www.sqlite.org/howtocorrupt.html, 2.6).
+    SQLite keeps its file locks per process. The child inherited SQLite's record of the locks, but not the
+    locks: any use of the file by the child could corrupt it (https://www.sqlite.org/howtocorrupt.html, 2.6).
     """
 
 
 def remembered(error: Exception) -> Exception:
-    """A copy to be kept: without the traceback, whose frames would keep what their variables hold."""
+    """Return a copy of an error, to be kept: without the traceback, whose frames keep their variables."""
     try:
         return copy.copy(error)
-    except Exception:  # somebody's own class, which can't be made from its arguments
+    except Exception:  # a class that can't be made from its arguments
         return OperationalError(f"{type(error).__name__}: {error}")

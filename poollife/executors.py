@@ -1,7 +1,7 @@
-"""Threads of executors: which of them waits for a job, and which one runs an asynchronous work's sync code.
+"""Threads of executors: threads that wait for a job, and threads that run an asynchronous work's sync code.
 
-The private names of ``concurrent.futures``, asgiref and AnyIO are pinned by
-tests/compatibility/test_private_names.py.
+This module has the private names of ``concurrent.futures``, asgiref and AnyIO.
+tests/compatibility/test_private_names.py pins them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from types import CodeType, FrameType
 
 from asgiref.sync import SyncToAsync
 
-#: Where a thread of Python's own waits for what another one puts into a queue.
+#: The files whose code waits for an item that another thread puts into a queue.
 WAITING = {threading.__file__, queue.__file__}
-#: Where a worker of ``ThreadPoolExecutor`` goes round, and so of each event loop's default executor.
+#: The loop of a worker of ``ThreadPoolExecutor``, and so of each event loop's default executor.
 FUTURES_WORKER: CodeType = futures._worker.__code__
-#: Where ``sync_to_async()`` comes into a thread.
+#: The function by which a call of ``sync_to_async()`` arrives in its thread.
 SYNC_CALL: CodeType = SyncToAsync.thread_handler.__code__
 
 
 def waits_for_job(thread: threading.Thread) -> bool:
     """Return whether a thread is a worker of an executor that is between two jobs.
 
-    :param thread: any but the calling one; of greenlets nothing is known, so False.
+    :param thread: any thread but the calling one. For a greenlet the answer is False: nothing is known of it.
     """
     frame: FrameType | None = sys._current_frames().get(thread.ident or 0)
     while frame is not None and frame.f_code.co_filename in WAITING:
@@ -34,20 +34,20 @@ def waits_for_job(thread: threading.Thread) -> bool:
 
 
 def anyio_worker() -> CodeType | None:
-    """Return where AnyIO's worker threads go round: those of Starlette and FastAPI; None: not loaded."""
+    """Return the loop of AnyIO's worker threads (Starlette, FastAPI use them); None: AnyIO is not loaded."""
     backend = sys.modules.get("anyio._backends._asyncio")
     worker = getattr(backend, "WorkerThread", None)
     return worker.run.__code__ if worker else None
 
 
 def runs_sync_code() -> bool:
-    """Return whether this thread is in a thread-sensitive call of ``sync_to_async()``.
+    """Return whether the calling thread is in a thread-sensitive call of ``sync_to_async()``.
 
-    All such calls of a context come into one thread. The threads of ``asyncio.to_thread`` have the context,
-    too, but are not it. (The executor does not tell: this may run before ``submit()`` has noted its thread.)
+    All such calls of a context run in one thread. The threads of ``asyncio.to_thread`` have the context, too,
+    but run no such call. (The executor is not asked: this may run before ``submit()`` has noted its thread.)
     """
     if getattr(SyncToAsync.threadlocal, "main_event_loop", None) is None:
-        return False  # no call ever came here
+        return False  # no such call was ever made in this thread
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code is not SYNC_CALL:
         frame = frame.f_back

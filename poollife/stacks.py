@@ -1,4 +1,4 @@
-"""Where in the code somebody is, or was: cheap to note, and only made into text when somebody asks."""
+"""Stacks of threads: cheap to note, and made into text only when that is needed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from types import CodeType, FrameType
 
 import django
 
-#: Code and the line in it, the innermost first. No frames: those would keep what their variables hold.
+#: Code and the line in it, the innermost first. No frames: a frame would keep the values of its variables.
 Stack = tuple[tuple[CodeType, int], ...]
 
-#: Frames that are noted; a recursion may have many more.
+#: The number of frames that are noted, at most; a recursion may have many more.
 DEPTH = 100
-#: Lines that are named: a site's own helpers often stand between its views and Django.
+#: The number of lines that are named: often a site's own helpers are between its views and Django.
 CALLERS = 3
-#: Whose code is nobody's own.
+#: The folders whose code is not the site's own.
 LIBRARIES = tuple(
     os.path.join(folder, "")  # noqa: PTH118  # compared with file names as text
     for folder in {
@@ -30,7 +30,7 @@ LIBRARIES = tuple(
 
 
 def stack_of(frame: FrameType | None) -> Stack:
-    """What this frame and those around it are at."""
+    """Return the code and the line of a frame and of the frames around it, ``DEPTH`` of them at most."""
     stack: list[tuple[CodeType, int]] = []
     while frame is not None and len(stack) < DEPTH:
         stack.append((frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno))
@@ -39,7 +39,10 @@ def stack_of(frame: FrameType | None) -> Stack:
 
 
 def stacks_of(threads: Iterable[threading.Thread]) -> dict[threading.Thread, Stack]:
-    """What these threads are at now; nothing of one that has ended, and of greenlets that are not running."""
+    """Return the present stacks of these threads.
+
+    Threads that have ended, and greenlets that are not running, are left out.
+    """
     by_ident = {thread.ident: thread for thread in threads}
     return {
         by_ident[ident]: stack_of(frame)
@@ -49,9 +52,9 @@ def stacks_of(threads: Iterable[threading.Thread]) -> dict[threading.Thread, Sta
 
 
 def line_in(stack: Stack, *, fallback: bool = False) -> str | None:
-    """The innermost line that is the site's own, and those that led there, for people.
+    """Return the innermost line that is the site's own, and the lines that called it, for people.
 
-    :param fallback: where there is none, the innermost of all.
+    :param fallback: return the innermost line of all, if no line is the site's own.
     """
     own = [step for step in stack if is_own(step[0].co_filename)][:CALLERS]
     if fallback and not own:
@@ -61,15 +64,18 @@ def line_in(stack: Stack, *, fallback: bool = False) -> str | None:
 
 
 def text_of(stack: Stack) -> str:
-    """As in a traceback, the innermost last, from the first line that is the site's own."""
+    """Return a stack as in a traceback, the innermost line last.
+
+    Only the part between the site's own lines is shown, if there are any.
+    """
     own = [number for number, (code, _) in enumerate(stack) if is_own(code.co_filename)]
-    # Around it stands the web server, inside of it Django and the pool.
+    # Around this part is the web server, inside of it are Django and the pool.
     shown = stack[own[0] : own[-1] + 1] if own else stack
     return "\n".join(_text_of_step(code, number) for code, number in reversed(shown))
 
 
 def is_own(filename: str) -> bool:
-    """Whether it is of the site, and not of Python, Django or a package."""
+    """Return whether a file is the site's own, and not of Python, Django or a package."""
     return not (
         filename.startswith((*LIBRARIES, "<")) or "site-packages" in filename or "dist-packages" in filename
     )

@@ -1,4 +1,4 @@
-"""The work that borrows: what a clock starts and ends."""
+"""Work: a piece of work with an end, such as a request, and its leases. The hooks start and end it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Lease(Protocol):
-    """A lease, as far as the work that it belongs to uses it. ``poollife.pools.lease`` has the real one."""
+    """A lease, as far as the work that it belongs to uses it: ``poollife.pools.lease.Lease``."""
 
     thread: threading.Thread
     driver: Any
@@ -45,11 +45,11 @@ class Lease(Protocol):
 
 
 class ThreadLeases:
-    """The leases of one thread. Only its thread-locals refer to this, so it goes when the thread does."""
+    """The leases of one thread. Only its thread-locals refer to this object, so it ends with the thread."""
 
-    # A destructor needs what hangs on the class: at interpreter exit module globals are gone.
+    # The destructor needs these on the class: at interpreter exit module globals are gone.
     _alive, _process = alive, process
-    #: No process's, should an asynchronous exception come before it is known.
+    #: The process; None: not known yet, as an asynchronous exception may come before.
     pid: int | None = None
 
     def __init__(self) -> None:
@@ -58,15 +58,15 @@ class ThreadLeases:
         self.pid = process.pid
 
     def __del__(self) -> None:
-        # In a child this runs for its lost threads, whose leases are the parent's.
+        # In a child this also runs for threads that exist in the parent only: their leases are the parent's.
         if self._alive[0] and self.pid == self._process.pid:
-            # A waiting thread may be taking one of them back.
+            # A copy: a waiting thread may be taking one of the leases back.
             for lease in self.leases.copy():
                 lease.report_lost()
 
 
 class _ThreadLocal(threading.local):
-    """What there is one of for each thread, or greenlet."""
+    """The data of each thread, or greenlet."""
 
     leases: ThreadLeases | None = None
 
@@ -75,15 +75,16 @@ local = _ThreadLocal()
 
 
 def enter_thread() -> ThreadLeases:
-    """Return the calling thread's leases, in a thread that has none yet, or in a child."""
+    """Make and return the calling thread's ``ThreadLeases``, in a thread without, or in a child."""
     local.leases = here = ThreadLeases()
     return here
 
 
 class Work:
-    """One piece of work with an end, such as a request, and what was borrowed while it was the current one.
+    """A piece of work with an end, such as a request, and the leases that were borrowed while it was current.
 
-    It travels in a context variable: ``sync_to_async`` and ``asyncio.to_thread`` carry it into their threads.
+    The current work is in a context variable: ``sync_to_async`` and ``asyncio.to_thread`` carry it into their
+    threads.
     """
 
     __slots__ = ("_describe", "around", "asynchronous", "ended", "leases", "thread")
@@ -91,21 +92,22 @@ class Work:
     def __init__(self, describe: Callable[[], str], *, asynchronous: bool = False) -> None:
         """
         :param describe: returns its name for people, such as "GET /report/".
-        :param asynchronous: whether it ends by ``end_async()`` or ``hop()``, and so gives back in the thread
-            of its sync code.
+        :param asynchronous: whether it ends by ``end_async()`` or ``hop()``, and so returns its sessions in
+            the thread of its sync code.
         """
         self._describe = describe
         self.asynchronous = asynchronous
-        #: Those that are out. Several threads of one request may borrow at once: single operations only.
+        #: The leases that are out. Several threads of one request may borrow at the same time, so each change
+        #: is a single operation.
         self.leases: list[Lease] = []
         here = local.leases
         if here is None or here.pid != process.pid:
             here = enter_thread()
-        #: Where it goes on, and ends.
+        #: The thread in which the work goes on, and ends.
         self.thread = here.thread
-        #: Whether it has ended. Tasks and threads that outlive it keep it in their context.
+        #: Whether the work has ended. Tasks and threads that outlive it keep it in their context.
         self.ended = False
-        #: The one that it is a part of. Not when that has ended: it may be the last of an endless row.
+        #: The work that this is a part of. Works that have ended are left out: they may be an endless chain.
         self.around = current_work.get()
         while self.around and self.around.ended:
             self.around = self.around.around
@@ -132,42 +134,45 @@ class Work:
             current_work.set(previous)
 
     def add(self, lease: Lease) -> None:
-        """Have a lease of the calling thread belong to this work, and end with it if that ends here."""
+        """Have a lease of the calling thread belong to this work, and end with it if that ends there."""
         lease.join(self, asynchronous_thread=self.asynchronous and runs_sync_code())
         self.leases.append(lease)
 
     def remove(self, lease: Lease) -> None:
-        """Forget a lease that has ended, or that ends with other work."""
+        """Remove a lease that has ended, or that ends with other work."""
         try:
             self.leases.remove(lease)
-        except ValueError:  # an asynchronous exception came before it got there
+        except ValueError:  # an asynchronous exception came before it was added
             pass
 
     def has_opened(self, block: Any) -> bool:
-        """Whether an atomic block that is open on one of its connections was opened as a part of it."""
+        """Return whether a block that is open in one of its sessions was opened as a part of the work.
+
+        :param block: the outermost ``transaction.atomic()`` of a lease; None: no block is open.
+        """
         return True
 
     def has_open_cursors(self) -> bool:
-        """Return whether a cursor on one of its connections was not closed."""
+        """Return whether a cursor in one of its sessions is open."""
         return any(lease.open_cursors for lease in self.leases.copy())
 
     def release(self) -> None:
-        """End this thread's leases of it, at the end of this work.
+        """End the calling thread's leases of this work, at the end of the work.
 
-        What is in an atomic block still is left to the code that opened the block: to the work that goes on
-        around this one.
+        A lease in an atomic block is left to the code that opened the block: to the work that goes on around
+        this one.
         """
         self.mark_ended()
         for lease in self._leases_of_this_thread():
             if not (lease.shared_by_works and lease.open_cursors):
                 lease.release()
             if not lease.returned:
-                # Where another work reads from it still, it goes back when the last cursor is closed.
+                # If another work still reads from the session, it is returned when the last cursor is closed.
                 around = current_work.get()
                 lease.hand_over(around if around and not around.ended else None)
 
     def mark_ended(self) -> None:
-        """Note its end: what is borrowed from now on is not its own."""
+        """Note the end of the work: a session that is borrowed from now on does not belong to it."""
         self.ended, self.around = True, None
         if self.leases:
             for lease in self.leases.copy():
@@ -175,7 +180,7 @@ class Work:
                 lease.automatic = True
 
     def end(self, well: bool) -> None:
-        """Give back what this thread has of it.
+        """End the work, and return the calling thread's sessions of it.
 
         :param well: False: an asynchronous exception may have come inside ``Atomic.__enter__`` or
             ``__exit__``, and then no code is left to end the blocks that this work opened.
@@ -187,31 +192,36 @@ class Work:
         self.release()
 
     async def end_async(self, well: bool) -> None:
-        """Do the same for work whose sync code has threads of its own."""
-        # A hop, made only where there is something to give back. After an error there may be soon, where a
-        # task was cancelled in the middle of a borrowing: queue behind it.
+        """End a work whose sync code has threads of its own, and return its sessions in their thread.
+
+        :param well: as for ``end()``.
+        """
+        # The hop is made only if there is a session to return. After an error there may be one soon, if a
+        # task was cancelled in the middle of a checkout: the hop queues behind it.
         self.mark_ended()
         if self.leases or not well:
             await self.hop(partial(self.end, well))
 
     def release_closed(self) -> None:
-        """End this thread's leases whose cursors are all closed."""
+        """End the calling thread's leases whose cursors are all closed."""
         for lease in self._leases_of_this_thread():
             if not lease.open_cursors:
                 lease.release()
 
     def release_unread(self) -> None:
-        """End this thread's leases with results that no code will read any more."""
+        """End the calling thread's leases with results that no code will read any more."""
         for lease in self._leases_of_this_thread():
             if lease.driver.unfit():
                 lease.release()
 
     async def hop(self, end: Callable[[], None]) -> None:
-        """Have ``end`` give back in the thread where the sync code of this work has its leases.
+        """Call ``end`` in the thread where the sync code of this work has its leases.
 
-        It comes to its end even if whoever waits for it is cancelled.
+        The call is made even if the task that awaits it is cancelled.
+
+        :param end: returns the sessions.
         """
-        # asgiref gives a hop up when it is cancelled, so that is left to a task of its own.
+        # asgiref gives up a hop that is cancelled, so a task of its own makes it.
         task = asyncio.ensure_future(self._hop(end))
         _hops.add(task)
         task.add_done_callback(_hops.discard)
@@ -221,7 +231,7 @@ class Work:
         try:
             await sync_to_async(end)()
         except RuntimeError:
-            # A task that has outlived its request, whose thread asgiref has ended.
+            # The task has outlived its request, and asgiref has ended the request's thread.
             if not all(lease.orphaned for lease in self.leases.copy()):
                 raise
         for lease in self.leases.copy():
@@ -234,7 +244,7 @@ class Work:
 
 
 class GeneratorWork(Work):
-    """The work of a generator, between whose steps its consumer may open atomic blocks of its own."""
+    """The work of a generator. Between the steps its consumer may open atomic blocks of its own."""
 
     __slots__ = ("opened",)
 
@@ -259,7 +269,7 @@ class GeneratorWork(Work):
         try:
             yield
         finally:
-            # Those that are closed need not be known any more.
+            # Blocks that are closed are left out.
             self.opened = [block for block in self._blocks() if block in self.opened or block not in before]
 
     def _blocks(self) -> list[Any]:
@@ -268,7 +278,8 @@ class GeneratorWork(Work):
 
 current_work: ContextVar[Work | None] = ContextVar("poollife_work", default=None)
 
-#: The thread that has borrowed for no work in this context, or in the one that it is a copy of.
+#: The ident of the thread that has borrowed without a work in this context, or in the context that this is a
+#: copy of.
 caller: ContextVar[int | None] = ContextVar("poollife_caller", default=None)
 
 #: Hops under way; asyncio itself holds tasks weakly.

@@ -1,1 +1,1 @@
-"""Floor 2, SQLAlchemy: the pools of this process, and the leases they hand out."""
+"""The layer of SQLAlchemy: the pools of this process, and their leases."""

@@ -1,4 +1,4 @@
-"""A thread that is there only while there is something to do: for all that waits for a time."""
+"""A background thread that exists only while there is something to do, for work that is due at a time."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ def may_start_thread() -> bool:
 
 
 class Worker(threading.Thread):
-    """The thread of a ``Housekeeper``. It ends by itself as soon as it is not the current one any more."""
+    """The thread of a ``Housekeeper``. It ends by itself when it is no longer the current one."""
 
     def __init__(self, run: Callable[[Worker], None], name: str) -> None:
         super().__init__(target=run, args=(self,), name=name, daemon=True)
-        # Of C, so whoever is struck by something from outside in there leaves no lock behind.
+        # Implemented in C: an asynchronous exception in a call of it leaves no lock behind.
         self.calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, or until it is called."""
+        """Sleep until the time is over, or until a call arrives.
+
+        :param seconds: the longest sleep.
+        """
         if "gevent" in type(self.calls).__module__:
-            # Not by the queue's own timeout: gevent.wait() would wait for that, too.
+            # Not with the queue's own timeout: gevent.wait() would wait for that timer, too.
             with sys.modules["gevent"].Timeout(seconds, False, ref=False):
                 self.calls.get()
         else:
@@ -40,17 +43,18 @@ class Worker(threading.Thread):
 
 
 class Housekeeper:
-    """A thread that is there only while there is something to do. A child forgets it, with its pool.
+    """A background thread that exists only while there is something to do. A child drops it, with its pool.
 
-    ``_worker`` is all that says which thread that is. Each change is one assignment, so there is no lock: of
-    two threads that begin at once the one that is not in the field ends. One that was stopped in the middle
-    of its work goes on with that, and holds up no other: ``call()`` starts the next one beside it.
-    ``_stopped`` is the thread that was stopped last: a second ``stop()`` waits for it, too.
+    ``_worker`` alone says which thread is the current one. Each change is one assignment, so there is no
+    lock: of two threads that begin at the same time, the one that is not in the field ends. A thread that was
+    stopped in the middle of its work goes on with it, and delays no other: ``call()`` starts the next thread
+    beside it. ``_stopped`` is the thread that was stopped last: a second ``stop()`` waits for it, too.
     """
 
     def __init__(self, name: str, work: Callable[[], float | None]) -> None:
         """
-        :param work: does what is due; returns the seconds until it should be called again, None: not at all.
+        :param name: of the thread, also for the log.
+        :param work: does what is due. It returns the seconds until its next call; None: nothing more is due.
         """
         self._name = name
         self._work = work
@@ -62,28 +66,31 @@ class Housekeeper:
         return self._worker is not None
 
     def call(self) -> None:
-        """There may be something to do. Takes no time where the thread is there."""
+        """Start the thread, as there may be something to do. If it exists, this costs almost nothing."""
         if self._worker or not may_start_thread():
             return
         worker = self._worker = Worker(self._run, self._name)
         try:
             worker.start()
         except RuntimeError as error:
-            # Too many threads, or the interpreter ends: sessions just stay for longer.
+            # Too many threads, or the interpreter ends: idle sessions stay open for longer.
             self._end(worker)
             logger.info("%s can't start: %s", self._name, error)
         except BaseException:
-            # Should it run all the same, it ends.
+            # The thread may run all the same: then it finds that it is not the current one, and ends.
             self._end(worker)
             raise
 
     def hurry(self) -> None:
-        """Look now: something has changed."""
+        """Wake the thread if it exists: something has changed."""
         if (worker := self._worker) and worker.calls.empty():
             worker.calls.put(None)
 
     def stop(self, timeout: float) -> None:
-        """End the thread, and wait for that for ``timeout`` seconds at most; ``call()`` starts another."""
+        """End the thread, and wait for its end. ``call()`` starts another.
+
+        :param timeout: seconds to wait, at most.
+        """
         worker = self._worker or self._stopped
         if worker is None or worker is threading.current_thread():
             return
@@ -94,8 +101,8 @@ class Housekeeper:
             with suppress(RuntimeError):
                 worker.join(timeout)
                 return
-            # It has not begun yet. A greenlet does so now, before a fork copies it. What can't be started is
-            # nothing to wait for.
+            # The thread has not begun yet. A greenlet begins now, before a fork copies it. A thread that can't
+            # be started is not waited for.
             time.sleep(0)
 
     def _run(self, worker: Worker) -> None:
@@ -111,11 +118,12 @@ class Housekeeper:
     def _pause(self, worker: Worker) -> float | None:
         if (pause := self._work()) is not None:
             return pause
-        # First the word, then a last look: who called before the word was told that somebody is there.
+        # The field is emptied first, and the last look follows: a call() before that moment found this thread
+        # in the field, and started none.
         self._end(worker)
         if (pause := self._work()) is not None and self._worker is None:
             self._worker = worker
-            return 0.0  # whoever called just now may have ended for this one
+            return 0.0  # a thread that was started just now may have found this one in the field, and ended
         return None
 
     def _end(self, worker: Worker) -> None:

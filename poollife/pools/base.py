@@ -1,4 +1,7 @@
-"""What the parts of a pool know of the whole: ``poollife.pools.pool`` has the pool itself."""
+"""The interfaces of a pool and of its queue, for the modules that a pool consists of.
+
+``poollife.pools.pool`` has the pool itself.
+"""
 
 from __future__ import annotations
 
@@ -14,46 +17,52 @@ from poollife.pools.tickets import Holder, Ticket
 
 
 class PoolKey(NamedTuple):
-    """Two wrappers share a pool only where all of this is equal."""
+    """The key of a pool. Two wrappers share a pool only if all of its fields are equal."""
 
+    #: The key of ``DATABASES``.
     alias: str
+    #: The place of the server, such as ``HOST`` and ``PORT``.
     server: tuple[Any, ...]
+    #: ``NAME``.
     database: Any
+    #: ``USER``.
     user: Any
+    #: ``OPTIONS``, in a form that can be compared and hashed.
     options: Any
 
     def same_database(self, other: PoolKey) -> bool:
-        """Return whether both lead to one database, be it with other options."""
+        """Return whether both keys lead to the same database, maybe with another user or other options."""
         return (self.server, self.database) == (other.server, other.database)
 
 
 class PoolClosed(Exception):
-    """A pool was closed while a checkout waited for its sessions."""
+    """The error of a checkout whose pool was closed while the checkout waited for a session."""
 
     def __init__(self, deadline: float) -> None:
         super().__init__(deadline)
-        #: Until when that was to wait, on the monotonic clock.
+        #: The end of the checkout's wait, on the monotonic clock.
         self.deadline = deadline
 
 
 class Borrower(Protocol):
-    """Django's side of a lease: a DatabaseWrapper."""
+    """The wrapper that a lease serves, as far as the pool uses it: a DatabaseWrapper of Django's."""
 
+    #: Its lease; None: it has no session.
     lease: Any
-    #: The thread that may use it.
+    #: The thread that may use the wrapper.
     owner: threading.Thread
 
     @property
     def allow_thread_sharing(self) -> bool:
-        """Whether other threads may, too."""
+        """True if other threads may use the wrapper, too."""
 
     @property
     def is_shared(self) -> bool:
-        """Whether other threads may, or shallow copies of it."""
+        """True if other threads, or shallow copies of the wrapper, may use its session."""
 
-    #: What its user works with; None: nothing.
+    #: The driver connection that code works with; None: there is none.
     connection: Any
-    #: The transaction.atomic() that it is in.
+    #: The blocks of ``transaction.atomic()`` that are open.
     atomic_blocks: list[Any]
     in_atomic_block: bool
     closed_in_transaction: bool
@@ -62,91 +71,101 @@ class Borrower(Protocol):
     Database: Any
 
     def get_connection_params(self) -> Any:
-        """What a connection is opened with. Who is to be asked for a password is asked here."""
+        """Return the parameters for a new driver connection. Calls the ``credentials`` function, if any."""
 
     def open_connection(self, params: Any) -> Any:
-        """Open and guard a physical connection."""
+        """Open and guard a driver connection.
+
+        :param params: the result of ``get_connection_params()``.
+        """
 
     def opener(self) -> Borrower:
-        """Another one of its kind, to open connections in another thread."""
+        """Return another wrapper of the same kind, to open sessions in another thread."""
 
     def leads_to(self, key: PoolKey) -> bool:
-        """Whether what it would open here and now belongs into that pool."""
+        """Return whether a session that the wrapper opened in this thread now would belong to that pool.
+
+        :param key: of the pool.
+        """
 
     def release(self, *, if_idle: bool = False) -> None:
         """End the lease, unless an atomic block is open.
 
-        :param if_idle: nor with autocommit off, or where other threads may use it.
+        :param if_idle: keep the lease as well if autocommit is off, or if other threads may use the wrapper.
         """
 
     def reset_atomic_state(self) -> None:
         """Leave all atomic blocks."""
 
     def detach_lease(self) -> None:
-        """Forget a connection that is no longer its own: in a child, the parent's."""
+        """Remove the lease and the driver connection from the wrapper, without I/O.
+
+        Called in a child, where the session is the parent's, and for a lease whose borrower is gone.
+        """
 
 
 class BasePool(ABC):
-    """One pool, as its leases, its gate, its housekeeping and its reports use it."""
+    """A pool, as its leases, its gate, its housekeeping and its reports use it."""
 
     key: PoolKey
     options: PoolOptions
     driver: Any
     #: The leases that are out.
     leases: set[Any]
-    #: Leases whose borrower is gone. Put there by finalizers, for which SimpleQueue is made.
+    #: Leases whose borrower is gone. Finalizers put them there, and SimpleQueue is made for that.
     lost: queue.SimpleQueue[Any]
+    #: Whether ``lost`` may have leases in it.
     has_lost: bool
-    #: Whether a connection goes back as soon as nothing needs it, inside of a work, too: ``POOL["release"]``.
+    #: Whether a session is returned as soon as nothing needs it, inside of a work, too: ``POOL["release"]``.
     releases_early: bool
-    #: Why no session is kept any more, if so; for people.
+    #: The reason why no session is kept any more, for people; None: the pool is not closed.
     closed_because: str | None
-    #: Whether the sessions that come back are kept for the next checkout.
+    #: Whether returned sessions are kept for the next checkout.
     keeps_sessions: bool
-    #: Whether what is out must not be used any more either: the database behind the alias has changed.
+    #: Whether borrowed sessions must not be used any more either: the database behind the alias has changed.
     disposed: bool
-    #: Sessions opened, closed and reset, and checkouts, since the pool was made.
+    #: Numbers since the pool was made: sessions opened and closed, checkouts, and resets.
     opened: int
     closed: int
     checkouts: int
     resets: int
-    #: The lock to hold for reading several counters as of one moment, without a call.
+    #: The lock to hold while several counters are read as of one moment. No call is made under it.
     counting: Any
     meters: Meters
-    #: Why the last session could not be opened, unless one was opened since.
+    #: The error of the last session that could not be opened; None: a session was opened since.
     connect_error: Exception | None
-    #: What retires the surplus, and opens sessions ahead of their use.
+    #: The background work: it retires the surplus, and opens sessions ahead of their use.
     housekeeping: Any
 
     @property
     @abstractmethod
     def out(self) -> int:
-        """Sessions that are lent."""
+        """Number of borrowed sessions."""
 
     @property
     @abstractmethod
     def idle(self) -> int:
-        """Sessions that wait for a checkout."""
+        """Number of sessions that wait for a checkout."""
 
     @property
     @abstractmethod
     def opening(self) -> int:
-        """Sessions that are being opened, or asked whether they are alive."""
+        """Number of sessions that are being opened or pinged."""
 
     @property
     @abstractmethod
     def waiting(self) -> int:
-        """Checkouts that wait for a session."""
+        """Number of checkouts that wait for a session."""
 
     @property
     @abstractmethod
     def exhausted(self) -> bool:
-        """Whether as many sessions as may be are open or being opened, and none is idle."""
+        """True if no session is idle and no slot is empty."""
 
     @property
     @abstractmethod
     def suspended(self) -> bool:
-        """Whether no checkout is served."""
+        """True while no checkout is served."""
 
     @abstractmethod
     def initialised(self, lease: Any, with_what: Any) -> None:
@@ -154,27 +173,27 @@ class BasePool(ABC):
 
     @abstractmethod
     def drain(self, reason: str) -> None:
-        """End the idle sessions now, and each borrowed one when it comes back."""
+        """Close the idle sessions now, and each borrowed session when it is returned."""
 
     @abstractmethod
     def abandon(self) -> None:
-        """Forget everything, in a child: it is the parent's."""
+        """Give up the whole pool, in a child: it is the parent's."""
 
     @abstractmethod
     def checkin(self, lease: Any, reason: str | None = None) -> None:
-        """Take a lease back: clean, or not at all."""
+        """End a lease: clean its session and keep it, or close it."""
 
     @abstractmethod
     def cancel_claim(self, lease: Any) -> None:
-        """Leave a lease to its thread, which has woken up."""
+        """Leave a claimed lease to its thread, which has woken up."""
 
     @abstractmethod
     def reclaim(self, *, thoroughly: bool = True, needed: bool = False) -> None:
-        """Take back what borrowers that are gone still had."""
+        """End the leases whose borrower is gone."""
 
     @abstractmethod
     def close_idle(self) -> None:
-        """End the idle sessions."""
+        """Close the idle sessions."""
 
     @abstractmethod
     def claim_report(self, lease: Any) -> bool:
@@ -182,73 +201,75 @@ class BasePool(ABC):
 
     @abstractmethod
     def watch(self) -> None:
-        """Look anew whether the borrowers' stacks are to be kept."""
+        """Keep the borrowers' stacks from now on, or no longer, as settings and ``tracing()`` ask."""
 
     @abstractmethod
     def leases_of_this_thread(self) -> list[Any]:
-        """Return the leases that the calling thread has."""
+        """Return the calling thread's leases in this pool."""
 
 
 class Slots(ABC):
-    """Where a pool keeps its sessions, and who waits for one.
+    """The slots of a pool: they have its sessions in them, and checkouts wait for them.
 
-    ``FairQueuePool`` is one, and ``poolclass.Counted`` makes one of any other pool class of SQLAlchemy's. A
-    session in its slot is called a handle: what ``take()`` returned, for ``put()`` and ``free()``.
+    ``FairQueuePool`` is one implementation. ``poolclass.Counted`` is another, for any other pool class of
+    SQLAlchemy's. A handle stands for a session in its slot: ``take()`` returns it, ``put()`` and ``free()``
+    take it.
     """
 
-    #: How many sessions there may be (``Bounds``); None: no limit.
+    #: The sizes (``Bounds``); None: no limit.
     bounds: Any
     #: Whether no checkout is served.
     suspended: bool
-    #: Called where there is a surplus, or too little is idle.
+    #: Called when there is a surplus, or when fewer sessions than ``min_idle`` are idle.
     unbalanced: Callable[[], object]
-    #: Returns why a session is not to be handed out, None if it is.
+    #: Returns the reason why a session can't be lent, None if it can.
     unfit: Callable[[Any], str | None]
     #: Returns the seconds until a session may be opened for a ticket that waits.
     opening_delay: Callable[[Ticket], float]
-    #: Returns whether no session may be opened, for want of a server or of room there.
+    #: Returns whether no session can be opened: the server does not answer, or has no room.
     out_of_reach: Callable[[], bool]
 
     @property
     @abstractmethod
     def idle(self) -> int:
-        """Sessions that no checkout and no lease has."""
+        """Number of sessions that neither a checkout nor a lease has."""
 
     @property
     @abstractmethod
     def opening(self) -> int:
-        """Sessions that are being opened, or about to be."""
+        """Number of sessions that are being opened, or are about to be."""
 
     @property
     @abstractmethod
     def preparing(self) -> int:
-        """``opening``, and sessions that are asked whether they are alive."""
+        """Number of sessions that are being opened or pinged, or are about to be."""
 
     @property
     @abstractmethod
     def waiting(self) -> int:
-        """Tickets that have no slot yet."""
+        """Number of tickets that have no slot yet."""
 
     @property
     @abstractmethod
     def surplus(self) -> int:
-        """Sessions beyond what is kept."""
+        """Number of sessions beyond the core."""
 
     @property
     @abstractmethod
     def shortage(self) -> int:
-        """Sessions that should be idle, and are not there yet."""
+        """Number of sessions that ``min_idle`` still asks for, and for which there is room."""
 
     @property
     @abstractmethod
     def exhausted(self) -> bool:
-        """Whether a checkout would have to wait."""
+        """True if a checkout would have to wait."""
 
     @abstractmethod
     def take(self, ticket: Ticket) -> Any:
         """Return the handle of a session that is fit.
 
-        :raises sqlalchemy.exc.TimeoutError: if none became free for a while; the ticket keeps its place.
+        :param ticket: the calling thread's current ticket.
+        :raises sqlalchemy.exc.TimeoutError: if no slot became free for a while; the ticket keeps its place.
         """
 
     def take_idle(self, lease: Holder) -> Any:
@@ -256,18 +277,21 @@ class Slots(ABC):
         return None
 
     def hand_to_ticket(self, entry: Any, ticket: Ticket) -> Ticket:
-        """Have a ticket go on with what ``take_idle()`` returned."""
+        """Have a ticket go on with a session that ``take_idle()`` returned, and return the ticket.
+
+        :param entry: the handle.
+        """
         raise NotImplementedError
 
     @abstractmethod
     def put(self, handle: Any) -> None:
-        """Take back a handle whose session is clean."""
+        """Take back a session that is clean."""
 
     @abstractmethod
     def free(self, handle: Any = None) -> None:
-        """Free the slots that are lost, and close what is in them.
+        """Free the slots whose holder is gone, and close the sessions in them.
 
-        :param handle: whose slot is among these, for pool classes that can't find out which.
+        :param handle: a session in such a slot, for pool classes that can't find these slots.
         """
 
     @abstractmethod
@@ -276,12 +300,14 @@ class Slots(ABC):
 
     @abstractmethod
     def withdraw(self, ticket: Ticket) -> bool:
-        """Have a ticket wait no longer; return False where a slot was found in the last moment."""
+        """End a ticket's wait; return False if it was given a slot in the last moment."""
 
     @abstractmethod
     def change(self, bounds: Bounds | None = None, *, suspended: bool | None = None) -> None:
-        """Have other bounds from now on, or begin or end to serve nothing.
+        """Change the sizes, or suspend or resume the queue.
 
+        :param bounds: the new sizes; None: as before.
+        :param suspended: True: serve no ticket from now on. False: serve them again. None: as before.
         :raises NotSupportedError: with a pool class that can't do that.
         """
 
@@ -289,24 +315,25 @@ class Slots(ABC):
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
         """Close surplus sessions.
 
-        :param most: how many at most.
-        :param is_old: whether a connection was idle for long enough.
+        :param most: the number of sessions to close, at most.
+        :param is_old: returns whether a driver connection was idle for long enough.
         """
 
     @abstractmethod
     def prepare(self, ticket: Ticket, *, spare: bool = False) -> bool:
-        """Open a session for the next checkout; return whether there was need of one.
+        """Open a session ahead of its use; return whether there was need of one.
 
-        :param spare: open one if there is room, however many are idle.
+        :param ticket: the calling thread's current ticket.
+        :param spare: open a session if there is room for it, however many are idle.
         """
 
     @abstractmethod
     def serve(self) -> None:
-        """Give what there is to the tickets that wait."""
+        """Give free slots to the tickets that wait."""
 
     @abstractmethod
     def wake(self) -> None:
-        """Have all waiting threads look up."""
+        """Wake all waiting threads, so that each looks at its pool."""
 
     @abstractmethod
     def abandon(self) -> None:

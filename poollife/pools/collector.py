@@ -1,4 +1,4 @@
-"""Python's cycle collector, for pools that have run dry."""
+"""Runs of Python's cycle collector, for pools that are exhausted."""
 
 from __future__ import annotations
 
@@ -8,36 +8,39 @@ import time
 
 from poollife import clock
 
-#: Seconds between two runs, at least; unless a checkout gives up after this, or waits for its own thread.
+#: Least number of seconds between two runs. A checkout that is about to fail does not wait for them, nor does
+#: a checkout whose own thread has a lease.
 INTERVAL = 1.0
-#: The least number of times that a run's duration passes until the next: where there are millions of objects
-#: a run takes seconds, in which no other thread does anything.
+#: Least time between two runs, as a multiple of the duration of the first. With millions of objects a run
+#: takes seconds, in which no other thread runs.
 SHARE = 20
-#: The same for a thread that has something out itself, and so may wait for what it has dropped.
+#: ``SHARE`` for a thread that has a lease, and so may wait for the session of a wrapper that it has dropped.
 OWN_SHARE = 4
 
 
 class Collector:
-    """Finds DatabaseWrappers that were dropped: they are reference cycles, and keep what they have borrowed.
+    """The cycle collector, run to find DatabaseWrappers that were dropped.
 
-    The collector is the whole process's, so its runs are bounded for all pools together.
+    A DatabaseWrapper is part of a reference cycle, so it keeps its session until the collector runs. The
+    collector works on the whole process, so its runs are limited for all pools together.
     """
 
     def __init__(self) -> None:
-        #: When the last run ended, and the seconds of CPU that it took.
+        #: The end of the last run, on the monotonic clock, and the seconds of CPU that it took.
         self._ended = -math.inf
         self._took = 0.0
 
     def run(self, interval: float = INTERVAL, share: float = SHARE) -> None:
-        """Run it, unless that was done a moment ago.
+        """Run the collector, unless it ran a moment ago.
 
-        :param interval: seconds since the last run, at least.
-        :param share: the same as a multiple of that run's duration.
+        :param interval: least number of seconds since the last run.
+        :param share: least time since the last run, as a multiple of that run's duration.
         """
         now = clock.monotonic()
         if now < self._ended + max(interval, share * self._took):
             return
-        # Another thread shall not begin, nor this one if something strikes in the middle.
+        # Set before the run, too: no other thread begins one meanwhile, nor does this thread after an
+        # asynchronous exception in the middle of the run.
         self._ended = now
         began = time.thread_time()
         gc.collect()

@@ -1,4 +1,4 @@
-"""The answer to whoever waited for a connection in vain: who has them, and why that may be."""
+"""The error of a checkout that waited in vain: the holders of the sessions, and the likeliest cause."""
 
 from __future__ import annotations
 
@@ -17,66 +17,70 @@ from poollife.stacks import line_in, stacks_of
 from poollife.work import current_work
 
 Timeout = TypeVar("Timeout", bound=PoolTimeout)
-#: How many of the longest holders a message names. The exception has all of them.
+#: Number of the longest holders that a message names. The exception has all of them.
 NAMED = 5
-#: Seconds that nobody calls long, however short the wait was.
+#: Seconds for which holding a session is never long, however short the wait was.
 SHORT = 1.0
-#: What rules the wait; other options are shown where they are not the default.
+#: The options that decide on the wait; other options are shown if they differ from the default.
 RULES = ("pool_size", "max_overflow", "timeout")
-#: What makes two requests or tasks different, but not their code.
+#: The parts of a name that differ between two requests or tasks of the same code.
 PARTICULAR = re.compile(r"\[[^]]*\]$|[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What is known when a wait ends in vain."""
+    """The facts that are known when a wait ends in vain."""
 
     alias: str
     options: PoolOptions
+    #: Seconds.
     waited: float
+    #: Sessions that are being opened.
     opening: int
-    #: The others.
+    #: Other checkouts that wait.
     waiting: int
-    #: The longest first.
+    #: The borrowed sessions, the longest hold first.
     holds: tuple[Hold, ...]
     #: The last error in opening a session, if none was opened since.
     connect_error: BaseException | None
     suspended: bool = False
-    #: Whether it waited for one of those that are out: with a place of its own it may still not open one.
+    #: False: the checkout had a slot, and waited until others had found out whether the server answers.
     admitted: bool = True
-    #: What the pool has counted so far.
+    #: The pool's counters as text.
     counted: str = ""
 
     @property
     def patience(self) -> float:
-        """Who has held something for longer than this had it all the time."""
+        """Seconds; a session that was held for longer did not come back during the wait."""
         return max(self.waited, SHORT)
 
     @property
     def kept(self) -> list[Hold]:
-        """What did not come back while this one waited."""
+        """Holds of sessions that did not come back during the wait."""
         return [hold for hold in self.holds if hold.held > self.patience]
 
 
 def timeout_of(pool: BasePool, waited: float, admitted: bool = True) -> PoolTimeout:
-    """What to raise when a wait has ended in vain. It takes no locks and sends nothing.
+    """Return the error for a wait that has ended in vain. Takes no lock, and sends nothing.
 
-    :param admitted: False: it had a place, but others first had to find out whether the server is there.
+    :param waited: seconds.
+    :param admitted: False: the checkout had a slot, and waited until others had found out whether the server
+        answers.
     """
     situation = replace(look(pool, waited), admitted=admitted)
-    return _told(PoolTimeout, situation, headline(situation))
+    return _build_error(PoolTimeout, situation, headline(situation))
 
 
 def overload_of(pool: BasePool, how: str) -> PoolOverloaded:
-    """The same for who was not even let wait.
+    """Return the error for a checkout that was refused at once, as too many wait.
 
-    :param how: how many wait, for people.
+    :param how: the end of a sentence that says how many wait, such as "3 wait already."
     """
     begin = f"No connection of pool {pool.key.alias!r} is free, and {how}"
-    return _told(PoolOverloaded, look(pool, 0.0), begin)
+    return _build_error(PoolOverloaded, look(pool, 0.0), begin)
 
 
-def _told(kind: type[Timeout], situation: Situation, begin: str) -> Timeout:
+def _build_error(kind: type[Timeout], situation: Situation, begin: str) -> Timeout:
     options, cause = situation.options, likeliest_cause(situation)
     summary = f"{begin} Likeliest cause: {cause}"
     settings = settings_of(options)
@@ -97,7 +101,10 @@ def _told(kind: type[Timeout], situation: Situation, begin: str) -> Timeout:
 
 
 def look(pool: BasePool, waited: float) -> Situation:
-    """Take note of who has what."""
+    """Collect the facts of this moment.
+
+    :param waited: seconds that the checkout has waited.
+    """
     leases = sorted(pool.leases.copy(), key=lambda lease: lease.since)
     stacks = stacks_of({lease.thread for lease in leases})
     return Situation(
@@ -114,7 +121,7 @@ def look(pool: BasePool, waited: float) -> Situation:
 
 
 def counted_by(pool: BasePool) -> str:
-    """What tells a bad moment from a bad habit."""
+    """Return the pool's counters as text: they show whether this is one bad moment or the usual state."""
     meters = pool.meters
     slow = sum(meters.wait_time.counts)
     return (
@@ -124,7 +131,10 @@ def counted_by(pool: BasePool) -> str:
 
 
 def hold_of(lease: Lease, now_at: str | None = None) -> Hold:
-    """This lease for people. It may end meanwhile."""
+    """Return a description of a lease, which may end meanwhile.
+
+    :param now_at: the line that its thread is at.
+    """
     work = lease.work
     mine = lease.thread is threading.current_thread() or (work is not None and work is current_work.get())
     return Hold(
@@ -138,7 +148,10 @@ def hold_of(lease: Lease, now_at: str | None = None) -> Hold:
 
 
 def settings_of(options: PoolOptions) -> dict[str, Any]:
-    """What rules the wait, and what is not the default. Not what a password is asked of."""
+    """Return the options that decide on the wait, and the options that differ from their default.
+
+    ``credentials`` is left out: it is the function that knows the password.
+    """
     return {
         field.name: value
         for field in fields(options)
@@ -151,7 +164,7 @@ def settings_of(options: PoolOptions) -> dict[str, Any]:
 
 
 def headline(situation: Situation) -> str:
-    """What happened."""
+    """Return the sentence that says what happened."""
     opening = f", {situation.opening} more are being opened" if situation.opening else ""
     waiting = f", {situation.waiting} others wait" if situation.waiting else ""
     suspended = ", which is suspended," if situation.suspended else ""
@@ -162,7 +175,7 @@ def headline(situation: Situation) -> str:
 
 
 def details(situation: Situation, settings: dict[str, Any]) -> Iterator[str]:
-    """Lines for people."""
+    """Yield the lines of the message after the first."""
     if situation.holds:
         yield "Held longest:"
         yield from (f"  {hold}" for hold in situation.holds[:NAMED])
@@ -185,12 +198,12 @@ def shown(value: object) -> str:
 
 
 def likeliest_cause(situation: Situation) -> str:
-    """In one sentence, with what to do. The first that fits."""
+    """Return the likeliest cause in one sentence, with advice: the first in ``CAUSES`` that fits."""
     return next(cause for find in CAUSES if (cause := find(situation)))
 
 
 def it_is_suspended(situation: Situation) -> str | None:
-    return "somebody has called suspend_pool(), and not resume_pool()." if situation.suspended else None
+    return "suspend_pool() was called, and resume_pool() was not." if situation.suspended else None
 
 
 def connecting_fails(situation: Situation) -> str | None:
@@ -202,7 +215,7 @@ def connecting_fails(situation: Situation) -> str | None:
 
 def opening_is_slow(situation: Situation) -> str | None:
     out, limit = len(situation.holds), situation.options.limit or 0
-    # Who was refused at once can't say that it took long.
+    # A checkout that was refused at once says nothing of how long an opening takes.
     held_up = 0 < situation.opening < limit - out and situation.waited > 0
     if situation.opening > out or held_up or not situation.admitted:
         return (
@@ -216,8 +229,9 @@ def it_waits_for_itself(situation: Situation) -> str | None:
     if not (own := [hold for hold in situation.holds if hold.own]):
         return None
     return (
-        f"who waits has {len(own)} of {len(situation.holds)} himself ({own[0].holder}), in another thread or "
-        f"wrapper; give back before borrowing again, or have fewer threads of one request query at once."
+        f"the waiting work has {len(own)} of {len(situation.holds)} itself ({own[0].holder}), in another "
+        f"thread or wrapper; give back before borrowing again, or have fewer threads of one request query at "
+        f"once."
     )
 
 
@@ -252,7 +266,7 @@ def too_few(situation: Situation) -> str:
     kind, count = commonest(list(situation.holds))
     most = f"; {count} of {len(situation.holds)} are {kind}" if count * 2 > len(situation.holds) else ""
     return (
-        f"more work at once than connections: they come back, but not to everybody in time{most}. Raise "
+        f"more work at once than connections: they come back, but not in time for each checkout{most}. Raise "
         f"pool_size to the number of threads, or have fewer threads."
     )
 
@@ -269,7 +283,10 @@ CAUSES: tuple[Callable[[Situation], str | None], ...] = (
 
 
 def commonest(holds: list[Hold]) -> tuple[str, int]:
-    """What most of them are for, with the line that borrowed if it is the same, and how many these are."""
+    """Return the kind of work that most of these holds are for, and their number.
+
+    The line that borrowed is added if it is the same for all of that kind.
+    """
     ((kind, count),) = Counter(map(kind_of, holds)).most_common(1)
     places = {hold.borrowed_at for hold in holds if kind_of(hold) == kind}
     (place,) = places if len(places) == 1 else (None,)
@@ -277,5 +294,5 @@ def commonest(holds: list[Hold]) -> tuple[str, int]:
 
 
 def kind_of(hold: Hold) -> str:
-    """Its work without what differs from one request or task to the next."""
+    """Return the name of a hold's work without the parts that differ from one request or task to the next."""
     return PARTICULAR.sub("*", hold.work or f"thread {hold.thread}")

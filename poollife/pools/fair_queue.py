@@ -1,19 +1,19 @@
-"""SQLAlchemy's QueuePool, made so that nothing from outside can lose one of its slots.
+"""SQLAlchemy's QueuePool, changed so that an asynchronous exception can't lose one of its slots.
 
-A task's time limit, Ctrl-C and ``PyThreadState_SetAsyncExc`` raise an exception wherever Python calls a
-function. In QueuePool that may leave a counter one too high for good, or a ``Condition`` locked for ever.
-Here
+A task's time limit, Ctrl-C and ``PyThreadState_SetAsyncExc`` raise an exception at any point where Python
+calls a function. In QueuePool that may leave a counter one too high for good, or a ``Condition`` locked for
+ever. Here
 
-- each slot has a name, and whoever has it as well: what nobody has any more can be found out and freed;
-- locks are of the kind that ``with`` takes and releases without calling any Python code;
-- what belongs together is written by statements with no call in between.
+- each slot has a name and a holder, so a slot whose holder is gone can be found and freed;
+- locks are of the kind that ``with`` takes and releases without a call of Python code;
+- changes that belong together are written by statements with no call in between.
 
-A signal's handler runs at the same points, and so does the cycle collector with the finalizers that it calls
-(Python 3.11 also runs it where a list, tuple or dict is made). A handler may query, and wait. So **nothing is
-called, looped over or made while the lock is held**: a change is planned without the lock, and carried out
-under it unless something else has changed meanwhile; it counts itself last. Then no handler ever runs in a
-thread that has the lock, and none waits for what only the frame below it could give back.
-``tests/invariants/inv6_waiting/test_reentrancy.py`` pins that.
+A signal handler runs at the same points, and so does the cycle collector with the finalizers that it calls
+(Python 3.11 also runs the collector where a list, tuple or dict is made). A handler may query, and wait. So
+**nothing is called, looped over or made while the lock is held**. A change is planned without the lock. Under
+the lock it is carried out, unless something else has changed meanwhile, and counted at the end. Then no
+handler ever runs in a thread that has the lock, and no handler waits for what only the frame below it can
+return. ``tests/invariants/inv6_waiting/test_reentrancy.py`` pins that.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from poollife.pools.tickets import Holder, Postponed, Ticket, current
 
 
 class QueueFull(exc.TimeoutError):
-    """As many checkouts wait as may."""
+    """The error of a checkout that may not wait, as ``max_waiting`` others do."""
 
 
 def release(signal: threading.Lock) -> None:
-    """Wake the thread that waits for this; another may have done so already."""
+    """Wake the thread that waits for this signal; another thread may have done so already."""
     try:
         signal.release()
     except RuntimeError:
@@ -46,19 +46,23 @@ def release(signal: threading.Lock) -> None:
 
 
 class FairQueuePool(NamedSlots):
-    """The queue of a ``LeasePool`` without a ``poolclass`` of the user's. First come, first served.
+    """The queue of a ``LeasePool`` that has no ``poolclass`` in its settings. First come, first served.
 
-    Whatever changes a collection follows the rule at the top of this module.
+    Each change of a collection follows the rule at the top of this module.
     """
 
-    #: Read by ``PoolOptions``, which does not import this.
+    #: Read by ``PoolOptions``, which does not import this module.
     is_fair = True
 
     def take(self, ticket: Ticket) -> Any:
-        """A session that is fit, for the thread's current ticket: SQLAlchemy's record of it, for ``put()``.
+        """Return SQLAlchemy's record of a session that is fit; ``put()`` takes it.
 
-        SQLAlchemy's handle is left out, and with it many calls: its finalizer must never act here
-        anyway. It is made only where somebody listens to checkouts.
+        SQLAlchemy's ``_ConnectionFairy`` is left out, which saves many calls: its finalizer must never act
+        here anyway. It is made, and returned, only if there are listeners to the event ``checkout``.
+
+        :param ticket: the calling thread's current ticket.
+        :raises TimeoutError: SQLAlchemy's, if no slot became free for a while; the ticket keeps its place.
+        :raises QueueFull: if ``max_waiting`` other checkouts wait.
         """
         handle: Any
         while True:
@@ -71,17 +75,18 @@ class FairQueuePool(NamedSlots):
                 break
             except Postponed:
                 self._rejoin(ticket)
-                log.write()  # such as why it has to wait
+                log.write()  # such as the reason of the wait
         if len(self._free) < self.bounds.min_idle:
             self.unbalanced()
         return handle
 
     def take_idle(self, lease: Holder) -> Any:
-        """Give the session used last to a lease, if one is idle and no ticket waits; None: see ``take()``.
+        """Give the session used last to a lease, and return its record; None: ``take()`` has to do it.
 
-        The caller looks whether it is fit.
+        That is so if no session is idle, a ticket waits, the pool is suspended, or there are listeners to the
+        event ``checkout``. The caller looks whether the session is fit.
         """
-        listeners = self.dispatch.checkout  # whose truth would be a call
+        listeners = self.dispatch.checkout  # its truth value would cost a call
         if listeners.listeners or listeners.parent_listeners:
             return None
         with self._lock:
@@ -96,7 +101,10 @@ class FairQueuePool(NamedSlots):
         return entry if found else None
 
     def hand_to_ticket(self, entry: ConnectionPoolEntry, ticket: Ticket) -> Ticket:
-        """Have a ticket go on with the session that a lease was given: it has to be pinged, or replaced."""
+        """Have a ticket go on with a session that a lease was given, and return the ticket.
+
+        The session has to be pinged, or replaced.
+        """
         with self._lock:
             self._slots[entry] = ticket
             ticket.entry = entry
@@ -105,7 +113,10 @@ class FairQueuePool(NamedSlots):
         return ticket
 
     def put(self, handle: Any) -> None:
-        """Take back what ``take()`` gave."""
+        """Take back a session that is clean.
+
+        :param handle: the result of ``take()`` or ``take_idle()``.
+        """
         if isinstance(handle, PoolProxiedConnection):
             handle.close()
         else:
@@ -117,21 +128,21 @@ class FairQueuePool(NamedSlots):
             self.unbalanced()
 
     def withdraw(self, ticket: Ticket) -> bool:
-        """Wait no longer; False where a slot was found in the last moment."""
+        """End a ticket's wait; return False if it was given a slot in the last moment."""
         with self._lock:
             ticket.active = ticket.served
         return not ticket.active
 
     def hold(self, ticket: Ticket, lease: Holder) -> None:
-        """From now on the lease has what the ticket got."""
-        # A single operation, and the ticket is active still: nobody takes this slot for lost.
+        """Note that the lease has the ticket's slot from now on."""
+        # A single operation, and the ticket is still active: no thread takes this slot for lost.
         if ticket.entry is not None:
             self._slots[ticket.entry] = lease
 
     def free(self, handle: PoolProxiedConnection | None = None) -> None:
-        """Free the slots of those who went away, with or without a word, and close what is in them.
+        """Free the slots whose holder is gone, and close the sessions in them.
 
-        :param handle: for pool classes that can't find them out.
+        :param handle: not used: here the slots say which these are.
         """
         done = False
         while not done:
@@ -139,7 +150,8 @@ class FairQueuePool(NamedSlots):
             done = all(ticket.active for ticket in waiting) or self._shorten(
                 seen, tuple(ticket for ticket in waiting if ticket.active)
             )
-        # A checkout hands over to its lease at any moment: who is looked at may be the one before.
+        # A checkout may hand its slot over to its lease at any moment: the holder that was looked at may be
+        # the former one.
         self._close(
             lambda: [
                 slot
@@ -149,23 +161,24 @@ class FairQueuePool(NamedSlots):
         )
 
     def dispose(self) -> None:
-        """Close what nobody has."""
+        """Close the idle sessions."""
         self._close(self._free.copy)
 
     def serve(self) -> None:
-        """Give what there is to the tickets that wait: something has changed."""
+        """Give free slots to the tickets that wait: something has changed."""
         self._serve()
 
     def wake(self) -> None:
-        """Have all waiting threads look up."""
+        """Wake all waiting threads, so that each looks at its pool."""
         for ticket in self._waiting:
             if signal := ticket.signal:
                 release(signal)
 
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
-        """Close so much of the surplus at most, of that which was idle for longest.
+        """Close surplus sessions, beginning with the session that was idle for longest.
 
-        :param is_old: whether a connection was not needed of late.
+        :param most: the number of sessions to close, at most.
+        :param is_old: returns whether a driver connection was idle for long enough.
         """
 
         def old() -> list[ConnectionPoolEntry]:
@@ -175,10 +188,10 @@ class FairQueuePool(NamedSlots):
         self._close(old)
 
     def prepare(self, ticket: Ticket, *, spare: bool = False) -> bool:
-        """Open a session for the next that comes, if too few are idle; whether that was so.
+        """Open a session ahead of its use, if too few are idle; return whether that was so.
 
-        :param ticket: the thread's current one.
-        :param spare: open one if there is room for it, however many are idle.
+        :param ticket: the calling thread's current ticket.
+        :param spare: open a session if there is room for it, however many are idle.
         """
         begun = False
         while not begun:
@@ -191,12 +204,16 @@ class FairQueuePool(NamedSlots):
                     self._slots[ticket] = ticket
                     self._changes += 1
         entry = self._open_slot(ticket)
-        # There may be less room than there was.
+        # The limit may be lower by now.
         self._do_return_conn(entry)
         return True
 
     def change(self, bounds: Bounds | None = None, *, suspended: bool | None = None) -> None:
-        """Have other bounds from now on, or begin or end to serve nobody. What is out stays out."""
+        """Change the sizes, or suspend or resume the queue. Borrowed sessions stay out.
+
+        :param bounds: the new sizes; None: as before.
+        :param suspended: True: serve no ticket from now on. False: serve them again. None: as before.
+        """
         with self._lock:
             if bounds:
                 self.bounds = bounds
@@ -207,10 +224,10 @@ class FairQueuePool(NamedSlots):
         self._close_excess()
 
     def step_back(self, ticket: Ticket) -> None:
-        """Have a ticket leave the queue until its thread asks again, and free what it was served meanwhile.
+        """Have a ticket leave the queue until its thread asks again, and free the slot that it was given.
 
-        Its thread is about to wait for something else, in a signal's handler: a session that was served to
-        this ticket would lie idle for as long, and the handler might wait for just that one.
+        Its thread is about to wait for something else, in a signal handler. Meanwhile a session that was
+        given to this ticket would be idle, and the handler might wait for just that session.
         """
         done = False
         while not done:
@@ -235,7 +252,7 @@ class FairQueuePool(NamedSlots):
         self._close_excess()
 
     def _rejoin(self, ticket: Ticket) -> None:
-        """Have a ticket wait again, in its old place: none may be opened in the slot that it was given."""
+        """Have a ticket wait again, in its old place: no session may be opened in the slot that it has."""
         slot = ticket.entry or ticket
         with self._lock:
             ticket.entry, ticket.queue = None, None
@@ -250,11 +267,11 @@ class FairQueuePool(NamedSlots):
         return entry
 
     def _fit_entry(self, ticket: Ticket) -> Any:
-        """A record whose session is fit, or which has none: ``get_connection()`` opens one."""
+        """Return a record whose session is fit, or that has none: then ``get_connection()`` opens one."""
         entry = self._entry_for(ticket)
         connection = entry.dbapi_connection
         if connection is not None and self.unfit(connection):
-            # Not invalidate(), which writes into the log: a handler that queries would wait for this slot.
+            # Not invalidate(), which logs: a log handler that queries would wait for this slot.
             entry.close()
         return entry
 
@@ -275,12 +292,12 @@ class FairQueuePool(NamedSlots):
         if ticket.entry is not None:
             return ticket.entry
         entry = self._open_slot(ticket)
-        # Another may begin to open one.
+        # The next ticket may begin to open a session.
         self._serve()
         return entry
 
     def _open_slot(self, ticket: Ticket) -> ConnectionPoolEntry:
-        """Make the record of SQLAlchemy's for an empty slot; ``get_connection()`` opens the session."""
+        """Make SQLAlchemy's record for an empty slot; ``get_connection()`` opens the session."""
         entry = self._create_connection()
         with self._lock:
             self._slots[entry] = ticket
@@ -292,8 +309,8 @@ class FairQueuePool(NamedSlots):
     def _wait(self, ticket: Ticket) -> None:
         """Queue for a slot.
 
-        :raises TimeoutError: SQLAlchemy's, after ``timeout``; the ticket keeps its place.
-        :raises QueueFull: where ``max_waiting`` others wait.
+        :raises TimeoutError: SQLAlchemy's, after ``_patience_of()`` seconds; the ticket keeps its place.
+        :raises QueueFull: if ``max_waiting`` other checkouts wait.
         """
         outer = ticket.outer
         while outer:
@@ -310,7 +327,7 @@ class FairQueuePool(NamedSlots):
         signal = threading.Lock()
         signal.acquire()
         with self._lock:
-            # Not after it was served, or a handler in this thread had it step back.
+            # Not if it was served meanwhile, or if a signal handler in this thread had it step back.
             if waits := ticket.queue is self and not ticket.served:
                 ticket.signal = signal
         if waits:
@@ -324,7 +341,7 @@ class FairQueuePool(NamedSlots):
     def _join(self, ticket: Ticket) -> None:
         if ticket.joined < 0:
             ticket.joined = clock.monotonic()
-        # All that wait for the checkout around this one wait for this.
+        # All tickets that wait for the checkout around this one wait for this one, too.
         first = ticket.outer is not None and ticket.outer.active and ticket.outer.served
         done = False
         while not done:
@@ -341,9 +358,13 @@ class FairQueuePool(NamedSlots):
                     self._changes += 1
 
     def _shorten(self, seen: int, shorter: tuple[Ticket, ...]) -> bool:
-        """Replace the queue, unless something has changed since; whether that was done.
+        """Replace the queue, unless something has changed since; return whether that was done.
 
-        The caller keeps what was there until the lock is free: a ticket may be the last to know its borrower.
+        The caller refers to the old queue until the lock is free: a ticket may have the last reference to its
+        borrower.
+
+        :param seen: the number of changes when the new queue was planned.
+        :param shorter: the new queue.
         """
         with self._lock:
             if done := self._changes == seen:
@@ -355,19 +376,20 @@ class FairQueuePool(NamedSlots):
         refused = False
         while not refused:
             seen, waiting = self._changes, self._waiting
-            # A ticket that waits only until others have opened theirs does not count.
+            # A ticket that has room, and only waits for its turn to open a session, does not count.
             closed = self.suspended or self.out_of_reach()
             room = 0 if closed else max(0, self.bounds.limit - len(self._slots))
             others = len(waiting) - 1 - room
-            # Nor is one refused that has its place ahead of others.
+            # A ticket that has its place ahead of others is not refused either.
             if others < self.bounds.max_waiting or ticket.served or waiting[-1] is not ticket:
                 return
             refused = self._shorten(seen, waiting[:-1])
         raise QueueFull(f"{others} wait already.")
 
     def _serve(self) -> None:
-        """Give what is free to the tickets that wait."""
-        # A handler may come between the lock and the signal. If that waits here, it wakes them first.
+        """Give free slots to the tickets that wait."""
+        # A signal handler may run between the lock and the signal below. If the handler waits here, it first
+        # wakes the tickets that were served.
         for ticket in self._due.copy() if self._due else ():
             if due := ticket.signal:
                 release(due)
@@ -394,7 +416,7 @@ class FairQueuePool(NamedSlots):
                             self._due[ticket] = ticket.signal
                     self._changes += 1
             if signal := self._due.get(ticket):
-                try:  # as in release(): one call less for each that waits
+                try:  # as in release(): one call less for each waiting ticket
                     signal.release()
                 except RuntimeError:
                     pass
@@ -405,12 +427,12 @@ class FairQueuePool(NamedSlots):
         while not done:
             seen, holder = self._changes, self._slots.get(entry)
             if holder is None or not holder.active:
-                return  # back already, or left to free(): what nobody has cleaned must not be handed out
+                return  # returned already, or left to free(): a session that is not clean must not be lent
             # A checkout that still goes on: the session could not be opened.
             ticket = holder if isinstance(holder, Ticket) else None
             if ticket and ticket.entry is not entry:
-                return  # it is being closed
-            # An empty one is not kept: whether another may be opened is for its turn to decide.
+                return  # the session is being closed
+            # An empty record is not kept: the queue decides when the next session may be opened.
             fits = entry.dbapi_connection is not None and len(self._slots) <= self.bounds.limit
             with self._lock:
                 if done := self._changes == seen:
@@ -438,7 +460,10 @@ class FairQueuePool(NamedSlots):
         self._serve()
 
     def _close(self, which: Any) -> None:
-        """Close what is in these slots, and free them only then: never a session more than the limit."""
+        """Close the sessions in some slots, and free the slots only after that, so that the limit holds.
+
+        :param which: returns the slots.
+        """
         closing, done = Ticket(), False
         try:
             while not done:

@@ -1,4 +1,4 @@
-"""The way from one pool to its server: when a session may be opened there."""
+"""The gate of a pool: it decides when the pool may open a session at its server."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ logger = logging.getLogger("poollife")
 
 
 class Gate:
-    """What a pool asks before it opens a session, and tells after that.
+    """The rules by which one pool opens sessions. The pool asks before it opens one, and reports the outcome.
 
-    The outage is shared with all pools that lead to the server. What is of this pool only is whether the
-    server refuses more sessions than there are. While one that is there may come back, checkouts wait for it,
-    and none is opened before a pause is over. The three fields of that are set by single assignments, and
-    need no lock: a thread that reads an old value opens a session too early, or waits for one pause more.
+    The outage is shared with all pools that lead to the server. Each pool has its own gate, which knows
+    whether the server refuses more sessions than there are. Then checkouts wait while a session of the pool
+    may be returned, and no other is opened before a pause is over. The three fields for that are set by
+    single assignments, and need no lock: a thread that reads an old value opens a session too early, or waits
+    for one pause more.
     """
 
     def __init__(self, pool: BasePool, outage: Outage) -> None:
         self._pool = pool
         self._outage = outage
-        #: On the monotonic clock: until when no other session is asked for.
+        #: The time until which no other session is asked for, on the monotonic clock.
         self._full_until = -math.inf
         self._full_pause = FIRST_PAUSE
-        #: How the server refused the last one.
+        #: The error with which the server refused the last session.
         self._full_error: Exception | None = None
 
     def delay(self, ticket: Ticket) -> float:
@@ -45,18 +46,18 @@ class Gate:
 
     @property
     def full(self) -> bool:
-        """Whether the server has refused a session for want of room, and none was opened since."""
+        """True if the server has refused a session for want of room, and none was opened since."""
         return self._full_error is not None
 
     def is_closed(self) -> bool:
-        """Return whether no session can be opened now: there is no server, or no room there."""
+        """Return whether no session can be opened now: the server does not answer, or has no room."""
         return self._outage.error is not None or self._is_full(clock.monotonic())
 
     def check(self, ticket: Ticket) -> None:
-        """Say what ``admit()`` would, before anything is asked that takes its time.
+        """Raise as ``admit()`` would, before the checkout asks for a password, which may take time.
 
-        :raises Postponed: it has to wait.
-        :raises Exception: what the last attempt came to, where it waits no longer.
+        :raises Postponed: the checkout has to wait.
+        :raises Exception: the error of the last attempt, if the checkout waits no longer.
         """
         if (error := self._full_error) and self._is_full(now := clock.monotonic()):
             raise Postponed if now < ticket.deadline else remembered(error)
@@ -67,7 +68,7 @@ class Gate:
             raise
 
     def admit(self, ticket: Ticket) -> bool:
-        """Let a checkout open a session; False: its time is over, and nothing is known of the server.
+        """Let a checkout open a session; return False if its time is over and nothing is known of the server.
 
         :raises Postponed: as ``check()``.
         :raises Exception: as ``check()``.
@@ -85,9 +86,11 @@ class Gate:
         self._outage.over()
 
     def failed(self, ticket: Ticket, error: Exception) -> None:
-        """Note that a session could not be opened; return where the checkout gets the driver's error.
+        """Note that a session could not be opened. After a return the checkout gets the driver's error.
 
-        :raises Postponed: where another attempt makes sense, and the checkout has time for that.
+        :param ticket: of the checkout.
+        :param error: the driver's.
+        :raises Postponed: if another attempt makes sense, and the checkout has time for that.
         """
         driver, wait = self._pool.driver, self._pool.options.outage_wait
         if (unreachable := driver.unreachable(error)) is False:
@@ -101,10 +104,10 @@ class Gate:
         self._call_probe(ticket, error)
 
     def error(self, ticket: Ticket) -> Exception | None:
-        """Return why a checkout got no session in its time, if that is for the server."""
+        """Return the error of the server because of which a checkout got no session; None: there is none."""
         if self._pool.exhausted or self._pool.suspended:
             return None
-        # What the server refused before this one came may have another reason than what it waited for.
+        # A refusal before the checkout began may not be the reason why it waited.
         was_full = self._full_until >= ticket.deadline - self._pool.options.timeout
         return self._outage.error or (self._full_error if was_full else None)
 
@@ -112,12 +115,16 @@ class Gate:
         return now < self._full_until and self._pool.opened > self._pool.closed
 
     def _wait_for_return(self, ticket: Ticket, error: Exception) -> None:
-        """Have a checkout wait for a session that is there, unless its thread has it."""
+        """Have a checkout wait for the return of a session, unless its own thread has all of them.
+
+        :raises Postponed: to have it wait.
+        """
         now, me, pool = clock.monotonic(), threading.current_thread(), self._pool
         mine = sum(lease.thread is me for lease in pool.leases.copy())
         others = pool.opened - pool.closed > mine
         if not others and not ticket.refused:
-            # Those that are being opened may be there when it asks again. Not all pool classes count them.
+            # Sessions that are being opened may be there when the checkout asks again. Not all pool classes
+            # count them.
             others = pool.opening != 1
         if isinstance(ticket, SpareTicket) or ticket.deadline <= now or not others:
             return
@@ -129,14 +136,14 @@ class Gate:
         raise Postponed
 
     def _call_probe(self, ticket: Ticket, error: Exception) -> None:
-        """Have the probe go on where a checkout waits no longer."""
+        """Have the probe make the attempts, if this checkout waits no longer."""
         if isinstance(error, Postponed) or isinstance(ticket, SpareTicket):
             return
         if self._outage.is_long(self._pool.options.outage_wait):
             self._outage.probe.call(lambda: partial(self._probe, ticket.borrower.opener()))
 
     def _probe(self, opener: Borrower) -> None:
-        """Open a session for the next that comes, in the thread of the probe, to find the server."""
+        """Open a session ahead of its use, in the thread of the probe, to find out if the server answers."""
         pool = self._pool
         try:
             if not pool.closed_because:
@@ -144,7 +151,7 @@ class Gate:
         except Postponed:
             pass  # a checkout was quicker
         except Exception as error:
-            # Once for each attempt: this is no news.
+            # Not above debug: it comes once for each attempt.
             logger.debug("Pool %r is still without its server: %s", pool.key.alias, error)
         finally:
             log.write()

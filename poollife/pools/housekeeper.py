@@ -1,6 +1,6 @@
-"""What nobody should have to wait for: closing what a burst has left, opening what the next one will find.
+"""Background work of a pool: it closes the sessions that a burst has left, and opens some for the next one.
 
-No law needs it. Where no other thread ever runs (uWSGI without threads) there are no bursts either.
+No invariant needs it. Where no other thread ever runs (uWSGI without threads) there are no bursts either.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ logger = logging.getLogger("poollife")
 
 
 class Housekeeping:
-    """What there is to do in one pool: the surplus is retired, and ``min_idle`` is ready."""
+    """The background work of one pool: it retires the surplus, and keeps ``min_idle`` sessions ready."""
 
     def __init__(self, pool: BasePool, slots: Slots) -> None:
         self._pool = pool
         self._slots = slots
         self._housekeeper = Housekeeper(f"poollife's housekeeper of {pool.key.alias!r}", self.do)
-        #: Opens what nobody has asked for yet.
+        #: The wrapper that opens sessions that no checkout has asked for yet.
         self.opener: Borrower | None = None
         self._next_retirement = math.inf
-        #: Until when nothing is opened, because that went wrong.
+        #: The time until which no session is opened, after a failure.
         self._next_opening = -math.inf
 
     def call(self, borrower: Borrower | None = None) -> None:
@@ -45,11 +45,11 @@ class Housekeeping:
         self._housekeeper.call()
 
     def hurry(self) -> None:
-        """The pool was closed."""
+        """Wake the thread if it exists: the pool was closed."""
         self._housekeeper.hurry()
 
     def do(self) -> float | None:
-        """What is due; returns the seconds until more is, None: nothing will be."""
+        """Do what is due; return the seconds until more is due, None: nothing will be."""
         busy = self._warm() or self._slots.surplus
         if self._pool.closed_because:
             self._pool.close_idle()
@@ -58,7 +58,7 @@ class Housekeeping:
             return None
         options = self._pool.options
         now, interval = clock.monotonic(), options.retire_interval
-        # Those that came back just now are not the surplus of a while ago.
+        # Sessions that were returned just now were no surplus for a whole interval.
         self._next_retirement = min(self._next_retirement, now + interval)
         if now >= self._next_retirement:
             self._next_retirement = now + interval
@@ -66,23 +66,25 @@ class Housekeeping:
         return max(0.0, self._next_retirement - now)
 
     def _warm(self) -> bool:
-        """Have ``min_idle`` ready; whether there is more to do."""
+        """Open sessions up to ``min_idle``; return whether there is more to do."""
         while self.opener and self._slots.shortage and not self._pool.closed_because:
             try:
                 if not self.open(SpareTicket(self.opener)):
-                    return True  # others are opening some
+                    return True  # other threads are opening sessions
             except Exception as error:
-                # Not with each checkout from now on; and then with the settings of that time.
+                # Tried again after a pause, not with each checkout; and with the settings of that time.
                 self._next_opening = clock.monotonic() + self._pool.options.retire_interval
                 self.opener = None
-                if not isinstance(error, Postponed):  # the log has told of an outage already
+                if not isinstance(error, Postponed):  # the log has the outage already
                     logger.info("Pool %r can't have min_idle ready: %s", self._pool.key.alias, error)
         return False
 
     def open(self, ticket: SpareTicket, *, spare: bool = False) -> bool:
-        """Open a session for the next that comes; whether there was need of one.
+        """Open a session ahead of its use; return whether there was need of one.
 
-        :param spare: open one if there is room for it, however many are idle.
+        :param ticket: of this opening.
+        :param spare: open a session if there is room for it, however many are idle.
+        :raises LookupError: if the opener's session would belong to another pool in this thread.
         """
         if not ticket.borrower.leads_to(self._pool.key):
             raise LookupError("more than settings decides on its sessions")

@@ -1,4 +1,4 @@
-"""Who borrowed what, and for how long: ``POOL["trace"]`` and ``POOL["leak_after"]``."""
+"""The stacks of borrowers, and warnings of long holds: ``POOL["trace"]`` and ``POOL["leak_after"]``."""
 
 from __future__ import annotations
 
@@ -19,52 +19,55 @@ from poollife.stacks import line_in, stack_of, stacks_of, text_of
 
 logger = logging.getLogger("poollife")
 
-#: Seconds after which a thread that promised to look is taken for gone.
+#: Seconds by which a thread's next look may be late before the thread is taken for gone.
 GRACE = 5.0
-#: Seconds between two looks, at the least.
+#: Least number of seconds between two looks.
 SHORTEST_NAP = 0.01
 
 
 class Watch:
-    """Keeps the stack of each of a pool's borrowers, and warns of what is held for too long.
+    """The stacks of a pool's borrowers, and the warnings of sessions that are held for too long.
 
-    A thread looks after that, but only while something is out that was not warned of. No lock: it holds no
-    lease, and a second thread, should two checkouts start one at a time, sends the first one home.
+    A thread looks for these sessions, but only while one is out that the log has not reported. It holds no
+    lease. There is no lock: if two checkouts start a thread each, the second thread makes the first one end.
     """
 
     def __init__(self, pool: BasePool) -> None:
         self._pool = pool
         self._after = math.inf if pool.options.leak_after is None else pool.options.leak_after
-        #: Until when somebody will look again; on the monotonic clock.
+        #: The time until which a thread is sure to look again; on the monotonic clock.
         self._promised = -math.inf
         self._housekeeper: object = None
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def borrowed(self, lease: Lease) -> None:
-        """A checkout has this lease, and nobody has it yet."""
-        # From the wrapper's connect() on: neither this nor the pool's checkout().
+        """Note the stack of a new lease. Its checkout calls this, before the borrower has the lease."""
+        # From the wrapper's connect() on, without this frame and that of the pool's checkout().
         lease.stack = stack_of(sys._getframe(2))
         if self._after < math.inf and lease.since >= self._promised:
             self._keep_house()
 
     def returned(self, lease: Lease) -> None:
-        """It has ended; its connection is back, or closed."""
+        """Report a lease that has ended, if it was held for too long. Its session is returned, or closed."""
         held = lease.age
         if held >= self._after:
-            # Should nobody have looked in time, that there was a leak is still to be told.
+            # The thread may not have looked in time: then the first warning is still to be logged.
             self._warn(lease, held)
             logger.warning(
-                "Pool %r: what %s had is back after %.1f s", self._pool.key.alias, lease.holder, held
+                "Pool %r: the connection of %s is back after %.1f s",
+                self._pool.key.alias,
+                lease.holder,
+                held,
             )
 
     def hurry(self) -> None:
-        """Look now: the pool was closed, and there may be nothing left to look after."""
+        """Wake the thread: the pool was closed, and there may be nothing left to look after."""
         self._calls.put(None)
 
     def look(self) -> float | None:
-        """Warn of what is overdue, and take back what nobody can give back any more.
+        """Warn of the leases that are overdue, and end the leases whose borrower is gone.
 
-        :returns: seconds until more may be; None: there is nothing out that was not warned of.
+        :returns: seconds until the next lease may be overdue; None: each lease that is out was reported.
         """
         waiting = [lease for lease in self._pool.leases.copy() if not (lease.reported or lease.returned)]
         for lease in waiting:
@@ -90,11 +93,11 @@ class Watch:
 
     def _keep_house(self) -> None:
         self._promised = clock.monotonic() + self._after + GRACE
-        # Where there may be no thread, returned() tells.
+        # Where no thread is allowed, returned() reports.
         if not may_start_thread():
             return
-        # A child has neither the thread nor the pool. At the end of the process nobody waits for it, and none
-        # can be started any more: then, too, returned() tells, as where a process may have no more threads.
+        # A child has neither the thread nor the pool. The end of the process does not wait for the thread.
+        # Then no thread can be started any more: returned() reports, too.
         with suppress(RuntimeError):
             threading.Thread(target=self._look_after, name="poollife-leaks", daemon=True).start()
 
@@ -103,7 +106,7 @@ class Watch:
         while self._housekeeper is me:
             nap = self._look_as_guest()
             if nap is None:
-                # Who borrows from here on must not rely on this one; who did so before is seen now.
+                # A checkout from here on starts another thread; an earlier one is seen by the next look.
                 self._promised = -math.inf
                 nap = self._look_as_guest()
             if nap is None:
@@ -113,7 +116,7 @@ class Watch:
                 self._calls.get(timeout=nap)
 
     def _look_as_guest(self) -> float | None:
-        """Leave nothing in this thread: a handler of the user's logs may query."""
+        """Look, and leave no lease in this thread: a handler of the user's logs may query."""
         try:
             return self.look()
         finally:
@@ -121,15 +124,17 @@ class Watch:
 
 
 class _Tracing:
-    """How many have asked for the stacks of all pools."""
+    """The number of ``tracing()`` blocks that are open."""
 
     wanted = 0
 
 
 def watch_for(pool: BasePool, present: Watch | None = None) -> Watch | None:
-    """None where nobody has asked for it: not even a call.
+    """Return the watch of a pool; None: neither its options nor ``tracing()`` ask for one.
 
-    :param present: what this pool has.
+    Without a watch, checkout and checkin make no call for it.
+
+    :param present: the watch that the pool has.
     """
     options = pool.options
     if options.trace or options.leak_after is not None or _Tracing.wanted:
@@ -139,7 +144,7 @@ def watch_for(pool: BasePool, present: Watch | None = None) -> Watch | None:
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Keep the stacks of all borrowers of this process meanwhile, whatever POOL says."""
+    """Keep the stacks of all borrowers of this process while the block runs, whatever POOL says."""
     _Tracing.wanted += 1
     try:
         for pool in live_pools.hold():

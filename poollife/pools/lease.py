@@ -1,4 +1,4 @@
-"""The lease: what one borrower holds."""
+"""The lease: the hold of one borrower on one session."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from poollife.work import Work, caller, current_work, enter_thread, local
 
 
 def no_borrower() -> None:
-    """In place of a reference to the borrower, once the lease is over."""
+    """Return None: this takes the place of the reference to the borrower, once the lease has ended."""
 
 
 class Lease:
-    """One borrower's hold on one physical connection, from checkout to checkin.
+    """The hold of one borrower on one session, from checkout to checkin.
 
-    The pool is the only owner that keeps it: every other reference may vanish until it has ended.
+    The pool alone keeps the lease until it has ended: each other reference may vanish before.
 
-    ``state`` is the one thing that says how far it is. The borrower's thread reads it without a lock, at each
-    use of a cursor or of the connection. It is written
+    ``state`` alone says how far the lease is. The borrower's thread reads it without a lock, at each use of a
+    cursor or of the connection. It is written
 
-    - under the pool's lock: HELD to CLAIMED, CLAIMED to HELD, and all that leads to RETURNING;
+    - under the pool's lock: HELD to CLAIMED, CLAIMED to HELD, and each change to RETURNING;
     - by the thread that has set RETURNING, without a lock: to RETURNED, or to INTERRUPTED;
     - by the checkout, before any other thread knows the lease: OPENING to HELD, or to RETURNED;
     - in a child, which has no other thread: to ABANDONED.
@@ -77,28 +77,29 @@ class Lease:
         self.pool = pool
         self.state: State = OPENING
         self.thread = here.thread
-        #: When the checkout ended; seconds on the monotonic clock.
+        #: The end of the checkout, in seconds on the monotonic clock.
         self.since = 0.0
-        #: SQLAlchemy's side of the session: its record, or its handle.
+        #: SQLAlchemy's object for the session: a record, or a ``_ConnectionFairy``.
         self.handle: Any = None
-        #: What ``wrapper.connection`` gets: what the driver's ``connect()`` returned, APM proxies included.
+        #: The object for ``wrapper.connection``: the result of the driver's ``connect()``, with APM proxies.
         self.connection: Any = None
-        #: Cursors that were opened and not closed; and cursors that Django did not open: of what follows one
-        #: of these nothing is known.
+        #: The number of cursors that were opened and not closed; and that of cursors that Django did not
+        #: open: nothing is known of the statements that follow one of the latter.
         self.open_cursors = self.untracked_cursors = 0
-        #: When a command has ended its last statement; None: it is in one, or this is not a command's.
+        #: The end of a command's last statement, on the monotonic clock; None: the command runs a statement,
+        #: or the lease is not a command's.
         self.paused: float | None = None
-        #: Where in the code it was borrowed, if that is kept.
+        #: The code that borrowed, if the pool keeps that.
         self.stack: Stack = ()
-        #: Whether the log has told that it is held for too long.
+        #: Whether the log has reported that the lease is held for too long.
         self.reported = False
-        #: The request, task or block that it belongs to.
+        #: The request, task or block that the lease belongs to.
         self.work: Work | None = None
-        #: Whether its thread gives it back when ``work`` ends; a command in the main thread counts as one.
+        #: Whether the end of ``work`` ends the lease in its thread. A command in the main thread is a work.
         self.ends_with_work = False
-        #: Whether the end of a statement or of a transaction may give it back.
+        #: Whether the end of a statement or of a transaction may end the lease.
         self.automatic = True
-        #: Whether another work has used it as well, in a thread that both share.
+        #: Whether another work has used the lease as well, in a thread that both share.
         self.shared_by_works = False
         # Finalizers run when module globals may be gone.
         self._alive = alive
@@ -110,7 +111,7 @@ class Lease:
 
     @property
     def holder(self) -> str:
-        """The work and the thread that have it, for people."""
+        """The work and the thread that have the lease, for people."""
         thread = f"thread {self.thread.name}"
         return f"{self.work} in {thread}" if self.work else thread
 
@@ -121,16 +122,19 @@ class Lease:
 
     @property
     def active(self) -> bool:
-        """Whether the pool does not have the slot back."""
+        """True as long as the lease has its slot."""
         return not (self.state is RETURNED or self.state is ABANDONED)
 
     @property
     def returned(self) -> bool:
-        """Whether the pool has the slot back, or the parent process has the session."""
+        """True if the pool has the slot back, or if the parent process has the session."""
         return self.state is RETURNED or self.state is ABANDONED
 
     def is_held(self) -> bool:
-        """Return whether the borrower may use it, for the borrower's side. A claim of another thread ends."""
+        """Return whether the borrower may use the session. A claim of another thread is cancelled.
+
+        Only for the borrower's thread.
+        """
         if self.state is CLAIMED:
             self.pool.cancel_claim(self)
         return self.state is HELD or self.state is OPENING
@@ -139,14 +143,14 @@ class Lease:
 
     @property
     def orphaned(self) -> bool:
-        """Whether nothing is left that may use it: neither its wrapper nor the wrapper's thread.
+        """True if nothing is left that may use the session: neither the wrapper nor the wrapper's thread.
 
-        A wrapper that threads share may have been connected by one of them that has ended since. Of threads
-        that ``threading`` did not start nothing is known: theirs end with their wrappers.
+        A wrapper that threads share may have been connected by a thread that has ended since. Nothing is
+        known of threads that ``threading`` did not start: their leases end with their wrappers.
         """
         borrower = self._borrower()
-        # Not is_alive(): up to Python 3.12, interrupted by an asynchronous exception, it ends by noting that
-        # the other thread has.
+        # Not is_alive(): up to Python 3.12, an asynchronous exception in it makes it note that the other
+        # thread has ended.
         running = threading.enumerate()
         return borrower is None or not (
             self.thread in running or borrower.owner in running or borrower.allow_thread_sharing
@@ -154,7 +158,7 @@ class Lease:
 
     @property
     def dropped(self) -> bool:
-        """Whether its borrower does not have it any more: an asynchronous exception came as it was closed."""
+        """True if the borrower has lost the lease: an asynchronous exception came in its ``close()``."""
         borrower = self._borrower()
         return (
             self.state is not OPENING
@@ -163,26 +167,27 @@ class Lease:
         )
 
     def is_of(self, borrower: object) -> bool:
-        """Return whether this wrapper has it."""
+        """Return whether this wrapper is the borrower."""
         return self._borrower() is borrower
 
     def detach_borrower(self) -> None:
-        """Have the borrower, should it still exist, go on without it."""
+        """Remove the lease from its borrower, if that still exists and has it."""
         borrower = self._borrower()
         if borrower and borrower.lease is self:
             borrower.detach_lease()
 
     def connection_params(self) -> Any:
-        """Return what its borrower would open a connection with now, None if the borrower is gone.
+        """Return the parameters with which the borrower would open a session now, None if it is gone.
 
-        The function that knows the password is called.
+        Calls the ``credentials`` function, if any.
 
-        :raises LookupError: if that fails. Its own message may have a secret in it, and this one is logged.
+        :raises LookupError: if that fails. The function's own message may have a secret in it, and this error
+            is logged.
         """
         borrower = self._borrower()
         try:
             if borrower and self.thread is not threading.current_thread():
-                # Its own thread may be using it, and it keeps an answer on itself for the time of that call.
+                # Its own thread may be using the borrower, which keeps the answer on itself during that call.
                 borrower = borrower.opener()
             return borrower.get_connection_params() if borrower else None
         except Exception as error:
@@ -190,10 +195,10 @@ class Lease:
 
     @property
     def borrower_to_ask(self) -> Borrower | None:
-        """The borrower to take this back from; None: something else ends it, or uses it.
+        """The borrower from which the session may be taken back; None: other code ends the lease, or uses it.
 
-        A cursor that was not closed, and that is still there, may be read by another thread, or by a
-        generator that goes on in the next job.
+        A cursor that is still open may be read by another thread, or by a generator that goes on in the next
+        job.
         """
         borrower = self._borrower()
         if borrower is None or borrower.lease is not self or borrower.is_shared:
@@ -202,7 +207,7 @@ class Lease:
 
     @property
     def outermost_block(self) -> Any:
-        """The ``transaction.atomic()`` that its borrower is in, if any."""
+        """The outermost ``transaction.atomic()`` that the borrower is in; None: there is none."""
         borrower = self._borrower()
         blocks = borrower.atomic_blocks if borrower and borrower.lease is self else []
         return blocks[0] if blocks else None
@@ -216,7 +221,7 @@ class Lease:
     def release(self, *, if_idle: bool = False) -> None:
         """Have the borrower end this lease, unless it is in an atomic block.
 
-        :param if_idle: only if another session would do for the borrower as well: see ``is_idle``.
+        :param if_idle: only if another session would serve as well (``is_idle``), and from its own thread.
         """
         borrower = self._borrower()
         if borrower and borrower.lease is self:
@@ -228,11 +233,12 @@ class Lease:
     # --- the session ----------------------------------------------------------------------------------------
 
     def attach(self, handle: Any, driver: Guarded, now: float) -> None:
-        """Give it a session.
+        """Give the lease its session.
 
-        :param handle: SQLAlchemy's record of it, or its handle.
-        :param now: on the monotonic clock.
-        :raises InterfaceError: in a child that was forked inside of this checkout: it is the parent's.
+        :param handle: SQLAlchemy's object for the session.
+        :param driver: the driver connection.
+        :param now: the end of the checkout, on the monotonic clock.
+        :raises InterfaceError: in a child that was forked in this checkout: the session is the parent's.
         """
         if driver.guard.pid != process.pid:
             driver.check_process()
@@ -246,7 +252,10 @@ class Lease:
         driver.ran = 0 if self.pool.keeps_sessions and driver.initialised_with is not None else SETS
 
     def initialised(self, with_what: Any) -> None:
-        """Note that the physical connection now has the state that each borrower expects."""
+        """Note that the session now has the state that each borrower expects.
+
+        :param with_what: see ``LeasePool.initialised()``.
+        """
         self.driver.initialised_with = with_what
         self.driver.mark_clean()
         self.driver.pinned = False
@@ -254,24 +263,25 @@ class Lease:
 
     @property
     def is_idle(self) -> bool:
-        """Whether another session would do for its borrower as well.
+        """True if another session would serve the borrower as well.
 
-        Not with a transaction, an open cursor, or something in the session that the borrower may need.
+        That is not so with a transaction, an open cursor, or session state that the borrower may need.
         """
         if self.state is not HELD or not self.pool.keeps_sessions:
             return False
         driver = self.driver
-        # Of a session that broke it matters only whether something is read from it still.
+        # In a broken session only open cursors count: code may still read from them.
         if self.open_cursors or (self.untracked_cursors and driver.broken is None):
             return False
         return not (driver.dirty or driver.pinned or driver.begun)
 
     @property
     def lost_when_idle(self) -> bool:
-        """Whether its session ended while its borrower had nothing in it.
+        """True if the session ended while the borrower had no state in it.
 
-        A command may have paused since its last statement: the socket then tells of a goodbye, and after
-        ``ping_idle`` the server is asked. In other borrowers' sessions only a statement finds out.
+        A command may have paused since its last statement. Then the session is pinged, if its socket is
+        readable or the pause was longer than ``ping_idle``. In the sessions of other borrowers only a
+        statement finds out.
         """
         driver = self.driver
         if self.paused is None:
@@ -282,8 +292,9 @@ class Lease:
     # --- the work -------------------------------------------------------------------------------------------
 
     def join(self, work: Work | None, *, asynchronous_thread: bool = False) -> None:
-        """Belong to a work, and end with it if that ends in this thread; without one, with the thread.
+        """Note the work that the lease belongs to. It ends with that if the work ends in this thread.
 
+        :param work: None: the lease ends with the thread.
         :param asynchronous_thread: whether this thread runs the sync code of an asynchronous work.
         """
         self.work = work
@@ -291,11 +302,14 @@ class Lease:
             self.ends_with_work = self.thread is threading.main_thread()
         else:
             self.ends_with_work = not work.ended and (self.thread is work.thread or asynchronous_thread)
-        # What is kept by a command is looked at after each statement, as it may pause.
+        # The lease of a command is looked at after each statement, as the command may pause.
         self.automatic = work is None or not self.ends_with_work or self.pool.releases_early
 
     def hand_over(self, work: Work | None) -> None:
-        """End with other work, or with the thread."""
+        """Have the lease belong to other work, or to its thread.
+
+        :param work: None: to its thread.
+        """
         before = self.work
         if before is work:
             return
@@ -307,11 +321,11 @@ class Lease:
             before.remove(self)
 
     def must_go_first(self) -> bool:
-        """Return whether this has to go back before the current work queries: it is nothing for that.
+        """Return whether the session has to be returned before the current work queries: it is other work's.
 
-        What a work has left in a session, in a thread that it does not end in, is nothing for the next. Nor
-        is it in a thread that several asynchronous works share. With a cursor open it can't go: then they
-        share it, until that is closed.
+        A work that does not end in this thread may have left state in the session, which must not reach the
+        next work. The same holds in a thread that several asynchronous works share. With an open cursor the
+        session can't be returned: then the works share it until the cursor is closed.
         """
         work = current_work.get()
         if work is self.work or not self._is_of_other_work(work):
@@ -324,10 +338,11 @@ class Lease:
     def _is_of_other_work(self, work: Work | None) -> bool:
         if self.ends_with_work and (self.work is None or not self.work.asynchronous):
             return False
-        if self.thread is not threading.current_thread():  # about to be told that it may not use this
+        if self.thread is not threading.current_thread():  # Django is about to refuse the calling thread
             return False
         if self.work is None:
-            # The thread's own, and so for what that calls as well; not for what others have it do.
+            # The lease is the thread's own. Work that the thread calls may use it; work that other threads
+            # have it do may not.
             return work is not None and self.thread is not work.thread and caller.get() != self.thread.ident
         while work is not None and work is not self.work:
             work = work.around
@@ -336,31 +351,31 @@ class Lease:
     # --- the end --------------------------------------------------------------------------------------------
 
     def unlink(self) -> None:
-        """Leave the collections that it is in, but for the pool's."""
+        """Remove the lease from all collections except the pool's."""
         self._thread_leases.discard(self)
-        # Its callback refers to this: a cycle that only the collector would free.
+        # The callback refers to the lease: a cycle that only the collector would free.
         self._borrower = no_borrower
         if self.work:
             self.work.remove(self)
 
     def abandon(self) -> None:
-        """Forget the session, in a child: the parent has it still. No I/O, no locks."""
+        """Give up the session, in a child: the parent still has it. No I/O, no locks."""
         if not self.returned:
             self.detach_borrower()
         self.state = ABANDONED
 
     def report_lost(self) -> None:
-        """Have the pool's next checkout look whether anything is left that may use it.
+        """Have the pool's next checkout look whether anything is left that may use the session.
 
         Runs at any moment, in any thread, maybe inside the cycle collector while a pool's lock is held: so no
         I/O, no lock, no logging.
         """
-        # An asynchronous exception may have come after its return, before the pool had forgotten it.
+        # An asynchronous exception may have come after the return, before the pool removed the lease.
         if not self.returned or self in self.pool.leases:
             self.pool.lost.put(self)
             self.pool.has_lost = True
 
     def _borrower_died(self, _: object) -> None:
-        # In a child this runs for its lost threads.
+        # In a child this also runs for threads that exist in the parent only.
         if self._alive[0]:
             self.report_lost()

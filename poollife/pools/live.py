@@ -1,4 +1,4 @@
-"""The pools of this process that may have leases out, the closed ones too, and a thread's leases in them."""
+"""The pools of this process that may have leases out, closed pools too, and a thread's leases in them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from poollife.process.guard import WeakRegistry
 if TYPE_CHECKING:
     from poollife.pools.lease import Lease
 
-#: Every pool that may still have leases out, the drained ones too.
+#: All pools that may still have leases out, drained pools too.
 live_pools: WeakRegistry[BasePool] = WeakRegistry()
-#: Those that no checkout finds any more, until nothing is out. Only by way of its pool is a lease found again
-#: whose borrower is gone.
+#: Pools that no checkout finds any more, until none of their sessions is out. They are kept because a lease
+#: whose borrower is gone is found only by way of its pool.
 closed_pools: set[BasePool] = set()
 
 
 def leases_of_this_thread() -> list[Lease]:
-    """Return what the calling thread has borrowed, from all pools."""
+    """Return the calling thread's leases, in all pools."""
     at_fork.ensure_process()
     return [lease for pool in live_pools.hold() for lease in pool.leases_of_this_thread()]
 
 
 def release(alias: str | None) -> None:
-    """End the calling thread's leases, but for those in an atomic block.
+    """End the calling thread's leases, except leases in an atomic block.
 
-    :param alias: only of this key of ``DATABASES``; None: of all.
+    :param alias: a key of ``DATABASES``; None: all of them.
     """
     for lease in leases_of_this_thread():
         if alias in (None, lease.pool.key.alias):
@@ -35,7 +35,7 @@ def release(alias: str | None) -> None:
 
 
 def end_thread() -> None:
-    """End all that the calling thread has: nothing goes on in it that could end an atomic block."""
+    """End all leases of the calling thread, in atomic blocks too: no code is left that could end these."""
     for lease in leases_of_this_thread():
         lease.reset_atomic_state()
         lease.release()

@@ -1,4 +1,4 @@
-"""Which sessions are handed out, and which are replaced: law 7."""
+"""The rules by which a checkout gets an idle session, or a new one in its place: invariant 7."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from poollife.pools import log
 from poollife.pools.outage import Outage
 from poollife.pools.tickets import current
 
-#: Seconds; a session older than this is replaced even where the server would keep an idle one for longer.
+#: Seconds, the highest ``recycle`` if the settings have none, even if the server keeps idle sessions longer.
 LONGEST_LIFE = 3600.0
 #: The least part of ``recycle`` after which a session is replaced.
 SHORTEST_LIFETIME = 0.9
-#: Why a session is replaced, for people.
+#: Reasons to replace a session, for people.
 OUTDATED = "opened before the server became read-only"
 REFUSED = "opened before the server refused its user"
 #: Seconds after which a session that was pinged is taken for dead, at most (HikariCP's validationTimeout) and
 #: at least.
 LONGEST_PING, SHORTEST_PING = 5.0, 0.5
 #: Seconds between two renewals of a pool whose server stays read-only, the first and the longest: the pause
-#: doubles. The longest is for how long a primary that was found at last may go unused.
+#: doubles. For the longest pause, a primary that is reachable again may stay unused.
 FIRST_RENEWAL_PAUSE, LONGEST_RENEWAL_PAUSE = 1.0, 15.0
-#: What each server answered when it was asked how long it keeps idle sessions.
+#: Seconds for which each server keeps idle sessions, as it has answered; None: without a limit.
 _idle_limits: dict[tuple[Any, ...], float | None] = {}
 
 
 class Liveness:
-    """What one pool knows of its server that tells which of its sessions are alive.
+    """The facts by which one pool decides which of its sessions are alive.
 
-    What happens to one session may have happened to all that were there by then.
+    An event that ended one session may have ended all sessions that were open then.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Liveness:
     ) -> None:
         """
         :param alias: for the log.
-        :param replaced: called with the reason, for people.
+        :param replaced: called for each session that is replaced, with the reason for people.
         """
         self._alias = alias
         self._options = options
@@ -56,18 +56,23 @@ class Liveness:
         self._replaced = replaced
         #: Seconds after which a session is replaced; None until the server was asked.
         self.recycle: float | None = options.recycle
-        #: On the monotonic clock. Sessions born by then are replaced ...
+        #: A time on the monotonic clock, like the next three: sessions opened up to then are replaced.
         self.renewed = -math.inf
-        #: ... and those that nobody has used since then are pinged before somebody does.
+        #: Sessions that were not used since then are pinged before they are lent.
         self._suspected = -math.inf
-        #: Sessions born by then do not prove their user again: the server has refused one that did.
+        #: Sessions opened up to then are not reset, as a reset logs in again: the server has refused a login.
         self.refused = -math.inf
-        #: When a read-only error renews them again, and the pause that follows; a race costs one renewal.
+        #: From then on a read-only error renews the sessions again; and the pause that follows. A race of two
+        #: threads costs one renewal.
         self._next_renewal = -math.inf
         self._renewal_pause = FIRST_RENEWAL_PAUSE
 
     def learn(self, session: Guarded, server: tuple[Any, ...]) -> None:
-        """Ask how long idle sessions are kept, if nobody has yet."""
+        """Ask the server how long it keeps idle sessions, if that is not known yet, and set ``recycle``.
+
+        :param session: to ask by.
+        :param server: the key of the answer.
+        """
         if self.recycle is None and self._options.pooled:
             if server not in _idle_limits:
                 _idle_limits[server] = self._driver.idle_limit(session)
@@ -75,7 +80,7 @@ class Liveness:
             self.recycle = LONGEST_LIFE if limit is None else min(LONGEST_LIFE, 0.9 * limit)
 
     def is_fit(self, session: Guarded, now: float) -> bool:
-        """Return whether a session can be handed out as it is, without a ping. Otherwise ``unfit()`` tells.
+        """Return whether a session can be lent as it is, without a ping. If not, ``unfit()`` decides.
 
         :param now: on the monotonic clock.
         """
@@ -90,7 +95,7 @@ class Liveness:
         )
 
     def unfit(self, connection: Any) -> str | None:
-        """Return why a session can't be handed out, None if it can."""
+        """Return the reason why a session can't be lent, None if it can. Pings the session if need be."""
         session: Guarded = self._driver.unwrap(connection)
         now, reason = clock.monotonic(), None
         if session.born <= self.renewed:
@@ -103,7 +108,7 @@ class Liveness:
             or session.idle_since <= self._suspected
             or session.closed_by_server()
         ) and not session.answers(ping_limit(now)):
-            # Whatever ended this one may have ended others, without a goodbye in their sockets.
+            # The event that ended this session may have ended others, and their sockets may not show it.
             self._suspect()
             reason = "closed by the server, or out of reach"
         if reason:
@@ -112,35 +117,35 @@ class Liveness:
         return reason
 
     def note_end(self, session: Guarded) -> None:
-        """Do with the others what happened to this one while it was out: replace all, or ping them first.
+        """Note what happened to a session while it was borrowed: then all are replaced, or pinged first.
 
-        :param session: is lost, or found its server read-only.
+        :param session: it is lost, or has found its server read-only.
         """
         if session.failed_over:
-            # Should it be kept, its next error counts again, and its next return does not.
+            # If the session is kept, its next error counts again, and its next return does not.
             session.failed_over = False
             self._renew(clock.monotonic())
         if session.lost:
             self._suspect()
 
     def note_refusal(self) -> None:
-        """Take the user or password of all present sessions for outdated: the server did not take it.
+        """Take the user or password of all present sessions for outdated: the server has refused it.
 
-        They may be used as they are. But to reset each of them would be as many wrong passwords, after which
-        a server may block the account.
+        The sessions may be used as they are. But each reset would send a wrong password, and after several of
+        them a server may block the account.
         """
         self.refused = clock.monotonic()
 
     def _renew(self, now: float) -> None:
         """Replace all sessions, unless that was done a moment ago and has not helped.
 
-        After a failover new sessions lead to a server that can be written to. Where it is read-only for
-        maintenance they lead to the same one, and each failing request would renew the whole pool.
+        After a failover new sessions lead to a server that can be written to. If the server is read-only for
+        maintenance, they lead to the same server, and each failing request would renew the whole pool.
         """
         if now < self._next_renewal:
             return
         if now - self._next_renewal > self._renewal_pause:
-            self._renewal_pause = FIRST_RENEWAL_PAUSE  # another failover: all was well for a while
+            self._renewal_pause = FIRST_RENEWAL_PAUSE  # another failover, after a while without errors
         self._next_renewal = now + self._renewal_pause
         self._renewal_pause = min(2 * self._renewal_pause, LONGEST_RENEWAL_PAUSE)
         self.renewed = now
@@ -152,7 +157,10 @@ class Liveness:
 
 
 def ping_limit(now: float) -> float:
-    """Seconds that a session has to answer: no more than its borrower has left, as far as that goes."""
+    """Return the seconds in which a session has to answer a ping.
+
+    No more than its checkout has left, within the limits of ``SHORTEST_PING`` and ``LONGEST_PING``.
+    """
     ticket = current.checkout
     left = ticket.deadline - now if ticket else LONGEST_PING
     return max(SHORTEST_PING, min(LONGEST_PING, left))

@@ -1,8 +1,8 @@
-"""Log records that have to wait until their thread keeps nothing from others.
+"""Log records that are written later, when their thread holds nothing that others wait for.
 
 A handler of the user's logs may query. In the middle of a checkout it would wait for the slot that the
-checkout around it has; in the middle of a return, for the one that is on its way back. So what is noticed
-there is noted, and written as soon as the slot is back or its borrower can use it.
+checkout around it has; in the middle of a return, for the slot that is being returned. So a record is noted
+there, and written as soon as the slot is returned, or its borrower can use it.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from poollife.pools.tickets import current
 
 logger = logging.getLogger("poollife")
 
-#: Level, text and arguments, the oldest first. Of the whole process, so what is noted by a thread that is
-#: struck by something from outside is written by the next.
+#: Level, text and arguments of each record, the oldest first. For the whole process: the records of a thread
+#: that an asynchronous exception has ended are written by the next thread.
 pending: deque[tuple[int, str, tuple[object, ...]]] = deque()
 
 
 def note(level: int, text: str, *args: object) -> None:
-    """Have this written later.
+    """Note a record, for ``write()``.
 
     :param level: as for ``logging``.
+    :param text: the message, with a placeholder for each argument.
     """
     pending.append((level, text, args))
 
 
 def write() -> None:
-    """Write what was noted; later, if this thread has a slot in the middle of a checkout."""
+    """Write the records that were noted; not now, if this thread has a slot in the middle of a checkout."""
     ticket = current.checkout
     while ticket:
         if ticket.served:
             return
         ticket = ticket.outer
-    # Another thread, or a handler that queries, may take the last one.
+    # Another thread, or a log handler that queries, may take the last record.
     with suppress(IndexError):
         while pending:
             level, text, args = pending.popleft()

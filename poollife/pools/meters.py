@@ -1,4 +1,7 @@
-"""What a pool counts. It costs a warm checkout next to nothing; ``use_time`` does, and is off by default."""
+"""The counters and histograms of a pool.
+
+They cost a warm checkout almost nothing. ``use_time`` costs more, and is off by default.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,28 @@ import threading
 from bisect import bisect_left
 from typing import TypedDict, overload
 
-#: Upper bounds in seconds, as OpenTelemetry advises for databases. What is longer than the last comes on top.
+#: Upper bounds in seconds, as OpenTelemetry advises for databases. Longer times have a place after the last.
 BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 class HistogramStats(TypedDict):
-    """How often something took how long."""
+    """A histogram of durations, as ``pool_stats()`` returns it."""
 
+    #: The number of durations.
     count: int
-    #: Seconds, all together.
+    #: The sum of all durations, in seconds.
     sum: float
-    #: How many took up to as many seconds as ``bounds`` says in the same place, and no less than the bound
-    #: before; the last is what took longer than all of them.
+    #: Numbers of durations: up to the bound at the same place in ``bounds``, and above the bound before it.
+    #: The last number is for durations above all bounds.
     counts: list[int]
+    #: Upper bounds in seconds.
     bounds: list[float]
 
 
 class Histogram:
-    """How often something took how long.
+    """A histogram of durations.
 
-    The numbers are replaced as a whole, so reading them needs no lock; and nothing is called while one is
+    The numbers are replaced as a whole, so reading them needs no lock. Nothing is called while the lock is
     held (see fair_queue.py).
     """
 
@@ -33,16 +38,16 @@ class Histogram:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        #: By the place in ``BOUNDS``, and the sum.
+        #: The numbers by the place in ``BOUNDS``, and the sum in seconds.
         self._observed: tuple[tuple[int, ...], float] = (0,) * (len(BOUNDS) + 1), 0.0
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """The numbers of those observed, by the place in ``BOUNDS``."""
+        """Numbers of durations that were observed, by the place in ``BOUNDS``."""
         return self._observed[0]
 
     def observe(self, seconds: float) -> None:
-        """Count one that took so many seconds."""
+        """Count one duration of so many seconds."""
         place, done = bisect_left(BOUNDS, seconds), False
         while not done:
             seen = self._observed
@@ -53,9 +58,10 @@ class Histogram:
                     self._observed = observed
 
     def stats(self, total: int = 0) -> HistogramStats:
-        """Return the numbers of now.
+        """Return the numbers of this moment.
 
-        :param total: how many there were; those not observed count as shorter than the first bound.
+        :param total: the number of all events. Events that were not observed count as shorter than the first
+            bound.
         """
         observed, so_far = self._observed
         counts = list(observed)
@@ -64,30 +70,34 @@ class Histogram:
 
 
 class Meters:
-    """One pool's. Its lock guards the numbers, the lock in here ``replaced``."""
+    """The counters and histograms of one pool.
+
+    The pool's lock guards the counters. The lock in here guards ``replaced``.
+    """
 
     def __init__(self, use_time: bool) -> None:
         self._lock = threading.RLock()
-        #: From asking to having a connection, of the checkouts that queued or opened a session.
+        #: The whole duration of the checkouts that queued or opened a session.
         self.wait_time = Histogram()
-        #: Opening a session, from the driver's ``connect()`` to its end.
+        #: The opening of a session, from the driver's ``connect()`` to its end.
         self.create_time = Histogram()
-        #: From checkout to checkin; None where nobody has asked for it.
+        #: From checkout to checkin; None: ``POOL["stats"]`` is off.
         self.use_time = Histogram() if use_time else None
         self.timeouts = 0
         self.connect_errors = 0
-        #: Sessions that were closed although nobody wanted fewer, by reason.
+        #: Numbers of sessions that were replaced or discarded, by the kind of the reason. The surplus that is
+        #: retired does not count.
         self.replaced: dict[str, int] = {}
 
     def replace(self, reason: str) -> None:
-        """A session is closed for this reason: only its kind is kept, which there are few of."""
+        """Count a session that is closed for this reason. Only the kind is kept, as there are few kinds."""
         kind = kind_of(reason)
         with self._lock:
             self.replaced[kind] = self.replaced[kind] + 1 if kind in self.replaced else 1
 
 
 def kind_of(reason: str) -> str:
-    """A reason for people without its particulars, such as a server's message."""
+    """Return a reason without its particulars, such as a server's message."""
     return reason.partition(":")[0].partition(" (")[0]
 
 

@@ -1,7 +1,7 @@
-"""A server that is out of reach: a short outage is waited out, a long one is refused at once.
+"""A server that does not answer: checkouts wait during a short outage, and fail at once in a long one.
 
-All pools of a process that lead to one server share what is known of it: where each database or tenant has a
-pool of its own, they would be many to try.
+All pools of a process that lead to one server share the outage. Where each database or tenant has a pool of
+its own, attempts of each pool would be too many.
 """
 
 from __future__ import annotations
@@ -22,66 +22,68 @@ from poollife.process.guard import WeakRegistry
 
 #: Seconds between two attempts while the server is down, the first and the longest: the pause doubles.
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 1.2
-#: The least part of a pause after which the next attempt is made: processes shall not all come together.
+#: The least part of a pause after which the next attempt is made, so that processes do not try all at once.
 JITTER = 0.8
-#: Sessions that have to be cut off in a row, as they are opened, to make an outage: a server may be told to
-#: end one of them.
+#: The number of sessions in a row that have to be cut off while they are opened, to make an outage: an
+#: administrator may end a single one.
 CONFIRMATIONS = 3
 #: Seconds by which the probe may be late before a checkout makes its attempt: there may be no thread for it.
-#: For as long the checkouts that wait may wait for the last attempt, which ends their wait.
+#: Waiting checkouts wait for so many seconds more for the last attempt, which ends their wait.
 GRACE = 1.2
 NEVER = -math.inf
 
 
 class ProbeTicket(SpareTicket):
-    """An attempt of the probe."""
+    """The ticket of an attempt by the probe."""
 
     __slots__ = ()
 
 
 class Waiters(Protocol):
-    """A pool's queue."""
+    """The queue of a pool."""
 
     def serve(self) -> None:
-        """Give what there is to those that wait."""
+        """Give free slots to the tickets that wait."""
 
 
 class State(Enum):
-    """What is known of a server; see ``Outage``."""
+    """The state of a server, as far as it is known; see ``Outage``."""
 
     REACHABLE = 1
     DOUBTFUL = 2
     DOWN = 3
 
 
-# To look one up in the class is a call.
+# A look-up in the class would be a call.
 REACHABLE, DOUBTFUL, DOWN = State
 
 
 class Outage:
-    """What this process knows of one server, and so when a session may be opened there.
+    """The state of one server, as this process knows it. It decides when a session may be opened there.
 
-    - REACHABLE: sessions are opened freely. A session that was lost leads to DOUBTFUL, and so does one that
-      was cut off while it was opened. One that could not be opened for want of a server leads to DOWN.
-    - DOUBTFUL: sessions are opened one at a time, one for ``min_idle`` too. The first that is opened leads to
-      REACHABLE. An attempt for
-      want of a server leads to DOWN; so do CONFIRMATIONS of them that are cut off, one after the other.
+    - REACHABLE: sessions are opened freely. A session that was lost leads to DOUBTFUL, and so does a session
+      that was cut off while it was opened. A session that could not be opened because the server did not
+      answer leads to DOWN.
+    - DOUBTFUL: sessions are opened one at a time, for ``min_idle`` too. The first that is opened leads to
+      REACHABLE. An attempt that the server does not answer leads to DOWN. So do CONFIRMATIONS attempts in a
+      row that are cut off.
     - DOWN: one attempt at a time, after pauses that grow. The first that succeeds leads to REACHABLE. For the
       first ``outage_wait`` seconds checkouts wait, and the first in a queue makes the attempt. The end of
-      that time cuts the pause short: one last attempt is made, and all that wait get what comes of it. After
-      that checkouts are refused with the last error, and the probe makes the attempts: a thread that is there
-      until the server is back. An attempt that is overdue by GRACE is made by the next checkout, and then
-      the others wait for what comes of it: there is no probe, and so the last error may be an old one.
+      that time cuts the pause short: one last attempt is made, and all waiting checkouts get its outcome.
+      After that, checkouts are refused with the last error, and the probe makes the attempts: a thread that
+      exists until the server is back. If an attempt is overdue by GRACE seconds, there is no probe, and the
+      last error may be an old one. So the next checkout makes the attempt, and the others wait for its
+      outcome.
 
     A checkout asks with its ticket and its pool's ``outage_wait``. It may belong to the attempt that is under
-    way, in the same thread: a handler of a signal may query, or a tool that has wrapped the driver's
+    way, in the same thread: a signal handler may query, or a tool that has wrapped the driver's
     ``connect()``. Then it is let through.
 
     The lock guards all changes of ``_state``, ``_prober``, ``_awaited``, ``_cut_off``, ``_next_attempt``,
     ``_pause``, ``_since``, ``_tried``, ``error`` and ``attempts``; each change counts itself in
-    ``_changes``. They are read without it: a thread that reads them in the middle of a change waits in vain
-    for a moment, or asks again. Nothing is called while it is held, so no handler of a signal, no finalizer
-    and no exception from outside comes between.
+    ``_changes``. They are read without the lock: a thread that reads in the middle of a change waits in vain
+    for a moment, or asks again. Nothing is called while the lock is held, so no signal handler, no finalizer
+    and no asynchronous exception comes between.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -92,33 +94,33 @@ class Outage:
         self._lock = threading.RLock()
         self._changes = 0
         self._state = REACHABLE
-        #: The ticket of the attempt that is under way, unless that has come to an end without a word.
+        #: The ticket of the attempt that is under way. If it is not active, it has ended without a report.
         self._prober: Ticket | None = None
-        #: Whether all wait for what comes of that, however long the outage.
+        #: Whether all checkouts wait for the outcome of that attempt, however long the outage.
         self._awaited = False
-        #: Attempts in a row that were cut off.
+        #: The number of attempts in a row that were cut off.
         self._cut_off = 0
-        #: On the monotonic clock: when the next attempt is due, when the server went away, and when the last
-        #: attempt since then came to its end.
+        #: Times on the monotonic clock: the next attempt, the beginning of the outage, and the end of the
+        #: last attempt in it.
         self._next_attempt = self._since = self._tried = -math.inf
         self._pause = FIRST_PAUSE
-        #: What the last attempt came to, while the server is DOWN.
+        #: The error of the last attempt, while the server is DOWN.
         self.error: Exception | None = None
-        #: Attempts that have come to an end.
+        #: The number of attempts that have ended.
         self.attempts = 0
-        #: The queues of the pools that lead there.
+        #: The queues of the pools that lead to the server.
         self.waiters: WeakRegistry[Waiters] = WeakRegistry()
-        #: Makes the attempts when checkouts do so no longer.
+        #: The thread that makes the attempts when checkouts make none any more.
         self.probe = Probe(self, f"poollife's probe of {name}")
 
     def abandon(self) -> None:
-        """Forget, in a child, threads that no longer exist: they may have the lock, or be at an attempt."""
+        """Give up, in a child, the parent's threads: one may have the lock, or be at an attempt."""
         self._lock = threading.RLock()
         self._prober = None
         self.waiters.forget()
         self.probe.abandon()
 
-    # --- what a checkout asks -----------------------------------------------------------------------------
+    # --- questions of a checkout --------------------------------------------------------------------------
 
     def delay(self, ticket: Ticket, outage_wait: float) -> float:
         """Return the seconds for which a checkout should wait before it asks to be admitted; 0: none."""
@@ -128,7 +130,7 @@ class Outage:
         return max(0.0, min(self._turn(ticket, outage_wait, now), self._end(ticket, outage_wait)) - now)
 
     def check(self, ticket: Ticket, outage_wait: float) -> None:
-        """Say without any claim what ``admit()`` would.
+        """Raise as ``admit()`` would, without making the attempt this ticket's own.
 
         :raises Postponed: as ``admit()``.
         :raises Exception: as ``admit()``.
@@ -139,10 +141,11 @@ class Outage:
                 self.refuse(ticket, outage_wait)
 
     def admit(self, ticket: Ticket, outage_wait: float) -> bool:
-        """Let a checkout open a session; False: its time is over, and nothing is known of the server.
+        """Let a checkout open a session; return False if its time is over and nothing is known of the server.
 
-        :raises Postponed: it has to wait.
-        :raises Exception: what the last attempt came to, where it waits no longer.
+        :param outage_wait: of its pool, in seconds.
+        :raises Postponed: the checkout has to wait.
+        :raises Exception: the error of the last attempt, if the checkout waits no longer.
         """
         while self._state is not REACHABLE:
             seen, now = self._changes, clock.monotonic()
@@ -162,7 +165,7 @@ class Outage:
         return True
 
     def refuse(self, ticket: Ticket, outage_wait: float) -> None:
-        """Have a checkout wait, or tell it what the last attempt came to; return where none came to an end.
+        """Have a checkout wait, or raise the error of the last attempt. Return if no attempt has failed yet.
 
         :raises Postponed: as ``admit()``.
         :raises Exception: as ``admit()``.
@@ -184,7 +187,7 @@ class Outage:
         return self.error is not None and now >= self._limit(outage_wait)
 
     def _limit(self, outage_wait: float) -> float:
-        """Return until when checkouts wait: until an attempt has ended after that time, or soon after."""
+        """Return the time until which checkouts wait: ``outage_wait``, and GRACE for the last attempt."""
         limit = self._since + outage_wait
         return limit if self._tried >= limit else limit + GRACE
 
@@ -193,7 +196,7 @@ class Outage:
         return prober is not None and prober.active
 
     def _turn(self, ticket: Ticket, outage_wait: float, now: float) -> float:
-        """Return when this ticket may make an attempt, as far as that is known."""
+        """Return the time from which this ticket may make an attempt, as far as that is known."""
         prober = self._prober
         if prober and prober.active and not ticket.is_part_of(prober):
             return math.inf
@@ -201,18 +204,18 @@ class Outage:
         if isinstance(ticket, ProbeTicket):
             return due
         if isinstance(ticket, SpareTicket) and self.error is not None:
-            return math.inf  # no checkout waits for what it would open
+            return math.inf  # no checkout waits for the session that it would open
         return due + GRACE if self._is_long(outage_wait, now) else min(due, self._since + outage_wait)
 
     def _end(self, ticket: Ticket, outage_wait: float) -> float:
-        """Return until when this ticket waits. Where nothing is known yet, for what comes of the attempt."""
+        """Return the time until which this ticket waits: its deadline, while no attempt has failed yet."""
         if isinstance(ticket, SpareTicket):
             return math.inf
         if self.error is None or (self._awaited and self._is_trying()):
             return ticket.deadline
         return min(ticket.deadline, self._limit(outage_wait))
 
-    # --- what a pool tells --------------------------------------------------------------------------------
+    # --- reports of a pool --------------------------------------------------------------------------------
 
     def doubt(self) -> None:
         """Note that a session was lost: the next one is opened alone."""
@@ -224,8 +227,10 @@ class Outage:
     def failed(self, ticket: Ticket, error: Exception, certain: bool = True) -> None:
         """Note that a session could not be opened.
 
-        :param certain: whether no other can be opened either; otherwise that has to happen several times in
-            a row.
+        :param ticket: of the attempt.
+        :param error: the driver's.
+        :param certain: True: no other session can be opened either. False: only CONFIRMATIONS such failures
+            in a row make an outage.
         """
         kept, now, part = remembered(error), clock.monotonic(), random.SystemRandom().uniform(JITTER, 1)
         before = self.error, self._prober  # freed after the lock
@@ -236,7 +241,7 @@ class Outage:
             if first and not declared:
                 self._state = DOUBTFUL
                 self._cut_off += 1
-            elif first or mine:  # otherwise it began before the first one failed: no attempt of now
+            elif first or mine:  # otherwise it began before the first failure, and says nothing new
                 if first:
                     self._since = now
                 self._tried = now
@@ -275,7 +280,7 @@ class Outage:
             log.note(logging.INFO, "%s is back after %.1f s", self.name, lasted)
 
     def probe_delay(self) -> float | None:
-        """Return the seconds until the probe should make an attempt, None: no outage."""
+        """Return the seconds until the probe should make an attempt; None: no outage."""
         now = clock.monotonic()
         return max(0.0, self._turn(ProbeTicket(), 0.0, now) - now) if self.error else None
 
@@ -284,14 +289,14 @@ _outages: dict[tuple[Any, ...], Outage] = {}
 
 
 def outage_of(server: tuple[Any, ...], name: str = "") -> Outage:
-    """Return what this process knows of that server.
+    """Return the outage object of a server, made if there is none yet.
 
-    :param server: what leads there, all of it.
+    :param server: all values that decide on the server.
     :param name: of the server, for people.
     """
     return _outages.setdefault(server, Outage(name))
 
 
 def forget_outages() -> None:
-    """Forget, in a child, its parent's: threads may be at an attempt there that no longer exist."""
+    """Give up, in a child, the parent's outages: threads that do not exist here may be at an attempt."""
     _outages.clear()

@@ -1,4 +1,4 @@
-"""A pool that hands out leases: SQLAlchemy's pool inside, the life cycle around it."""
+"""A pool that lends sessions by leases: SQLAlchemy's pool inside, the life cycle around it."""
 
 from __future__ import annotations
 
@@ -53,23 +53,23 @@ from poollife.work import caller, current_work
 logger = logging.getLogger("poollife")
 Fact = TypeVar("Fact")
 
-#: Seconds after which a waiter looks for leases whose borrower is gone.
+#: Seconds after which a waiting checkout looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
 
 
 def server_name(key: PoolKey) -> str:
-    """Return what people call the server that a key leads to."""
-    # An engine that has a key of its own may leave it out.
+    """Return the name of the server that a key leads to, for people."""
+    # An ENGINE with a key of its own may leave out the server.
     host, *port = map(str, key.server or ("",))
     return f"Server {host or 'localhost'}" + "".join(f":{number}" for number in port if number)
 
 
 class LeasePool(BasePool):
-    """The connections of one ``PoolKey`` in this process.
+    """The sessions of one ``PoolKey`` in this process, and the checkouts that wait for them.
 
-    The lock guards the counters and the end of a lease. Nothing is called while it is held, so no signal's
+    The lock guards the counters and the end of a lease. Nothing is called while it is held, so no signal
     handler and no finalizer ever runs in a thread that has it (see fair_queue.py). A child never touches it:
-    there the whole pool is forgotten.
+    there the whole pool is abandoned.
     """
 
     def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
@@ -77,40 +77,40 @@ class LeasePool(BasePool):
         self.options = options
         self.driver = driver
         self.leases: set[Lease] = set()
-        #: Leases whose borrower is gone. Put there by finalizers, for which SimpleQueue is made.
+        #: Leases whose borrower is gone. Finalizers put them there, and SimpleQueue is made for that.
         self.lost: queue.SimpleQueue[Lease] = queue.SimpleQueue()
-        #: Whether there may be some: a checkout that finds none has made no call.
+        #: Whether ``lost`` may have leases in it: this costs a checkout no call.
         self.has_lost = False
         self.releases_early = options.release == "statement"
-        #: Why no session is kept any more, if so; for people.
+        #: The reason why no session is kept any more, for people; None: the pool is not closed.
         self.closed_because: str | None = None
-        #: Whether what is out must not be used any more either.
+        #: Whether borrowed sessions must not be used any more either.
         self.disposed = False
         self.opened = 0
         self.closed = 0
         self.checkouts = 0
         self.resets = 0
-        #: When the pool was made, and when a session was last borrowed or given back; monotonic.
+        #: Times on the monotonic clock: the pool was made, and a session was last borrowed or returned.
         self.made = self.last_used = clock.monotonic()
-        #: Why the last session could not be opened, unless one was opened since.
+        #: The error of the last session that could not be opened; None: a session was opened since.
         self.connect_error: Exception | None = None
         self._lock = threading.RLock()
         self.meters = Meters(options.stats)
         self._next_look = -math.inf
-        #: What is known of one is known of all that are reached in this way. Drivers don't know each other's
-        #: errors, and with the options init_command may set the session's own limit of idleness.
+        #: The key of all that is known of the server. The driver is part of it, as drivers don't know each
+        #: other's errors. The options are, as init_command may set the session's own limit of idleness.
         self._server = (id(driver), *key.server, key.options)
         self._outage = outage_of(self._server, server_name(key))
         self.liveness = Liveness(key.alias, options, driver, self._outage, self._count_replaced)
         self._resets = options.resets
         self._facts: dict[str, Any] = {}
         self._sessions = self._make_sessions()
-        #: Whether those that are given back are kept for the next.
+        #: Whether returned sessions are kept for the next checkout.
         self.keeps_sessions = isinstance(self._sessions, QueuePool)
         self._slots = slots_of(self._sessions, options.bounds)
         self._slots.unfit = self.liveness.unfit
         self._is_fair = isinstance(self._slots, FairQueuePool)
-        #: The class of what the driver's ``connect()`` returns, where no proxy is around it.
+        #: The class of the driver connection, if no proxy is around it.
         self._driver_class: type | None = None
         self._gate = Gate(self, self._outage)
         self._slots.opening_delay = self._gate.delay
@@ -118,7 +118,7 @@ class LeasePool(BasePool):
         self._outage.waiters.add(self._slots)
         self.housekeeping = Housekeeping(self, self._slots)
         self._slots.unbalanced = self.housekeeping.call
-        #: Who borrowed from where; None where nobody has asked.
+        #: The borrowers' stacks; None: neither the options nor ``tracing()`` ask for them.
         self._watch = watch_for(self)
         live_pools.add(self)
 
@@ -127,41 +127,41 @@ class LeasePool(BasePool):
 
     @property
     def out(self) -> int:
-        """Sessions that somebody has."""
+        """Number of borrowed sessions."""
         return len(self.leases)
 
     @property
     def idle(self) -> int:
-        """Sessions that wait for a borrower."""
+        """Number of sessions that wait for a checkout."""
         return self._slots.idle
 
     @property
     def opening(self) -> int:
-        """Sessions that are being opened, or asked whether they are alive."""
+        """Number of sessions that are being opened or pinged."""
         return self._slots.preparing
 
     @property
     def waiting(self) -> int:
-        """Borrowers for whom there is none yet."""
+        """Number of checkouts that wait for a session."""
         return self._slots.waiting
 
     @property
     def exhausted(self) -> bool:
-        """Whether as many sessions as may be are open or being opened, and none is idle."""
+        """True if no session is idle and no slot is empty."""
         return self._slots.exhausted
 
     @property
     def suspended(self) -> bool:
-        """Whether nobody is served."""
+        """True while no checkout is served."""
         return self._slots.suspended
 
     @property
     def in_use(self) -> bool:
-        """Whether a session is out, or asked for."""
+        """True if a session is borrowed, or a checkout is under way."""
         return bool(self.leases or self.opening or self.waiting)
 
     def quiet_for(self, now: float) -> float:
-        """Return the seconds since a session was last borrowed or given back.
+        """Return the seconds since a session was last borrowed or returned.
 
         :param now: on the monotonic clock.
         """
@@ -169,19 +169,22 @@ class LeasePool(BasePool):
 
     @property
     def counting(self) -> threading.RLock:
-        """The lock to hold for reading several counters as of one moment, without a call."""
+        """Lock to hold while several counters are read as of one moment. No call may be made under it."""
         return self._lock
 
     def checkout(self, borrower: Borrower, deadline: float | None = None) -> Lease:
-        """Borrow a connection, waiting for one if need be.
+        """Borrow a session, waiting for one if need be; return the lease.
 
-        Whatever comes from outside (Ctrl-C, a time limit): either the borrower has it, or the pool.
+        After an asynchronous exception (Ctrl-C, a time limit) either the borrower has the session, or the
+        pool.
 
+        :param borrower: the wrapper that is to have the session.
         :param deadline: on the monotonic clock, for a checkout that has waited in another pool; None:
-            ``timeout`` from now on.
+            ``timeout`` seconds from now on.
         :raises PoolTimeout: after ``timeout`` seconds.
-        :raises PoolClosed: where it was closed before it was the borrower's turn.
-        :raises Error: the driver's, if a connection had to be opened and could not be.
+        :raises PoolOverloaded: at once, if ``max_waiting`` checkouts wait already.
+        :raises PoolClosed: if the pool was closed before it was the borrower's turn.
+        :raises Error: the driver's, if a session had to be opened and could not be.
         """
         began, ticket, handle = clock.monotonic(), None, None
         lease = Lease(self, borrower)
@@ -220,7 +223,7 @@ class LeasePool(BasePool):
                 watch.borrowed(lease)
             if ticket is not None:
                 self._slots.hold(ticket, lease)
-            if borrower.lease:  # a handler of a signal, or of the user's logs, has queried meanwhile
+            if borrower.lease:  # a signal handler, or a handler of the user's logs, has queried meanwhile
                 self.checkin(borrower.lease)
             borrower.lease = lease
             return lease
@@ -228,7 +231,8 @@ class LeasePool(BasePool):
             lease.state = RETURNED
             if ticket is not None:
                 ticket.active = False
-            # A session that was being opened must not live on in the frames of a traceback beside the next.
+            # A session that was being opened must not stay open in the frames of a traceback: it would be
+            # one beyond the limit.
             traceback.clear_frames(error.__traceback__)
             self._undo(handle, lease)
             raise
@@ -242,16 +246,17 @@ class LeasePool(BasePool):
         return began + self.options.timeout
 
     def _wait_for_session(self, lease: Lease, ticket: Ticket, began: float) -> Any:
-        """Give a lease a session that was waited for, pinged or opened; return its handle."""
+        """Give a lease a session that had to be waited for, pinged or opened; return its handle."""
         previous, handle = current.ticket, None
         ticket.outer = previous if previous and previous.active else None
         try:
-            # Opening may itself borrow (a password that is kept in a database), so what was there comes back.
+            # Opening may itself borrow (a password that is kept in a database), so the ticket that was here
+            # is put back at the end.
             current.ticket = ticket
             handle = self._get(ticket)
             self.leases.add(lease)
             lease.attach(handle, self.driver.unwrap(handle.dbapi_connection), clock.monotonic())
-            # Not by its length: that of any other has the wait for Python's own lock in it.
+            # The duration does not decide: the durations of other checkouts include waits for Python's lock.
             if ticket.joined >= began or lease.driver.born >= began:
                 self.meters.wait_time.observe(lease.since - began)
             return handle
@@ -263,14 +268,17 @@ class LeasePool(BasePool):
             current.ticket = previous
 
     def dispose(self, reason: str) -> None:
-        """Drain it, because the database behind its alias has changed: borrowers get another connection."""
+        """Drain the pool, because the database behind its alias has changed: borrowers get another session.
+
+        :param reason: as for ``drain()``.
+        """
         self.disposed = True
         self.drain(reason)
 
     def drain(self, reason: str) -> None:
-        """End the idle sessions now, and each borrowed one when it comes back.
+        """Close the idle sessions now, and each borrowed session when it is returned.
 
-        :param reason: for people. The first one stays, and is logged once.
+        :param reason: for people. The first reason stays, and is logged once.
         """
         closes, self.closed_because = self.closed_because is None, self.closed_because or reason
         closed_pools.add(self)
@@ -282,18 +290,19 @@ class LeasePool(BasePool):
         self._slots.wake()
 
     def _wind_up(self) -> None:
-        """Leave nothing of a closed pool that nobody has."""
+        """Close the idle sessions of a closed pool, and wake its watch."""
         self.close_idle()
         if watch := self._watch:
             watch.hurry()
 
     def close_idle(self) -> None:
-        """End the sessions that nobody has."""
+        """Close the idle sessions."""
         self._sessions.dispose()
 
     def resize(self, options: PoolOptions) -> None:
-        """Have other sizes from now on. What is out, and too much then, is closed when it comes back.
+        """Change the sizes. Borrowed sessions beyond the new limit are closed when they are returned.
 
+        :param options: all options of the pool, with the new sizes.
         :raises NotSupportedError: with a ``poolclass`` that can't do that.
         """
         self._slots.change(options.bounds)
@@ -301,17 +310,19 @@ class LeasePool(BasePool):
         self.housekeeping.call()
 
     def suspend(self, suspended: bool = True) -> None:
-        """Have who comes wait, or, unless ``suspended``, go on with them.
+        """Have checkouts wait from now on, or serve them again.
 
+        :param suspended: False: serve them again.
         :raises NotSupportedError: as for ``resize()``.
         """
         self._slots.change(suspended=suspended)
 
     def reclaim(self, *, thoroughly: bool = True, needed: bool = False) -> None:
-        """Take back what borrowers that are gone still had.
+        """End the leases whose borrower is gone.
 
-        :param thoroughly: look at each lease, too, and not only at those that were reported.
-        :param needed: take from executors' threads, too, what they keep while they wait for a job.
+        :param thoroughly: look at each lease, and free the slots whose holder is gone; False: look only at
+            the leases that were reported.
+        :param needed: take back sessions from executors' threads, too, that wait for a job.
         """
         self.has_lost = False
         while not self.lost.empty():
@@ -337,25 +348,25 @@ class LeasePool(BasePool):
             self._take_back(lease)
 
     def _take_back(self, lease: Lease) -> None:
-        """Take back what is kept by a thread that waits for a job, and close it.
+        """Take back the session of a thread that waits for a job, and close it.
 
-        Such a thread is between two jobs of an executor: nothing comes back for what it has left in its
-        session. It may wake up at any moment. So its lease is claimed first, and the thread looked at only
-        then. A thread that wakes up after the look finds the claim at its first touch of a cursor or of the
-        connection, and cancels it. (The session is not used again: a job may have got hold of the driver's
-        connection a moment ago.)
+        Such a thread is between two jobs of an executor: no code returns to the state that it has left in its
+        session. It may wake up at any moment. So its lease is claimed first, and the thread is looked at only
+        then. A thread that wakes up after the look finds the claim at its first use of a cursor or of the
+        connection, and cancels it. (The session is not used again: a job may have got the driver connection a
+        moment ago.)
         """
         borrower = lease.borrower_to_ask
         if borrower is None:
             return
         claimed = mine = False
         try:
-            # Neither block has a call in it: no handler of a signal, and no other thread, comes in between.
+            # Neither block has a call in it: no signal handler, and no other thread, comes in between.
             with self._lock:
                 if lease.state is HELD:
                     claimed = True
                     lease.state = CLAIMED
-            # The cursors once more: from the claim on, a thread that opens one cancels it.
+            # The cursors once more: from the claim on, a thread that opens a cursor cancels the claim.
             waits = claimed and waits_for_job(lease.thread) and not lease.open_cursors
             with self._lock:
                 if waits and lease.state is CLAIMED and borrower.lease is lease:
@@ -375,24 +386,25 @@ class LeasePool(BasePool):
                 self.cancel_claim(lease)
 
     def cancel_claim(self, lease: Lease) -> None:
-        """Leave a lease to its thread, which has woken up; does nothing where it was taken already."""
+        """Leave a claimed lease to its thread, which has woken up. Does nothing if it was taken back."""
         with self._lock:
             if lease.state is CLAIMED:
                 lease.state = HELD
 
     def leases_of_this_thread(self) -> list[Lease]:
-        """What the calling thread has."""
+        """Return the calling thread's leases in this pool."""
         me = threading.current_thread()
         return [lease for lease in self.leases.copy() if lease.thread is me]
 
     def forget(self) -> None:
-        """Have no part in anything: another pool of this key was quicker, and nothing is in this one."""
+        """Leave all registries: another pool of this key was made first, and this one has no session."""
         live_pools.remove(self)
         self._outage.waiters.remove(self._slots)
 
     def abandon(self) -> None:
-        """In a child: all of it is the parent's. No I/O, no locks."""
-        # Who forked inside a checkout may come back through here; lost threads may have the locks.
+        """Give up the whole pool, in a child: it is the parent's. No I/O, no locks."""
+        # A thread that forked inside a checkout may go on in this pool; threads that do not exist here may
+        # have the locks.
         self._lock = threading.RLock()
         self._slots.abandon()
         self._outage.abandon()
@@ -402,16 +414,22 @@ class LeasePool(BasePool):
             lease.abandon()
 
     def fact(self, name: str, ask: Callable[[], Fact]) -> Fact:
-        """What the server was asked once for the whole pool."""
+        """Return an answer of the server, for which it is asked once for the whole pool.
+
+        :param name: of the fact.
+        :param ask: asks the server.
+        """
         if name not in self._facts:
             self._facts[name] = ask()
         fact: Fact = self._facts[name]
         return fact
 
     def initialised(self, lease: Lease, with_what: Any) -> None:
-        """A session has the state that each borrower expects.
+        """Note that a session has the state that each borrower expects.
 
-        :param with_what: who took part in that. A checkout where they have changed initialises it anew.
+        :param lease: of the session.
+        :param with_what: the settings and the receivers of ``connection_created`` that took part in that. If
+            they have changed at a later checkout, the session is initialised anew.
         """
         self.liveness.learn(lease.driver, self._server)
         lease.initialised(with_what)
@@ -422,12 +440,12 @@ class LeasePool(BasePool):
             options = {
                 "pool_size": self.options.pool_size,
                 "max_overflow": self.options.max_overflow,
-                # A finalizer can't wake who waits in there, so a waiter looks up from time to time.
+                # A finalizer can't wake a waiting thread, so that thread looks from time to time.
                 "timeout": min(self.options.timeout, RECLAIM_INTERVAL),
-                # The session used last is the least likely to be dead, and the others may age in peace.
+                # The session used last is the least likely to be dead, and the others stay idle.
                 "use_lifo": True,
             }
-        # Returned sessions are cleaned in checkin(), by what is known of them; see Liveness for the rest.
+        # checkin() cleans returned sessions, by what is known of them. Liveness looks after the rest.
         sessions = pool_class(self.options)(self._open, reset_on_return=None, **options)
         event.listen(sessions, "close", self._note_close)
         return sessions
@@ -436,7 +454,7 @@ class LeasePool(BasePool):
         if (full := self._slots.exhausted) or self.has_lost:
             self._look(thoroughly=full)
             if full and self._slots.exhausted and self.leases_of_this_thread():
-                # By a wrapper that this thread has dropped, most likely.
+                # Most likely, the lease of a wrapper that this thread has dropped.
                 self._collect()
         last = False
         while True:
@@ -447,25 +465,29 @@ class LeasePool(BasePool):
                 raise overload_of(self, str(error)) from None
             except exc.TimeoutError:
                 if last and self._slots.withdraw(ticket):
-                    # Also if he began to wait in a pool that was closed.
+                    # This also holds for a checkout that began to wait in a pool that was closed.
                     if failed := self._gate.error(ticket):
                         raise remembered(failed) from None
                     raise self._timeout(ticket) from self.connect_error
                 if self.closed_because and self._slots.withdraw(ticket):
-                    # Its successor may have what this one has not.
+                    # The next pool of the key may have a free session.
                     raise PoolClosed(ticket.deadline) from None
             except exc.SQLAlchemyError as error:
                 raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
             left = ticket.deadline - clock.monotonic()
             if self._slots.exhausted or self._gate.full:
-                self._collect(last=left <= 0)  # in an outage nothing helps but the server
+                self._collect(last=left <= 0)  # not in an outage: a slot would not help
             if last := left <= 0:
                 self.reclaim(needed=True)
             else:
                 self._look(thoroughly=True)
 
     def _look(self, *, thoroughly: bool) -> None:
-        """Reclaim; thoroughly only if none of those who wait did it a moment ago, which was for all."""
+        """Reclaim.
+
+        :param thoroughly: look at each lease, unless another waiting checkout did so a moment ago, which was
+            for all of them.
+        """
         if thoroughly and (thoroughly := clock.monotonic() >= self._next_look):
             self._next_look = clock.monotonic() + RECLAIM_INTERVAL
         self.reclaim(thoroughly=thoroughly, needed=True)
@@ -473,10 +495,10 @@ class LeasePool(BasePool):
     def _collect(self, *, last: bool = False) -> None:
         """Have the cycle collector look for borrowers that are gone, if it is time to.
 
-        DatabaseWrappers are reference cycles: those that were dropped, or whose thread nobody knows, tell of
-        themselves only when they are collected.
+        DatabaseWrappers are parts of reference cycles. A wrapper that was dropped, or whose thread is not
+        known to ``threading``, is noticed only when it is collected.
 
-        :param last: the checkout gives up after this.
+        :param last: the checkout fails after this.
         """
         if self.leases_of_this_thread():
             collector.run(interval=0.0, share=OWN_SHARE)
@@ -488,7 +510,7 @@ class LeasePool(BasePool):
             self.reclaim(thoroughly=False)
 
     def _undo(self, handle: Any, lease: Lease) -> None:
-        """Free the slot of a checkout that went wrong."""
+        """Free the slot of a checkout that has failed."""
         lease.state = RETURNED
         self._forget(lease)
         self.last_used = clock.monotonic()
@@ -498,7 +520,7 @@ class LeasePool(BasePool):
         ticket = current.checkout
         assert ticket, "a session is opened for a borrower"
         self._gate.check(ticket)
-        # First: asking for a password may take its time, or need a session at the same server.
+        # Before admit(): asking for a password may take time, or need a session at the same server.
         params = self._parameters(ticket.borrower)
         if not self._gate.admit(ticket):
             raise self._timeout(ticket, admitted=False) from self.connect_error
@@ -507,7 +529,7 @@ class LeasePool(BasePool):
             connection = ticket.borrower.open_connection(params)
         except Exception as error:
             self._note_failure(error)
-            # Anything else, such as a time limit's exception, says nothing of the server.
+            # Any other error, such as a time limit's exception, says nothing of the server.
             if isinstance(error, ticket.borrower.Database.Error):
                 if self.driver.refused(error):
                     self.liveness.note_refusal()
@@ -537,7 +559,7 @@ class LeasePool(BasePool):
             self.meters.connect_errors += 1
         self.connect_error = remembered(error)
         if isinstance(error, exc.TimeoutError):
-            # Somebody else's pool has run dry (a password that is kept in a database): no wait of ours.
+            # Another pool is exhausted (a password that is kept in a database): no timeout of this pool.
             raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
 
     def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
@@ -545,18 +567,19 @@ class LeasePool(BasePool):
             self.closed += 1
 
     def checkin(self, lease: Lease, reason: str | None = None) -> None:
-        """Take a lease back: its session clean, or closed. Does nothing if that was done.
+        """End a lease: clean its session and keep it, or close it. Does nothing if that was done already.
 
-        :param reason: why its session is to be closed, for people; None: it is not, if it can be kept.
+        :param lease: of this pool.
+        :param reason: close the session, for this reason, for people; None: keep it if it can be cleaned.
         """
         if not alive[0]:
             at_fork.ensure_process()
         if lease.state is not HELD:
-            # In a child all leases are abandoned; a lost thread may hold the lock.
+            # In a child all leases are abandoned; a thread that exists only in the parent may have the lock.
             if lease.returned:
                 self._forget(lease)
                 return
-            lease.is_held()  # a claim of another thread ends
+            lease.is_held()  # cancels a claim of another thread
         mine = again = False
         try:
             with self._lock:
@@ -571,13 +594,13 @@ class LeasePool(BasePool):
                 lease.state = INTERRUPTED
         if log.pending:
             log.write()
-        # Asked after each return, which may have been under way while drain() looked.
+        # After each return: it may have been under way while drain() looked.
         if self.closed_because:
             self._wind_up()
 
     def _end(self, lease: Lease, reason: str | None) -> None:
         driver = lease.driver
-        # Not on a second try after it was handed to the next.
+        # Not on a second try, after the session was lent to the next borrower.
         if driver.lease is lease:
             if lease.open_cursors:
                 driver.end_cursors()
@@ -601,18 +624,18 @@ class LeasePool(BasePool):
         if watch := self._watch:
             watch.returned(lease)
         if reason:
-            # Last: a handler of the user's may query, and has the place for it now.
+            # Last: a handler of the user's logs may query, and the slot is free for that now.
             logger.info("Pool %r closes a session: %s", self.key.alias, reason)
 
     def _count_replaced(self, reason: str) -> None:
         self.meters.replace(reason)
 
     def watch(self) -> None:
-        """Look anew whether somebody wants to know who borrows."""
+        """Keep the borrowers' stacks from now on, or no longer, as settings and ``tracing()`` ask."""
         self._watch = watch_for(self, self._watch)
 
     def claim_report(self, lease: Lease) -> bool:
-        """Whether nobody has told of this lease yet, so that the caller has to."""
+        """Return whether the caller is the first to report this lease, and so has to do it."""
         with self._lock:
             first, lease.reported = not lease.reported, True
         return first
@@ -622,7 +645,7 @@ class LeasePool(BasePool):
         lease.unlink()
 
     def _clean(self, lease: Lease) -> str | None:
-        """Make its session clean; return why not, if that could not be done."""
+        """Make the session of a lease clean; return the reason if that could not be done, else None."""
         driver = lease.driver
         if driver.born <= self.liveness.renewed:
             return OUTDATED
@@ -647,7 +670,7 @@ class LeasePool(BasePool):
         lease.driver.reset(lease.connection_params)
 
     def _note_unclean(self, driver: Guarded, error: Exception) -> None:
-        """Do with the other sessions what the end of this one says of them."""
+        """Note what the failed cleaning of a session says of the other sessions."""
         if self.driver.refused(error):
             self.liveness.note_refusal()
         elif not isinstance(error, driver.NotSupportedError):  # that says only what the driver can't do
@@ -657,7 +680,7 @@ class LeasePool(BasePool):
 
     def _close(self, lease: Lease) -> None:
         lease.state = RETURNED
-        # After an interrupted return its connection may be somebody else's already.
+        # After an interrupted return the session may belong to another lease already.
         self._slots.free(lease.handle if lease.driver.lease is None else None)
 
     def _timeout(self, ticket: Ticket, admitted: bool = True) -> PoolTimeout:

@@ -1,4 +1,4 @@
-"""``POOL["poolclass"]``: what a ``LeasePool`` asks of its queue, where that is another class than ours."""
+"""``POOL["poolclass"]``: the operations that a ``LeasePool`` needs, with another pool class."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from poollife.pools.fair_queue import FairQueuePool
 from poollife.pools.slots import fit, never, no_delay
 from poollife.pools.tickets import Holder, Postponed, Ticket
 
-#: Seconds between two looks whether a session may be opened: they grow, as many may look.
+#: Seconds between two looks whether a session may be opened, the first and the longest: many may look.
 INTERVAL, LONGEST_INTERVAL = 0.005, 0.1
 
 
 class Counted(Slots):
-    """The slots of another pool class: they have no names, so those who went away can't be found out."""
+    """The slots of another pool class. They have no names, so a slot whose holder is gone can't be found."""
 
     def __init__(self, sessions: Pool, limit: int | None) -> None:
         # NullPool has neither slots nor a limit.
@@ -37,7 +37,10 @@ class Counted(Slots):
     def _refuse_unfit(
         self, connection: Any, record: ConnectionPoolEntry, handle: PoolProxiedConnection
     ) -> None:
-        """Have SQLAlchemy replace a session rather than deliver it."""
+        """Have SQLAlchemy replace a session that is not fit.
+
+        :raises DisconnectionError: tells SQLAlchemy to do so.
+        """
         if reason := self.unfit(connection):
             raise exc.DisconnectionError(reason)
 
@@ -49,7 +52,7 @@ class Counted(Slots):
             try:
                 return self._pool.connect()
             except Postponed:
-                # Its own queue knows nothing of a turn. This holds no slot meanwhile.
+                # SQLAlchemy's own queue knows no turns. The checkout has no slot meanwhile.
                 time.sleep(max(INTERVAL, min(interval, self.opening_delay(ticket))))
                 interval = min(2 * interval, LONGEST_INTERVAL)
 
@@ -66,21 +69,21 @@ class Counted(Slots):
             return False
         return self._sessions.checkedout() >= self._limit
 
-    #: Nobody counts them, and there is nothing that could be changed.
+    #: The pool class does not count these, and its size can't be changed.
     opening = preparing = waiting = surplus = shortage = 0
     suspended = False
     bounds: Bounds | None = None
     unbalanced: Callable[[], object] = int
 
     def change(self, bounds: Bounds | None = None, *, suspended: bool | None = None) -> None:
-        raise NotSupportedError(f"{type(self._pool).__name__} has a size once and for all")
+        raise NotSupportedError(f"{type(self._pool).__name__} has a fixed size")
 
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
         pass
 
     def prepare(self, ticket: Ticket, *, spare: bool = False) -> bool:
         if self._sessions:
-            return False  # connect() may give one that is there already
+            return False  # connect() may return a session that is open already
         self._pool.connect().close()
         return True
 
@@ -100,7 +103,7 @@ class Counted(Slots):
         pass
 
     def free(self, handle: PoolProxiedConnection | None = None) -> None:
-        # After an interrupted return it may be empty.
+        # After an interrupted return the handle may be empty.
         if handle is not None and handle.is_valid:
             handle.invalidate()
 
@@ -113,7 +116,10 @@ def pool_class(options: PoolOptions) -> type[Pool]:
 
 
 def slots_of(sessions: Pool, bounds: Bounds | None) -> Slots:
-    """Where a ``LeasePool`` keeps the books of its sessions."""
+    """Return the slots of a pool of SQLAlchemy's.
+
+    :param bounds: the sizes; None: no limit.
+    """
     if not isinstance(sessions, FairQueuePool):
         return Counted(sessions, bounds.limit if bounds else None)
     if bounds:

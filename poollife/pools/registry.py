@@ -1,4 +1,4 @@
-"""The pools of this process."""
+"""The registry of this process's pools."""
 
 from __future__ import annotations
 
@@ -21,44 +21,49 @@ from poollife.process import uwsgi
 from poollife.process.atfork import at_fork
 
 logger = logging.getLogger("poollife")
-#: Seconds between two looks whether all is back.
+#: Seconds between two looks whether all borrowed sessions are returned.
 INTERVAL = 0.01
 
 
 class Registry:
-    """Finds pools by their key, and takes part in forks for all of them.
+    """The pools of this process, by their key. It takes part in forks for all of them.
 
-    The lock guards the sizes; to find or to make a pool takes none. Nothing is called while it is held (see
-    fair_queue.py). A child gets a new one.
+    The lock guards the sizes; to find or to make a pool takes no lock. Nothing is called while the lock is
+    held (see fair_queue.py). A child gets a new lock.
     """
 
     def __init__(self) -> None:
         self._pools: dict[PoolKey, LeasePool] = {}
         self._lock = threading.RLock()
-        #: Aliases whose pools serve nobody, and sizes that pools have in place of their settings'.
+        #: Aliases whose pools are suspended, and sizes that take the place of the sizes in the settings.
         self._suspended: set[str] = set()
         self._sizes: dict[str, dict[str, int]] = {}
-        self._news: str | None = None
+        #: The leases that the parent kept at the fork, for the log of this process.
+        self._forked_leases: str | None = None
         self._ends_with_process = False
         self._sweeper = Sweeper(self.pools, self.close_unused)
 
     def pool(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
-        """The pool of this key, made if there is none yet."""
+        """Return the pool of this key, made if there is none yet.
+
+        :param options: for a pool that is made.
+        :param driver: for a pool that is made.
+        """
         at_fork.ensure_process()
-        if self._news:
-            self._tell()
+        if self._forked_leases:
+            self._log_forked_leases()
         if closed_pools:
             self._reclaim_closed()
         return self._pools.get(key) or self._begin(key, options, driver)
 
     def _begin(self, key: PoolKey, options: PoolOptions, driver: Driver) -> LeasePool:
-        """Make a pool. Where two threads do, the second one drops its own, in which there is nothing."""
+        """Make a pool. If two threads do, the second thread drops its own pool, which is empty."""
         made = self._make(key, options, driver)
         pool = self._pools.setdefault(key, made)
         if pool is not made:
             made.forget()
             return pool
-        # suspend() and resize() tell the pools that can be found: what was changed before that is old.
+        # suspend() and resize() change the pools that can be found. This pool may have missed a change.
         if (key.alias in self._suspended) != pool.suspended:
             pool.suspend(key.alias in self._suspended)
         if (wanted := self._sized(key.alias, options)) != pool.options:
@@ -80,20 +85,20 @@ class Registry:
         return pool
 
     def pools(self) -> list[LeasePool]:
-        """Those that a checkout may find now."""
+        """Return the pools that a checkout can find now."""
         return list(self._pools.copy().values())
 
     def dispose(self, alias: str, reason: str, like: PoolKey | None = None) -> None:
-        """Close this alias's pools because its database has changed; the next checkout starts a new one.
+        """Dispose of an alias's pools because its database has changed; the next checkout makes a new one.
 
         :param reason: for people.
-        :param like: close only the pools of the database that this key leads to. None: all of the alias.
+        :param like: only the pools of the database that this key leads to; None: all pools of the alias.
         """
         for pool in self._remove(alias, like):
             pool.dispose(reason)
 
     def close(self, reason: str, alias: str | None = None) -> None:
-        """Give back what the calling thread has, and drain.
+        """Return the calling thread's sessions, and drain the pools.
 
         :param reason: for people.
         :param alias: None: all aliases.
@@ -102,19 +107,20 @@ class Registry:
         self.drain(alias, reason)
 
     def drain(self, alias: str | None, reason: str) -> None:
-        """Close this alias's pools, or all, but leave to borrowers what they have.
+        """Drain the pools of an alias. Borrowers keep their sessions until they return them.
 
+        :param alias: None: all aliases.
         :param reason: for people.
         """
         for pool in self._remove(alias):
             pool.drain(reason)
 
     def close_unused(self, pool: LeasePool, reason: str) -> None:
-        """Close this pool, unless something of it is in use.
+        """Drain this pool, unless it is in use.
 
-        What dead threads have left out, and threads that wait for a job, is taken back first: no checkout of
-        such a pool comes by to do it. A session that is borrowed at this very moment is closed when it comes
-        back.
+        The sessions of dead threads, and of threads that wait for a job, are taken back first: an unused pool
+        has no checkout that does it. A session that is borrowed at this very moment is closed when it is
+        returned.
 
         :param reason: for people.
         """
@@ -124,18 +130,21 @@ class Registry:
                 return
             removed = self._pools.pop(pool.key, None)
             if removed is not pool:
-                # Another thread has closed it just now; this is its successor.
+                # Another thread has closed the pool just now; ``removed`` is its successor.
                 if removed:
                     self._pools.setdefault(pool.key, removed)
                 return
             pool.drain(reason)
         finally:
-            # A handler of the user's logs may have queried, in a thread that ends with nothing.
+            # A handler of the user's logs may have queried, in this thread, where no work ends.
             end_thread()
         self._reclaim_closed()
 
     def suspend(self, alias: str, suspended: bool = True) -> None:
-        """Have who asks this alias's pools wait, those that are still to be made included; or end that."""
+        """Have checkouts of this alias's pools wait, of pools that are made later, too.
+
+        :param suspended: False: serve the checkouts again.
+        """
         at_fork.ensure_process()
         # First, for a pool that is being made just now.
         (self._suspended.add if suspended else self._suspended.discard)(alias)
@@ -143,9 +152,10 @@ class Registry:
             pool.suspend(suspended)
 
     def resize(self, options: PoolOptions, alias: str, sizes: dict[str, int]) -> None:
-        """Have this alias's pools have these sizes, those that are still to be made included.
+        """Change the sizes of this alias's pools, of pools that are made later, too.
 
-        :param options: what its settings say.
+        :param options: the options in the settings.
+        :param sizes: the new values, by the names of the options.
         """
         at_fork.ensure_process()
         done = False
@@ -160,7 +170,11 @@ class Registry:
             pool.resize(resized)
 
     def wait_until_back(self, alias: str | None, timeout: float) -> bool:
-        """Wait for what is out of closed pools of this alias, or of all; whether it came back in time."""
+        """Wait until all sessions of closed pools are returned; return whether that was so in time.
+
+        :param alias: None: all aliases.
+        :param timeout: seconds.
+        """
         deadline = clock.monotonic() + timeout
         while True:
             pools = [
@@ -168,7 +182,7 @@ class Registry:
             ]
             for pool in pools:
                 pool.reclaim(needed=True)
-            # A checkout that was under way is about to have something.
+            # A checkout that is under way is about to have a session.
             if not any(pool.out or pool.opening for pool in pools):
                 return True
             if clock.monotonic() >= deadline:
@@ -190,21 +204,21 @@ class Registry:
         return removed
 
     def _reclaim_closed(self) -> None:
-        """What threads had that have ended since: nobody checks out there any more, and so looks for it."""
+        """End leases of closed pools whose borrower is gone: no checkout of such a pool looks for them."""
         pools = closed_pools.copy()
         for pool in pools:
             pool.reclaim(thoroughly=False)
             if not pool.out:
                 closed_pools.discard(pool)
-        # A checkout that was under way in one may have come to its end just now.
+        # A checkout that was under way in a closed pool may have ended just now.
         closed_pools.update(pool for pool in pools if pool.out)
 
     def end(self) -> None:
-        """Say goodbye to the servers, as the process ends. What other living threads have is left alone."""
-        # Exit handlers are inherited: a child forgets here what is its parent's.
+        """Close the sessions in order, as the process ends. Other living threads keep their sessions."""
+        # Exit handlers are inherited: a child gives up here what is its parent's.
         at_fork.ensure_process()
         self._sweeper.end()
-        # First, so that wrappers know: an exit handler that runs after this one may query.
+        # First, so that the wrappers are without a session: an exit handler that runs later may query.
         release(None)
         self._pools = {}
         for pool in live_pools.hold():
@@ -214,15 +228,15 @@ class Registry:
 
     def _end_with_process(self) -> None:
         # The children of multiprocessing leave by os._exit(), which runs no atexit handler, and they drop the
-        # finalizers that they inherited: each needs one of its own.
+        # finalizers that they inherited. So each child needs a finalizer of its own.
         if not self._ends_with_process:
             self._ends_with_process = True
-            # Another thread may be in the middle of importing it; in such a child it is whole.
+            # Another thread may be in the middle of its import; in a child of multiprocessing it is complete.
             if finalize := getattr(sys.modules.get("multiprocessing.util"), "Finalize", None):
                 finalize(None, self.end, exitpriority=0)
 
     def settle(self) -> None:
-        """Stop the sweeper before a fork. Leases may be out: nothing else to wait for."""
+        """Stop the sweeper before a fork. The fork does not wait for leases."""
         self._sweeper.stop()
 
     def resume(self) -> None:
@@ -231,36 +245,39 @@ class Registry:
             self._sweeper.start()
 
     def hold(self) -> list[BasePool]:
-        """A pool holds its leases, and those SQLAlchemy's handles."""
+        """Return strong references to all pools. A pool refers to its leases, and a lease to its session."""
         return live_pools.hold()
 
     def abandon(self, held: list[BasePool]) -> None:
-        """In a child."""
+        """Give up all pools, in a child: they are the parent's.
+
+        :param held: the result of ``hold()`` before the fork.
+        """
         self._pools = {}
         closed_pools.clear()
-        # Who suspended them does not know of this process.
+        # The code that has suspended them in the parent does not resume them here.
         self._suspended = set()
         self._lock = threading.RLock()
         self._sweeper = Sweeper(self.pools, self.close_unused)
         self._ends_with_process = False
         leases = [lease for pool in held for lease in pool.leases if not lease.returned]
-        # Not logged here: a thread that no longer exists may have held the lock of the log's stream. A child
-        # that asks for a connection does logging of its own anyway.
-        news = ", ".join(f"{lease.pool.key.alias!r} ({lease.holder})" for lease in leases)
-        self._news = news or self._news
+        # Not logged here: a thread that exists only in the parent may have held the lock of the log's stream.
+        # A child that asks for a connection does logging of its own anyway.
+        forked = ", ".join(f"{lease.pool.key.alias!r} ({lease.holder})" for lease in leases)
+        self._forked_leases = forked or self._forked_leases
         for pool in held:
             pool.abandon()
         live_pools.forget()
         forget_outages()
-        log.pending.clear()  # the parent writes that
+        log.pending.clear()  # the parent writes these records
 
-    def _tell(self) -> None:
-        news, self._news = self._news, None
-        logger.info("Forked while these connections were in use; the parent keeps them: %s", news)
+    def _log_forked_leases(self) -> None:
+        forked, self._forked_leases = self._forked_leases, None
+        logger.info("Forked while these connections were in use; the parent keeps them: %s", forked)
 
 
 def description_of(pool: LeasePool) -> str:
-    """Return where a pool leads, and its sizes, for the log."""
+    """Return the database and the sizes of a pool, for the log."""
     key, options = pool.key, pool.options
     server = ":".join(str(part) for part in key.server if part)
     place = f"database {str(key.database)!r}" + (f" at {server}" if server else "")
@@ -271,5 +288,5 @@ registry = Registry()
 at_fork.join(registry)
 at_fork.on_resume(lambda: registry.resume())
 atexit.register(registry.end)
-# Ahead of atexit's, which waits for threads, or is left out (skip-atexit-teardown).
+# uWSGI runs this before the atexit handlers, which wait for threads, or are left out (skip-atexit-teardown).
 uwsgi.at_exit(registry.end)

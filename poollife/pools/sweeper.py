@@ -1,4 +1,4 @@
-"""Close the pools that nothing uses any more: of tenants, of aliases that were removed, of quiet sites."""
+"""The thread that closes unused pools: of tenants, of removed aliases, of sites without requests."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from poollife.pools.background import Housekeeper
 from poollife.pools.pool import LeasePool
 from poollife.process.atfork import at_fork
 
-#: Seconds between two sweeps, at the least and at the most: nothing tells that an alias was removed.
+#: Least and greatest number of seconds between two sweeps: no event reports that an alias was removed.
 SHORTEST_NAP, LONGEST_NAP = 0.01, 60.0
 #: Seconds that a fork or the end of the process waits for a sweep that is under way.
 STOP_WAIT = 1.0
 
 
 class Sweeper:
-    """The process's thread that closes unused pools. It is there only while there is a pool to look after.
+    """The process's thread that closes unused pools. It exists only while there is a pool to look after.
 
-    It holds no lock while it closes a session. A fork stops it first, so that no child inherits half of what
-    it does, and the parent starts it again: after several forks at once the last one does. A child has a
+    It holds no lock while it closes a session. A fork stops it first, so that no child inherits a sweep that
+    is half done, and the parent starts it again: after several forks at once the last one does. A child has a
     sweeper of its own.
     """
 
     def __init__(self, pools: Callable[[], list[LeasePool]], close: Callable[[LeasePool, str], None]) -> None:
         """
         :param pools: returns the pools that a checkout can find now.
-        :param close: closes one of them, for a reason in words, unless something of it is in use.
+        :param close: closes a pool, for a reason in words, unless the pool is in use.
         """
         self._pools = pools
         self._close = close
@@ -43,16 +43,16 @@ class Sweeper:
             self._housekeeper.hurry()
 
     def end(self) -> None:
-        """Stop for good, as the process ends: exit handlers that run later may query still."""
+        """Stop for good, as the process ends: exit handlers that run later may still query."""
         self._ended = True
         self.stop()
 
     def hurry(self) -> None:
-        """Have the thread look now, if it is there: pools were closed, maybe the last one."""
+        """Have the thread look now, if it exists: pools were closed, maybe the last one."""
         self._housekeeper.hurry()
 
     def stop(self) -> None:
-        """End the thread, and wait for that for ``STOP_WAIT`` seconds at most."""
+        """End the thread, and wait for its end, ``STOP_WAIT`` seconds at most."""
         self._housekeeper.stop(STOP_WAIT)
 
     def sweep(self) -> float | None:
@@ -66,12 +66,14 @@ class Sweeper:
 
 
 def quiet_pools(pools: list[LeasePool], now: float) -> Iterator[tuple[LeasePool, str]]:
-    """Find the pools to close, unless they are in use, each with the reason in words.
+    """Yield the pools to close, unless they are in use, each with the reason in words.
 
-    A pool of an alias that is gone, and what an alias has beyond its limit in the pools of several databases,
-    is surplus: as in one pool, surplus goes when it was idle for ``retire_interval``. An alias that switches
-    between databases (``NAME`` changed in place, a ``pool_key()`` that depends on the tenant) so keeps the
-    sessions used last, as many as one of its pools may have.
+    A pool is surplus if its alias is gone, or if its alias has more sessions than its limit in the pools of
+    several databases. As in one pool, the surplus is closed when it was idle for ``retire_interval``. So an
+    alias that switches between databases (``NAME`` changed in place, a ``pool_key()`` that depends on the
+    tenant) keeps the sessions used last, as many as one of its pools may have.
+
+    :param now: on the monotonic clock.
     """
     sessions: Counter[str] = Counter()
     for pool in sorted(pools, key=lambda pool: pool.quiet_for(now)):
@@ -88,7 +90,10 @@ def quiet_pools(pools: list[LeasePool], now: float) -> Iterator[tuple[LeasePool,
 
 
 def next_sweep(pools: list[LeasePool], now: float) -> float | None:
-    """Return the seconds until one of these pools can be due; None: there is none that keeps sessions."""
+    """Return the seconds until one of these pools can be due; None: none of them keeps sessions.
+
+    :param now: on the monotonic clock.
+    """
     pools = [pool for pool in pools if pool.keeps_sessions]
     limits = [(pool, pool.options.max_pool_idle) for pool in pools]
     naps = [

@@ -8,29 +8,29 @@ from typing import Any, Protocol
 
 
 class Postponed(Exception):
-    """No session may be opened for this checkout yet: it waits in the queue, and asks again."""
+    """The error of a checkout that may not open a session yet: it waits in the queue, and asks again."""
 
     def __init__(self) -> None:
         super().__init__("another attempt to open a session comes first")
 
 
 class Holder(Protocol):
-    """Who has a slot: a checkout under way, later a lease."""
+    """The holder of a slot: a checkout under way, later a lease."""
 
     @property
     def active(self) -> bool:
-        """Whether it still does."""
+        """True as long as it has the slot."""
 
 
 class Queue(Protocol):
-    """The pool that a ticket waits in."""
+    """The queue that a ticket waits in."""
 
     def step_back(self, ticket: Ticket) -> None:
         """Have a ticket leave the queue until its thread asks again."""
 
 
 class Ticket:
-    """A checkout under way, or whoever is about to close a session."""
+    """A checkout that is under way, or the closing of sessions."""
 
     __slots__ = (
         "active",
@@ -46,26 +46,27 @@ class Ticket:
     )
 
     def __init__(self, borrower: Any = None, deadline: float = math.inf, outer: Ticket | None = None) -> None:
-        #: On the monotonic clock: how long it waits, and since when.
+        #: Times on the monotonic clock: the end of the wait, and its beginning.
         self.deadline = deadline
         self.joined = -math.inf
-        #: For the owner to unset in a ``finally``, where nothing can come between.
+        #: Whether the ticket may have a slot. Its owner unsets this in a ``finally``, where no exception can
+        #: come between.
         self.active = True
         self.borrower = borrower
         #: The checkout in the middle of which this one began, in the same thread.
         self.outer = outer
-        #: Whether the server has refused it a session because there are too many.
+        #: Whether the server has refused a session to it, as there are too many.
         self.refused = False
-        #: Whether a slot was found for it, and what is in there if there is something.
+        #: Whether it was given a slot, and the record in that slot, if there is one.
         self.served = False
         self.entry: Any = None
-        #: Made by those who must wait, and released when they are served.
+        #: The lock that its thread waits for, released when the ticket is served. None: no thread waits.
         self.signal: threading.Lock | None = None
-        #: The pool in which it waits, until its thread has noticed that it was served there.
+        #: The queue in which it waits, until its thread has noticed that it was served there.
         self.queue: Queue | None = None
 
     def is_part_of(self, other: Ticket) -> bool:
-        """Return whether the other checkout goes on only when this one has ended, or is this one."""
+        """Return whether the other ticket is this one, or goes on only when this one has ended."""
         ticket: Ticket | None = self
         while ticket is not None and ticket is not other:
             ticket = ticket.outer
@@ -73,19 +74,22 @@ class Ticket:
 
 
 class SpareTicket(Ticket):
-    """The opening of a session that waits in the pool for whoever comes next."""
+    """The ticket of a session that is opened before a checkout asks for it."""
 
     __slots__ = ()
 
 
 class Current(threading.local):
-    """What this thread is checking out."""
+    """The current checkout of each thread."""
 
     ticket: Ticket | None = None
 
     @property
     def checkout(self) -> Ticket | None:
-        """The one that is under way: what an exception from outside left there has had its turn."""
+        """Ticket of the checkout that is under way; None: there is none.
+
+        A ticket that an asynchronous exception has left here is not active any more.
+        """
         ticket = self.ticket
         return ticket if ticket and ticket.active else None
 

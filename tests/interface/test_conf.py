@@ -467,7 +467,9 @@ def test_bad_credentials(value: object, cure: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tests.__path__", [*tests.__path__, str(tmp_path)])
     with pytest.raises(ImproperlyConfigured) as caught:
         read({"credentials": value})
-    start = "DATABASES['default']: POOL['credentials'] is what is not shown here: 'credentials' takes "
+    start = (
+        "DATABASES['default']: POOL['credentials'] is a value that is not shown here: 'credentials' takes "
+    )
     assert str(caught.value).startswith(start)
     assert cure in str(caught.value)
 

@@ -506,7 +506,7 @@ def test_a_password_in_the_wrong_place_is_not_repeated(pool: dict[str, object]) 
     with pytest.raises(ImproperlyConfigured) as caught:
         PoolOptions.from_settings("default", {"OPTIONS": {}, "POOL": pool})
     error: BaseException | None = caught.value
-    assert "is what is not shown here: " in str(error)
+    assert "is a value that is not shown here: " in str(error)
     while error:
         assert "s3cret" not in str(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -87,7 +87,7 @@ def test_one_warning_without_any_traffic_and_one_when_it_is_back(alias: str, war
     assert stack[2].endswith(", in connection_id")
     assert stack[4].endswith(", in hold")
     assert len(stack) == 6
-    assert back.startswith(f"Pool {alias!r}: what thread worker had is back after 0.")
+    assert back.startswith(f"Pool {alias!r}: the connection of thread worker is back after 0.")
 
 
 def test_it_is_told_once_however_long_it_takes(alias: str, warnings: Warnings) -> None:
@@ -107,8 +107,8 @@ def test_it_is_told_once_however_long_it_takes(alias: str, warnings: Warnings) -
     assert [(name, rest[:8]) for name, _, rest in told] == [
         ("MainThread", "has had "),
         ("another", "has had "),
-        ("another", "had is b"),
-        ("MainThread", "had is b"),
+        ("another", "is back "),
+        ("MainThread", "is back "),
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_request_is_named(alias: str, warnings: Warnings) -> None:
         wsgi("/view").close()
     warned, back = warnings.all
     assert warned.startswith(f"Pool {alias!r}: GET /view in thread MainThread has had")
-    assert back.startswith(f"Pool {alias!r}: what GET /view in thread MainThread had is back")
+    assert back.startswith(f"Pool {alias!r}: the connection of GET /view in thread MainThread is back")
 
 
 def test_who_gives_back_in_time_is_left_in_peace(make_alias: MakeAlias, warnings: Warnings) -> None:
@@ -185,7 +185,7 @@ def test_where_no_thread_can_be_started_the_return_tells(
     hold(2 * AFTER, alias)
     warned, back = warnings.all
     assert "longer than leak_after (0.1 s). Borrowed by:\n" in warned
-    assert "had is back after 0." in back
+    assert "is back after 0." in back
 
 
 def test_a_thread_that_is_gone_is_replaced(
@@ -210,7 +210,7 @@ def test_what_a_dead_thread_had_is_told_and_taken_back(alias: str, warnings: War
     warned, back = warnings.wait_for(2)
     assert "thread gone has had" in warned
     assert "is now at" not in warned
-    assert "what thread gone had is back after 0." in back
+    assert "the connection of thread gone is back after 0." in back
     assert out(alias) == 0
 
 

@@ -212,7 +212,7 @@ CAUSES: dict[str, tuple[Situation, str]] = {
     ),
     "own": (
         situation(hold("GET /a", LONG, own=True), hold("GET /b", LONG)),
-        "who waits has 1 of 2 himself (GET /a in thread T1)",
+        "the waiting work has 1 of 2 itself (GET /a in thread T1)",
     ),
     "one kind": (
         situation(hold("GET /report/1/", LONG), hold("GET /report/22/", LONG)),
@@ -239,11 +239,11 @@ CAUSES: dict[str, tuple[Situation, str]] = {
     ),
     "short ones": (
         situation(hold("GET /a", LONG), hold("GET /b", BRIEF), hold("GET /c", BRIEF)),
-        "more work at once than connections: they come back, but not to everybody in time. Raise",
+        "more work at once than connections: they come back, but not in time for each checkout. Raise",
     ),
     "short ones of one kind": (
         situation(hold("GET /a", BRIEF), hold("GET /a", BRIEF), hold("GET /c", BRIEF)),
-        "not to everybody in time; 2 of 3 are GET /a. Raise pool_size",
+        "not in time for each checkout; 2 of 3 are GET /a. Raise pool_size",
     ),
     "no wait at all": (situation(hold("GET /a", BRIEF), waited=0), "more work at once than connections"),
     "threads": (situation(hold(None, LONG)), "thread T* keeps what it borrows"),
@@ -275,7 +275,7 @@ def test_who_waits_for_himself(make_alias: MakeAlias) -> None:
 
     with site(view=view):
         wsgi().close()
-    assert caught[0].startswith("who waits has 1 of 1 himself (GET /view in thread MainThread)")
+    assert caught[0].startswith("the waiting work has 1 of 1 itself (GET /view in thread MainThread)")
 
 
 # --- when the database fails --------------------------------------------------------------------------------
