@@ -174,7 +174,7 @@ class Guarded(metaclass=ABCMeta):
         elif finalize := getattr(super(), "__del__", None):  # sqlite3 has one since Python 3.13
             finalize()
 
-    def note_failure(self, error: BaseException) -> None:  # noqa: B027  # may be left out
+    def note_failure(self, error: BaseException) -> None:
         """Take note of what a guarded method raised: whether the session can still be used."""
 
     def note_effects(self, effects: int, statement: object) -> None:
@@ -210,7 +210,7 @@ class Guarded(metaclass=ABCMeta):
         self.attributes_at_rest = 0  # first, as it counts
         self.attributes_at_rest = len(vars(self))
 
-    def end_cursors(self) -> None:  # noqa: B027  # may be left out
+    def end_cursors(self) -> None:
         """Close the cursors that the lease has left open, where they would keep something of the session."""
 
     @property

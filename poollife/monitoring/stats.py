@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 from poollife.pools.meters import HistogramStats, added
 
 if TYPE_CHECKING:
-    from poollife.pools.base import BasePool
+    from poollife.pools.state import PoolState
 
 
 class PoolStats(TypedDict):
@@ -67,7 +67,7 @@ def pool_stats() -> dict[str, PoolStats]:
     return stats
 
 
-def stats_of(pool: BasePool) -> PoolStats:
+def stats_of(pool: PoolState) -> PoolStats:
     """One pool's."""
     out, idle, opening, waiting = pool.out, pool.idle, pool.opening, pool.waiting
     meters = pool.meters

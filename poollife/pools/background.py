@@ -101,8 +101,8 @@ class Housekeeper:
             with suppress(RuntimeError):
                 worker.join(timeout)
                 return
-            # The thread has not begun yet. A greenlet begins now, before a fork copies it. A thread that can't
-            # be started is not waited for.
+            # The thread has not begun yet. A greenlet begins now, before a fork copies it. There is no wait
+            # for a thread that can't be started.
             time.sleep(0)
 
     def _run(self, worker: Worker) -> None:

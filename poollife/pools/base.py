@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from poollife.conf import Bounds, PoolOptions
-from poollife.pools.meters import Meters
+from poollife.conf import Bounds
 from poollife.pools.tickets import Holder, Ticket
 
 
@@ -104,110 +102,6 @@ class Borrower(Protocol):
         """
 
 
-class BasePool(ABC):
-    """A pool, as its leases, its gate, its housekeeping and its reports use it."""
-
-    key: PoolKey
-    options: PoolOptions
-    driver: Any
-    #: The leases that are out.
-    leases: set[Any]
-    #: Leases whose borrower is gone. Finalizers put them there, and SimpleQueue is made for that.
-    lost: queue.SimpleQueue[Any]
-    #: Whether ``lost`` may have leases in it.
-    has_lost: bool
-    #: Whether a session is returned as soon as nothing needs it, inside of a work, too: ``POOL["release"]``.
-    releases_early: bool
-    #: The reason why no session is kept any more, for people; None: the pool is not closed.
-    closed_because: str | None
-    #: Whether returned sessions are kept for the next checkout.
-    keeps_sessions: bool
-    #: Whether borrowed sessions must not be used any more either: the database behind the alias has changed.
-    disposed: bool
-    #: Numbers since the pool was made: sessions opened and closed, checkouts, and resets.
-    opened: int
-    closed: int
-    checkouts: int
-    resets: int
-    #: The lock to hold while several counters are read as of one moment. No call is made under it.
-    counting: Any
-    meters: Meters
-    #: The error of the last session that could not be opened; None: a session was opened since.
-    connect_error: Exception | None
-    #: The background work: it retires the surplus, and opens sessions ahead of their use.
-    housekeeping: Any
-
-    @property
-    @abstractmethod
-    def out(self) -> int:
-        """Number of borrowed sessions."""
-
-    @property
-    @abstractmethod
-    def idle(self) -> int:
-        """Number of sessions that wait for a checkout."""
-
-    @property
-    @abstractmethod
-    def opening(self) -> int:
-        """Number of sessions that are being opened or pinged."""
-
-    @property
-    @abstractmethod
-    def waiting(self) -> int:
-        """Number of checkouts that wait for a session."""
-
-    @property
-    @abstractmethod
-    def exhausted(self) -> bool:
-        """True if no session is idle and no slot is empty."""
-
-    @property
-    @abstractmethod
-    def suspended(self) -> bool:
-        """True while no checkout is served."""
-
-    @abstractmethod
-    def initialised(self, lease: Any, with_what: Any) -> None:
-        """Note that a session has the state that each borrower expects."""
-
-    @abstractmethod
-    def drain(self, reason: str) -> None:
-        """Close the idle sessions now, and each borrowed session when it is returned."""
-
-    @abstractmethod
-    def abandon(self) -> None:
-        """Give up the whole pool, in a child: it is the parent's."""
-
-    @abstractmethod
-    def checkin(self, lease: Any, reason: str | None = None) -> None:
-        """End a lease: clean its session and keep it, or close it."""
-
-    @abstractmethod
-    def cancel_claim(self, lease: Any) -> None:
-        """Leave a claimed lease to its thread, which has woken up."""
-
-    @abstractmethod
-    def reclaim(self, *, thoroughly: bool = True, needed: bool = False) -> None:
-        """End the leases whose borrower is gone."""
-
-    @abstractmethod
-    def close_idle(self) -> None:
-        """Close the idle sessions."""
-
-    @abstractmethod
-    def claim_report(self, lease: Any) -> bool:
-        """Return whether the caller is the first to report this lease."""
-
-    @abstractmethod
-    def watch(self) -> None:
-        """Keep the borrowers' stacks from now on, or no longer, as settings and ``tracing()`` ask."""
-
-    @abstractmethod
-    def leases_of_this_thread(self) -> list[Any]:
-        """Return the calling thread's leases in this pool."""
-
-
 class Slots(ABC):
     """The slots of a pool: they have its sessions in them, and checkouts wait for them.
 
@@ -294,13 +188,12 @@ class Slots(ABC):
         :param handle: a session in such a slot, for pool classes that can't find these slots.
         """
 
-    @abstractmethod
     def hold(self, ticket: Ticket, lease: Holder) -> None:
         """Note that the lease has the ticket's slot from now on."""
 
-    @abstractmethod
     def withdraw(self, ticket: Ticket) -> bool:
         """End a ticket's wait; return False if it was given a slot in the last moment."""
+        return True
 
     @abstractmethod
     def change(self, bounds: Bounds | None = None, *, suspended: bool | None = None) -> None:
@@ -311,7 +204,6 @@ class Slots(ABC):
         :raises NotSupportedError: with a pool class that can't do that.
         """
 
-    @abstractmethod
     def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
         """Close surplus sessions.
 
@@ -327,14 +219,11 @@ class Slots(ABC):
         :param spare: open a session if there is room for it, however many are idle.
         """
 
-    @abstractmethod
     def serve(self) -> None:
         """Give free slots to the tickets that wait."""
 
-    @abstractmethod
     def wake(self) -> None:
         """Wake all waiting threads, so that each looks at its pool."""
 
-    @abstractmethod
     def abandon(self) -> None:
         """Replace the lock, in a child."""

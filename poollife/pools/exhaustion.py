@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from poollife.conf import PoolOptions
 from poollife.errors import Hold, PoolOverloaded, PoolTimeout
-from poollife.pools.base import BasePool
 from poollife.pools.lease import Lease
+from poollife.pools.state import PoolState
 from poollife.stacks import line_in, stacks_of
 from poollife.work import current_work
 
@@ -60,7 +60,7 @@ class Situation:
         return [hold for hold in self.holds if hold.held > self.patience]
 
 
-def timeout_of(pool: BasePool, waited: float, admitted: bool = True) -> PoolTimeout:
+def timeout_of(pool: PoolState, waited: float, admitted: bool = True) -> PoolTimeout:
     """Return the error for a wait that has ended in vain. Takes no lock, and sends nothing.
 
     :param waited: seconds.
@@ -71,7 +71,7 @@ def timeout_of(pool: BasePool, waited: float, admitted: bool = True) -> PoolTime
     return _build_error(PoolTimeout, situation, headline(situation))
 
 
-def overload_of(pool: BasePool, how: str) -> PoolOverloaded:
+def overload_of(pool: PoolState, how: str) -> PoolOverloaded:
     """Return the error for a checkout that was refused at once, as too many wait.
 
     :param how: the end of a sentence that says how many wait, such as "3 wait already."
@@ -100,7 +100,7 @@ def _build_error(kind: type[Timeout], situation: Situation, begin: str) -> Timeo
     )
 
 
-def look(pool: BasePool, waited: float) -> Situation:
+def look(pool: PoolState, waited: float) -> Situation:
     """Collect the facts of this moment.
 
     :param waited: seconds that the checkout has waited.
@@ -120,7 +120,7 @@ def look(pool: BasePool, waited: float) -> Situation:
     )
 
 
-def counted_by(pool: BasePool) -> str:
+def counted_by(pool: PoolState) -> str:
     """Return the pool's counters as text: they show whether this is one bad moment or the usual state."""
     meters = pool.meters
     slow = sum(meters.wait_time.counts)

@@ -11,8 +11,9 @@ from functools import partial
 from poollife import clock
 from poollife.errors import remembered
 from poollife.pools import log
-from poollife.pools.base import BasePool, Borrower
+from poollife.pools.base import Borrower
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
+from poollife.pools.state import PoolState
 from poollife.pools.tickets import Postponed, SpareTicket, Ticket
 
 logger = logging.getLogger("poollife")
@@ -28,7 +29,7 @@ class Gate:
     for one pause more.
     """
 
-    def __init__(self, pool: BasePool, outage: Outage) -> None:
+    def __init__(self, pool: PoolState, outage: Outage) -> None:
         self._pool = pool
         self._outage = outage
         #: The time until which no other session is asked for, on the monotonic clock.

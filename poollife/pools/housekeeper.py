@@ -11,7 +11,8 @@ from typing import Any
 
 from poollife import clock
 from poollife.pools.background import Housekeeper
-from poollife.pools.base import BasePool, Borrower, Slots
+from poollife.pools.base import Borrower, Slots
+from poollife.pools.state import PoolState
 from poollife.pools.tickets import Postponed, SpareTicket, current
 
 logger = logging.getLogger("poollife")
@@ -20,7 +21,7 @@ logger = logging.getLogger("poollife")
 class Housekeeping:
     """The background work of one pool: it retires the surplus, and keeps ``min_idle`` sessions ready."""
 
-    def __init__(self, pool: BasePool, slots: Slots) -> None:
+    def __init__(self, pool: PoolState, slots: Slots) -> None:
         self._pool = pool
         self._slots = slots
         self._housekeeper = Housekeeper(f"poollife's housekeeper of {pool.key.alias!r}", self.do)

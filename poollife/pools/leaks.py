@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 
 from poollife import clock
 from poollife.pools.background import may_start_thread
-from poollife.pools.base import BasePool
 from poollife.pools.lease import Lease
 from poollife.pools.live import end_thread, live_pools
+from poollife.pools.state import PoolState
 from poollife.stacks import line_in, stack_of, stacks_of, text_of
 
 logger = logging.getLogger("poollife")
@@ -32,7 +32,7 @@ class Watch:
     lease. There is no lock: if two checkouts start a thread each, the second thread makes the first one end.
     """
 
-    def __init__(self, pool: BasePool) -> None:
+    def __init__(self, pool: PoolState) -> None:
         self._pool = pool
         self._after = math.inf if pool.options.leak_after is None else pool.options.leak_after
         #: The time until which a thread is sure to look again; on the monotonic clock.
@@ -129,7 +129,7 @@ class _Tracing:
     wanted = 0
 
 
-def watch_for(pool: BasePool, present: Watch | None = None) -> Watch | None:
+def watch_for(pool: PoolState, present: Watch | None = None) -> Watch | None:
     """Return the watch of a pool; None: neither its options nor ``tracing()`` ask for one.
 
     Without a watch, checkout and checkin make no call for it.

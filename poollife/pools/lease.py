@@ -18,8 +18,9 @@ from poollife.drivers.contract import (
     State,
 )
 from poollife.drivers.effects import SETS
-from poollife.pools.base import BasePool, Borrower
+from poollife.pools.base import Borrower
 from poollife.pools.liveness import LONGEST_PING
+from poollife.pools.state import PoolState
 from poollife.process.guard import alive, process
 from poollife.stacks import Stack
 from poollife.work import Work, caller, current_work, enter_thread, local
@@ -69,7 +70,7 @@ class Lease:
 
     driver: Guarded
 
-    def __init__(self, pool: BasePool, borrower: Borrower) -> None:
+    def __init__(self, pool: PoolState, borrower: Borrower) -> None:
         """Begin the lease of a checkout that is under way; ``attach()`` gives it a session."""
         here = local.leases
         if here is None or here.pid != process.pid:

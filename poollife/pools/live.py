@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poollife.pools.base import BasePool
+from poollife.pools.state import PoolState
 from poollife.process.atfork import at_fork
 from poollife.process.guard import WeakRegistry
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from poollife.pools.lease import Lease
 
 #: All pools that may still have leases out, drained pools too.
-live_pools: WeakRegistry[BasePool] = WeakRegistry()
+live_pools: WeakRegistry[PoolState] = WeakRegistry()
 #: Pools that no checkout finds any more, until none of their sessions is out. They are kept because a lease
 #: whose borrower is gone is found only by way of its pool.
-closed_pools: set[BasePool] = set()
+closed_pools: set[PoolState] = set()
 
 
 def leases_of_this_thread() -> list[Lease]:

@@ -15,7 +15,7 @@ from poollife.conf import Bounds, NoPool, PoolOptions
 from poollife.pools.base import Slots
 from poollife.pools.fair_queue import FairQueuePool
 from poollife.pools.slots import fit, never, no_delay
-from poollife.pools.tickets import Holder, Postponed, Ticket
+from poollife.pools.tickets import Postponed, Ticket
 
 #: Seconds between two looks whether a session may be opened, the first and the longest: many may look.
 INTERVAL, LONGEST_INTERVAL = 0.005, 0.1
@@ -78,29 +78,11 @@ class Counted(Slots):
     def change(self, bounds: Bounds | None = None, *, suspended: bool | None = None) -> None:
         raise NotSupportedError(f"{type(self._pool).__name__} has a fixed size")
 
-    def retire(self, most: int, is_old: Callable[[Any], bool]) -> None:
-        pass
-
     def prepare(self, ticket: Ticket, *, spare: bool = False) -> bool:
         if self._sessions:
             return False  # connect() may return a session that is open already
         self._pool.connect().close()
         return True
-
-    def serve(self) -> None:
-        pass
-
-    def wake(self) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
-
-    def withdraw(self, ticket: Ticket) -> bool:
-        return True
-
-    def hold(self, ticket: Ticket, lease: Holder) -> None:
-        pass
 
     def free(self, handle: PoolProxiedConnection | None = None) -> None:
         # After an interrupted return the handle may be empty.

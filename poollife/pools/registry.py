@@ -12,10 +12,11 @@ from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import Driver
 from poollife.pools import log
-from poollife.pools.base import BasePool, PoolKey
+from poollife.pools.base import PoolKey
 from poollife.pools.live import closed_pools, end_thread, live_pools, release
 from poollife.pools.outage import forget_outages
 from poollife.pools.pool import LeasePool
+from poollife.pools.state import PoolState
 from poollife.pools.sweeper import Sweeper
 from poollife.process import uwsgi
 from poollife.process.atfork import at_fork
@@ -244,11 +245,11 @@ class Registry:
         if any(pool.keeps_sessions for pool in self.pools()):
             self._sweeper.start()
 
-    def hold(self) -> list[BasePool]:
+    def hold(self) -> list[PoolState]:
         """Return strong references to all pools. A pool refers to its leases, and a lease to its session."""
         return live_pools.hold()
 
-    def abandon(self, held: list[BasePool]) -> None:
+    def abandon(self, held: list[PoolState]) -> None:
         """Give up all pools, in a child: they are the parent's.
 
         :param held: the result of ``hold()`` before the fork.
