@@ -9,8 +9,11 @@ class Certificates:
     """A certificate authority and a certificate of a server on this machine, as PEM files in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the three files; the folder is made where it is missing."""
-        import trustme  # here, so that only those who want certificates need it
+        """Make the three files, and the folder if it is missing.
+
+        :param folder: the folder of the files.
+        """
+        import trustme  # here, so that only tests with certificates need it
 
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.ca = folder / "ca.pem"

@@ -34,8 +34,8 @@ FOLDERS = (
     "/opt/homebrew/opt/mariadb/bin",
 )
 
-# Small and quick, for data that nobody will miss: nothing is synced to the disk, and there is no binlog.
-# Options that some versions do not know any more are marked "loose": those versions go on without them.
+# Small and quick, for data that may be lost: nothing is synced to the disk, and there is no binlog.
+# Options that some versions do not know any more are marked "loose": these versions ignore them.
 FAST = (
     "--skip-log-bin",
     "--skip-name-resolve",
@@ -50,12 +50,12 @@ FAST = (
     # Few, so that 600 connections fit into the 1024 files that a process may usually open.
     "--table-open-cache=200",
     "--table-open-cache-instances=1",
-    # A forgotten transaction must fail a DROP DATABASE, not block it for a day.
+    # With a forgotten transaction, DROP DATABASE must fail, and not wait for a day.
     "--lock-wait-timeout=10",
 )
 
-# Run by a shell of its own for the case that the owner dies without cleaning up, killed with SIGKILL for
-# example. Arguments: the owner, the server, and the folder to remove (empty: none).
+# A shell of its own runs this, for an owner that ends without cleaning up, for example by SIGKILL. Arguments:
+# the owner, the server, and the folder to remove (empty: none).
 GUARD = """
 while kill -0 "$1" && kill -0 "$2"; do sleep 1; done
 kill "$2"
@@ -82,17 +82,17 @@ class Session(NamedTuple):
 class MariaDB:
     """A private MariaDB server in a folder of its own.
 
-    It belongs to the process that starts it, and does not outlive it: ``stop()`` runs at the end of the
-    ``with`` block and at exit, and should the process be killed, a guard ends the server within seconds.
-    In children forked from that process ``stop()`` does nothing, so they may exit as they like.
+    The server belongs to the process that starts it, and does not outlive that process. ``stop()`` runs at
+    the end of the ``with`` block and at exit. If the process is killed, a guard ends the server within
+    seconds. In children forked from that process ``stop()`` does nothing, so they may exit in any way.
 
-    The administrator ``root`` gets in through the unix socket only, and the folder that holds it is closed
-    to other users of the machine. ``poollife`` (password ``poollife``) has all privileges as well, but
-    from any of the connections that ``database()`` describes.
+    The administrator ``root`` logs in through the unix socket only, and the folder of the socket is closed to
+    other users of the machine. ``poollife`` (password ``poollife``) has all privileges as well, and may use
+    each of the connections that ``database()`` describes.
     """
 
-    #: What every call of ``execute()`` adds to the global counter "Questions": SET NAMES when it connects,
-    #: the statement, and the good-bye.
+    #: The number that every call of ``execute()`` adds to the global counter "Questions": SET NAMES when it
+    #: connects, the statement, and the quit packet.
     QUESTIONS_PER_EXECUTE: ClassVar[int] = 3
 
     #: System tables as the server's tool made them, for copies.
@@ -111,8 +111,10 @@ class MariaDB:
     ) -> None:
         """Prepare a server; ``start()`` starts it.
 
-        Without a ``folder`` it makes a temporary one and removes it on ``stop()``. In a given folder the
-        data stay, and the next ``start()`` finds them again. ``options`` come last on the command line.
+        :param folder: the folder of the server. Its data stay, and the next ``start()`` finds them again.
+            None: a temporary folder, which ``stop()`` removes.
+        :param certificates: for TLS; None: the server has no TLS.
+        :param options: of the server; they come last on the command line.
         """
         self._temporary = folder is None
         self.folder = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="poollife-"))
@@ -121,7 +123,8 @@ class MariaDB:
         self.certificates = certificates
         self.options = tuple(options)
         self._data = self.folder / "data"
-        # Of its own: a server that starts removes all temporary tables that it finds, other servers' too.
+        # A folder of its own: a server that starts removes all temporary tables that it finds, other servers'
+        # too.
         self._scratch = self.folder / "tmp"
         self._log = self.folder / "server.log"
         self._server: subprocess.Popen[bytes] | None = None
@@ -133,20 +136,25 @@ class MariaDB:
 
     @staticmethod
     def find() -> Path | None:
-        """Return the server's binary, or None where there is none."""
+        """Return the path of the server's binary, or None where there is none."""
         if found := _which("mariadbd"):
             return found
-        # Old MariaDB servers go by this name, but so does Oracle's MySQL, which has other options.
+        # Old MariaDB servers have this name, but so has Oracle's MySQL, which has other options.
         found = _which("mysqld")
         if found and "MariaDB" in _output(found, "--no-defaults", "--version"):
             return found
         return None
 
     def start(self) -> MariaDB:
-        """Make the data where there are none yet, start the server and wait until it answers."""
+        """Make the data where there are none yet, start the server and wait until it answers.
+
+        :returns: the server itself.
+        :raises RuntimeError: if it runs already, is not installed, or does not start within a minute.
+        :raises ValueError: if the path of its folder is too long for a unix socket.
+        """
         if self._server:
             raise RuntimeError("the server runs already")
-        # The kernel's limit is 108 bytes (104 on some systems), and it is not told apart from other errors.
+        # The kernel's limit is 108 bytes (104 on some systems). A longer path has no error of its own.
         if len(os.fsencode(self.socket)) >= 100:
             raise ValueError(f"too long for the path of a unix socket: {self.socket}")
         self._owner = os.getpid()
@@ -164,7 +172,7 @@ class MariaDB:
         return self
 
     def stop(self) -> None:
-        """End the server, and remove the folder if it is a temporary one; harmless when repeated."""
+        """End the server, and remove the folder if it is a temporary one. A second call does nothing."""
         if os.getpid() != self._owner:
             return  # a forked child: neither the server nor the folder is its own
         self._halt()
@@ -172,7 +180,7 @@ class MariaDB:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def restart(self) -> None:
-        """End the server and start it again: the same data, the same port, all connections gone."""
+        """End the server and start it again, with the same data and port. All connections end."""
         self._halt()
         self._launch(self._command())
         self._wait()
@@ -183,10 +191,15 @@ class MariaDB:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # --- what the tests ask and tell it ---------------------------------------------------------------
+    # --- used by the tests ----------------------------------------------------------------------------
 
     def database(self, name: str, *, via: Literal["tcp", "socket", "tls"] = "tcp") -> dict[str, Any]:
-        """Return an entry for Django's DATABASES, without its ENGINE."""
+        """Return an entry for Django's DATABASES, without its ENGINE.
+
+        :param name: the database.
+        :param via: the kind of connection.
+        :raises ValueError: for "tls", if the server has no certificates.
+        """
         settings: dict[str, Any] = {
             "NAME": name,
             "USER": self.user,
@@ -204,16 +217,16 @@ class MariaDB:
         return settings
 
     def create_database(self, name: str) -> None:
-        """Make an empty database, in place of one of that name."""
+        """Make an empty database, in place of the database of that name if there is one."""
         self.execute(f"DROP DATABASE IF EXISTS `{name}`")
         self.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
 
     def execute(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
         """Run one statement as the administrator, in autocommit mode, and return its rows.
 
-        It connects and disconnects for each statement: no connection is left that a forked child could
-        inherit. The server has counted all of it when this returns: ``QUESTIONS_PER_EXECUTE`` in
-        "Questions" and one in "Connections"; no connection to the TCP port.
+        The method connects and disconnects for each statement: no connection is left that a forked child
+        could inherit. At its return the server has counted all of it: ``QUESTIONS_PER_EXECUTE`` in
+        "Questions" and one in "Connections". The connection is not one to the TCP port.
         """
         import MySQLdb  # here, so that find() works without it
 
@@ -223,8 +236,8 @@ class MariaDB:
                 cursor.execute(sql, args or None)
                 return list(cursor.fetchall())
         finally:
-            # The server takes note of the good-bye after the client has left: wait for its end of the line
-            # to close, or the next look at the counters may come too early.
+            # The server counts the quit packet after the client has gone. Wait until the server has closed
+            # its end of the socket: otherwise the counters may be read too early.
             with socket.socket(fileno=os.dup(connection.fileno())) as line:
                 connection.close()
                 line.settimeout(STOP_SECONDS)
@@ -234,8 +247,10 @@ class MariaDB:
     def status(self, name: str) -> int:
         """Return a global counter of the server.
 
-        Of "Questions" it contains two of its own: between two calls with nothing else going on the number
+        "Questions" contains two of the call itself: between two calls without other statements the number
         grows by ``QUESTIONS_PER_EXECUTE``.
+
+        :raises KeyError: if the server has no such counter.
         """
         rows = self.execute("SHOW GLOBAL STATUS WHERE Variable_name = %s", name)
         if not rows:
@@ -243,7 +258,7 @@ class MariaDB:
         return int(rows[0][1])
 
     def sessions(self, user: str | None = None) -> list[Session]:
-        """Return the open connections, of ``user`` or of all, except the administrator's own."""
+        """Return the open connections of ``user``, or of all users, except the administrator's own."""
         rows = self.execute(
             "SELECT ID, USER, DB, COMMAND, TIME, STATE, INFO FROM information_schema.PROCESSLIST"
             " WHERE USER NOT IN ('root', 'system user', 'event_scheduler') ORDER BY ID"
@@ -291,20 +306,20 @@ class MariaDB:
             text=True,
         )
         if done.returncode:
-            # Half-made data would be taken for whole ones by the next start().
+            # The next start() would take incomplete data for complete data.
             shutil.rmtree(data, ignore_errors=True)
-            # It says why at first, and ends with advice that is always the same.
+            # The output begins with the reason, and ends with advice that is always the same.
             raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout[:4000]}")
 
     def _launch(self, command: Sequence[str]) -> None:
-        """Start the server's process, and the guard that ends it should this process be killed."""
+        """Start the server's process, and the guard that ends it if this process is killed."""
         with self._log.open("wb") as log:
             self._server = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C at the terminal is the owner's to handle
+                start_new_session=True,  # only the owner handles Ctrl-C at the terminal
             )
         folder = str(self.folder) if self._temporary else ""
         self._guard = subprocess.Popen(
@@ -333,7 +348,7 @@ class MariaDB:
             f"--bind-address={self.host}",
             f"--port={self.port}",
             f"--init-file={users}",
-            # Nobody shall read or write files of this machine with LOAD_FILE() or INTO OUTFILE.
+            # No user may read or write files of this machine with LOAD_FILE() or INTO OUTFILE.
             f"--secure-file-priv={self._data}",
             *FAST,
         ]
@@ -361,7 +376,10 @@ class MariaDB:
         raise RuntimeError(f"MariaDB did not start (exit status {self._server.returncode}):\n{log}")
 
     def _halt(self) -> None:
-        """End the guard first, lest it signal a process that has got the server's old id, and the server."""
+        """End the guard, and then the server.
+
+        In the other order the guard could signal a process that has got the server's old id.
+        """
         for process in (self._guard, self._server):
             if process:
                 _end(process)
@@ -369,9 +387,9 @@ class MariaDB:
 
 
 def _users(user: str, password: str) -> str:
-    """Return the statements that let in the user from anywhere, and root through the socket only."""
-    # Each on one line, as --init-file wants them. "localhost" is what the socket counts as: without an entry
-    # of its own there, an anonymous user (some versions make one) would come before the entry for "%".
+    """Return the statements by which the user may log in from each host, and root through the socket only."""
+    # Each on one line, as --init-file requires it. The socket counts as "localhost": without an entry of its
+    # own there, an anonymous user (some versions make one) would come before the entry for "%".
     statements = [
         "DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost'",
         "FLUSH PRIVILEGES",

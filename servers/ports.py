@@ -5,20 +5,23 @@ from __future__ import annotations
 import random
 import socket
 
-# Below the range that Linux (from 32768) and macOS (from 49152) take the ports of outgoing connections
-# from. A port of that range could be taken by a client just while the server restarts, and a client that
-# keeps knocking at it while nobody listens would sooner or later connect to itself.
+# Below the range from which Linux (from 32768) and macOS (from 49152) take the ports of outgoing connections.
+# A client could get a port of that range while the server restarts. And a client that connects to the port
+# again and again while no server listens would at some time connect to itself.
 RANGE = range(20000, 32768)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port of ``host`` that nobody listens on now, and that no outgoing connection will take."""
+    """Return a port of ``host`` on which no process listens, and that no outgoing connection will take.
+
+    :raises RuntimeError: if none of a hundred ports is free.
+    """
     # Not the module's own generator: a test that seeds it would make two runs choose the same ports.
     choose = random.SystemRandom().choice
     for _ in range(100):
         port = choose(RANGE)
         with socket.socket() as probe:
-            # As servers do, so that the remains of closed connections do not count as somebody listening.
+            # As servers do, so that the remains of closed connections do not count as a listener.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))

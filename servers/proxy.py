@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server that does what networks do: drops, stalls, goes deaf, is slow, cuts."""
+"""A TCP proxy in front of a server, with a network's faults: it drops, stalls, ignores, delays and cuts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from contextlib import contextmanager, suppress
 
 
 class Proxy:
-    """``with Proxy(host, port) as proxy: ...``: connect to ``proxy.port``.
+    """A proxy on a port of this machine: ``with Proxy(host, port) as proxy: ...``, and ``proxy.port``.
 
-    Its troubles are blocks: ``with proxy.deaf(): ...``. After the block it works again.
+    Its faults are blocks: ``with proxy.deaf(): ...``. After the block it works again.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        #: Where new connections lead.
+        #: The server's address for new connections.
         self.server = (host, port)
-        #: Seconds until a new connection is passed on.
+        #: Seconds before a new connection is passed on.
         self.connect_delay = 0.0
-        #: Seconds that each piece of data takes, either way.
+        #: Seconds that each piece of data takes, in either direction.
         self.delay = 0.0
-        #: Bytes of answers after which a connection is cut; None: it is not.
+        #: The number of bytes of answers after which a connection is cut; None: it is not.
         self.cut_after: int | None = None
-        #: Connections that came, on the monotonic clock.
+        #: The times of the connections that came, on the monotonic clock.
         self.accepted: list[float] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
@@ -49,7 +49,7 @@ class Proxy:
 
     @contextmanager
     def dropped(self) -> Iterator[None]:
-        """As if the server had stopped: all connections are cut, new ones refused."""
+        """Cut all connections and refuse new ones, as if the server had stopped."""
         self._stop_listening()
         self.cut()
         try:
@@ -60,7 +60,7 @@ class Proxy:
 
     @contextmanager
     def stalled(self) -> Iterator[None]:
-        """Nothing passes; what was sent meanwhile does so afterwards."""
+        """Hold all data back during the block, and pass it on afterwards."""
         self._flowing.clear()
         try:
             yield
@@ -69,7 +69,7 @@ class Proxy:
 
     @contextmanager
     def deaf(self) -> Iterator[None]:
-        """As if packets were dropped: new connections are taken, but nothing that is sent ever arrives."""
+        """Accept new connections, but drop all data during the block, as if packets were lost."""
         self._deaf = True
         try:
             yield
@@ -77,13 +77,13 @@ class Proxy:
             self._deaf = False
 
     def cut(self) -> None:
-        """End all connections, in the middle of whatever they do."""
+        """End all connections, also in the middle of data."""
         for each in self._sockets:
-            with suppress(OSError):  # its other end may have gone first
+            with suppress(OSError):  # its other end may have closed it first
                 each.shutdown(socket.SHUT_RDWR)
 
     def hear(self, client: socket.socket, data: bytes) -> None:
-        """Somebody says this. For subclasses."""
+        """Take note of data that a client has sent. For subclasses: it does nothing here."""
 
     def _listen(self) -> None:
         self._start(self._accept, self._listener)
@@ -124,7 +124,7 @@ class Proxy:
         thread.start()
 
     def _pass_on_requests(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):  # one of the two has gone
+        with suppress(OSError):  # one of the two is closed
             while data := client.recv(65536):
                 self.hear(client, data)
                 self._pass_on(data, server)

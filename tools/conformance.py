@@ -1,13 +1,13 @@
 """Run Django's own test suite with Django's backend and with poollife's, and report the difference.
 
-Once with MySQL, on a private server, and once with SQLite, in files: a database in memory is not pooled.
+It runs with MySQL, on a private server, and with SQLite, in files: a database in memory is not pooled.
 
 The suite is that of the installed Django: pip downloads its source distribution into .cache. The outcomes of
 a run with Django's backend are kept there, too, if nothing failed: they are the same until another version of
 a package or of the server is installed.
 
-The exit status is 0 if nothing failed with ours that passed with Django's, and all that ran with Django's ran
-with ours.
+The exit status is 0 if no test failed with poollife's backend only, and all tests that ran with Django's ran
+with poollife's.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ LIFE_CYCLE = (
     "cache.tests.CreateCacheTableForDBCacheTests",
 )
 
-#: Tests of what poollife does differently by design. The value: why, and which page of docs/ tells it.
+#: Tests that poollife fails by design. The value: the reason, and the page of docs/ that describes it.
 KNOWN: dict[str, str] = {}
 
-#: Seconds. A test worker that dies leaves Django's runner waiting for ever.
+#: The longest time of a run, in seconds: after the death of a test worker Django's runner waits for ever.
 PATIENCE = 1200.0
 PATIENCE_FOR_ALL = 6 * 3600.0
 
-#: A folder in memory: Linux's.
+#: A folder in memory, on Linux.
 MEMORY = Path("/dev/shm")
 
 #: All of Django's models at once are more tables than the server's own cache holds in the tests of poollife.
@@ -68,7 +68,7 @@ SERVER_OPTIONS = (
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What one run of the suite came to: ids of tests."""
+    """The outcomes of one run of the suite, as ids of tests."""
 
     seconds: float
     finished: bool
@@ -77,7 +77,7 @@ class Outcomes:
 
     @classmethod
     def read(cls, file: Path, seconds: float, finished: bool) -> Outcomes:
-        """Read what ``RecordingResult`` wrote. A test can fail several times: in its subtests."""
+        """Read the file of ``RecordingResult``. A test can fail several times: in its subtests."""
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         failed = frozenset(test for outcome, test in lines if outcome == "failed")
         passed = frozenset(test for outcome, test in lines if outcome == "passed")
@@ -100,9 +100,9 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Difference:
-    """What poollife changes."""
+    """The difference between the outcomes with Django's backend and with poollife's."""
 
-    #: Of the databases: a key of DATABASES.
+    #: The kind of databases: a key of DATABASES.
     kind: str
     parallel: int
     stock: Outcomes
@@ -110,7 +110,7 @@ class Difference:
 
     @property
     def new_failures(self) -> list[str]:
-        """Failed with ours and not with Django's, known differences excepted."""
+        """The tests that failed with poollife's backend only, without the known differences."""
         return sorted(self.pooled.failed - self.stock.failed - KNOWN.keys())
 
     @property
@@ -119,7 +119,7 @@ class Difference:
 
     @property
     def never_ran(self) -> list[str]:
-        """Ran with Django's and not with ours."""
+        """The tests that ran with Django's backend only."""
         return sorted(self.stock.ran - self.pooled.ran)
 
     @property
@@ -138,7 +138,7 @@ class Databases(Protocol):
     #: Django's backend for them, and poollife's.
     stock: str
     pooled: str
-    #: Tests that fail by their order with Django's backend, too. The value: why.
+    #: Tests that fail by their order, with Django's backend, too. The value: the reason.
     skipped: dict[str, str]
 
     def settings(self, name: str) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class MySQL:
     @classmethod
     @contextmanager
     def running(cls) -> Iterator[MySQL]:
-        """Start the server, and end it with the block."""
+        """Start the server, and end it after the block."""
         with MariaDB(options=SERVER_OPTIONS) as server:
             yield cls(server)
 
@@ -183,7 +183,7 @@ class SQLite:
     @classmethod
     @contextmanager
     def running(cls) -> Iterator[SQLite]:
-        """Make the folder, where possible in memory: commits wait for the disk elsewhere."""
+        """Make the folder, in memory if possible: elsewhere commits wait for the disk."""
         with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
             yield cls(Path(folder))
 
@@ -203,7 +203,7 @@ class SQLiteInMemory(SQLite):
         return {"NAME": self._file(name)}
 
 
-#: What ``--database`` takes.
+#: The values of ``--database``.
 DATABASES: dict[str, type[MySQL | SQLite]] = {
     "mysql": MySQL,
     "sqlite": SQLite,
@@ -212,7 +212,7 @@ DATABASES: dict[str, type[MySQL | SQLite]] = {
 
 
 class Suite:
-    """Django's tests, and databases to run them on."""
+    """Django's tests, and the runs of them."""
 
     def __init__(self, tests: Path, labels: Sequence[str], patience: float, *, anew: bool = False) -> None:
         """:param anew: run it with Django's backend, whatever an earlier run came to."""
@@ -220,13 +220,13 @@ class Suite:
         self.tests = tests
         self.labels = labels
         self.patience = patience
-        # One that was stopped may go on writing for a while.
+        # A folder for each run: a run that was stopped may go on writing for a while.
         self.files = CACHE / "runs" / f"django-{django.__version__}-{os.getpid()}"
 
     def compare(self, kind: str, databases: Databases, engine: str, parallel: int) -> Difference:
-        """Run it with both, side by side: a good part of it is sleeping.
+        """Run the suite with both backends at the same time: it sleeps for a good part of its time.
 
-        :param engine: what to compare with Django's.
+        :param engine: the ENGINE to compare with Django's.
         """
         name = f"{kind}_{parallel}".replace("-", "_")
         with ThreadPoolExecutor() as executor:
@@ -258,7 +258,7 @@ class Suite:
     def run(
         self, databases: Databases, engine: str, parallel: int, name: str, middleware: Sequence[str]
     ) -> Outcomes:
-        """Run it once; what it prints goes to a file of that name."""
+        """Run the suite once, and write its output to a file of that name."""
         self.files.mkdir(parents=True, exist_ok=True)
         outcomes = self.files / f"{name}.jsonl"
         outcomes.write_text("")
@@ -284,7 +284,7 @@ class Suite:
 
 
 def finishes(command: Sequence[str], patience: float, **popen: Any) -> bool:
-    """Run a command; whether it came to its end, be it with failures."""
+    """Run a command, and return whether it came to its end, with or without failures."""
     with subprocess.Popen(command, stderr=subprocess.STDOUT, **popen) as process:
         try:
             return process.wait(patience) in (0, 1)
@@ -297,7 +297,7 @@ def finishes(command: Sequence[str], patience: float, **popen: Any) -> bool:
 
 
 def tests_of_django() -> Path:
-    """The folder of the installed Django's tests, downloaded if need be."""
+    """Return the folder of the installed Django's tests, and download it if it is missing."""
     name = f"django-{django.__version__}"
     if not (CACHE / name).is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -353,7 +353,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Compare, and report."""
+    """Compare the backends, and print the differences."""
     given = arguments()
     labels, patience = ([], PATIENCE_FOR_ALL) if given.all else (given.labels, PATIENCE)
     tests = tests_of_django()

@@ -1,4 +1,4 @@
-"""The test runner that Django's suite is run with: Django's own, and every outcome goes to a file."""
+"""The test runner of Django's suite for the comparison: Django's own, which writes each outcome to a file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 
 
 class RecordingResult(unittest.TextTestResult):
-    """One line of JSON per outcome. With --parallel this lives in the parent, and workers report to it."""
+    """A result that writes one line of JSON for each outcome.
+
+    With --parallel it is in the parent, and the workers report to it.
+    """
 
     def record(self, outcome: str, test: Any) -> None:
         line = json.dumps([outcome, test.id()]) + "\n"
-        # Opened anew each time: tests fork, and change what is open.
+        # Opened again each time: tests fork, and change the files that are open.
         with open(os.environ["CONFORMANCE_OUTCOMES"], "a") as file:  # noqa: PTH123  # tests patch pathlib
             file.write(line)
 
@@ -56,7 +59,10 @@ class RecordingResult(unittest.TextTestResult):
 
 
 class PlainRemoteResult(RemoteTestResult):
-    """Sends text instead of tracebacks: those can't be pickled without tblib, and one would stop the run."""
+    """A result that sends text in place of tracebacks.
+
+    A traceback can't be pickled without tblib, and would stop the run.
+    """
 
     def addError(self, test: Any, err: ExcInfo) -> None:
         super().addError(test, as_text(err))
@@ -73,7 +79,7 @@ class PlainRemoteResult(RemoteTestResult):
 
 
 def as_text(err: ExcInfo, before: str = "") -> Any:
-    """An exception that can be pickled and says the same."""
+    """Return an exception with the same text that can be pickled."""
     text = before + "".join(traceback.format_exception(*err))
     return AssertionError, AssertionError(text), None
 
@@ -87,12 +93,12 @@ class PlainParallelSuite(ParallelTestSuite):
 
 
 class RecordingRunner(DiscoverRunner):
-    """Made by runtests.py, which has just replaced MIDDLEWARE."""
+    """The runner. runtests.py makes it after it has replaced MIDDLEWARE."""
 
     parallel_test_suite = PlainParallelSuite
 
     def load_tests_for_label(self, label: str, discover_kwargs: Any) -> Any:
-        """Skip what says nothing of these databases."""
+        """Load the tests, and skip those that say nothing about these databases."""
         skipped = json.loads(os.environ.get("CONFORMANCE_SKIPPED", "{}"))
         tests = super().load_tests_for_label(label, discover_kwargs)
         for test in iter_test_cases(tests):

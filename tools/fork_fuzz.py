@@ -1,6 +1,6 @@
-"""Fork a busy process at random moments, and count what was harmed: ``make fuzz``.
+"""Fork a busy process at random moments, and count the harm: ``make fuzz``.
 
-The exit status is 0 if nothing was. A failure is looked for again with its ``--seed``.
+The exit status is 0 if there was none. To look for a failure again, pass its ``--seed``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from servers import Certificates, MariaDB
 from tests.support.programs.running import run
 
-#: Seconds that one fork may take, with all that goes on around it.
+#: The longest time of one fork, in seconds, with all the work around it.
 PATIENCE = 2.0
 
 
 def main() -> int:
-    """Run it once for each way to the server, and tell."""
+    """Run the program once for each way to the server, and print the reports."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,7 +46,7 @@ def fuzz(server: MariaDB, via: Any, seed: int, forks: int, threads: int) -> dict
 
 
 def tell(via: str, seed: int, report: dict[str, Any]) -> bool:
-    """Print what was found; whether anything was harmed."""
+    """Print a report, and return whether there was harm."""
     print(f"\n{via}, --seed {seed}")
     for what, value in report.items():
         print(f"  {what:30} {value if value != [] else 0}")
@@ -54,7 +54,7 @@ def tell(via: str, seed: int, report: dict[str, Any]) -> bool:
 
 
 def harm(report: dict[str, Any]) -> dict[str, Any]:
-    """What must be nothing and is not."""
+    """Return the values of a report that must be empty and are not."""
     harmless = ("forks", "children", "steps", "ms in the parent's handlers")
     return {what: value for what, value in report.items() if what not in harmless and value}
 

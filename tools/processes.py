@@ -1,7 +1,7 @@
-"""Have every kind of server make its processes, and count what became of the sessions: ``make processes``.
+"""Have every kind of server make its processes, and count the harm to sessions: ``make processes``.
 
-Each line is a real server whose processes come and go while four clients ask, and half of what they ask for
-forks a child. The exit status is 0 if nothing was harmed.
+Each line is a real server whose processes start and end while four clients send requests. Half of the
+requests fork a child. The exit status is 0 if there was no harm.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tests.support.servers_site import running as servers_site
 from tests.support.uwsgi_site import running as uwsgi_site
 
 REQUESTS = 160
-#: The last lines of a log that says why.
+#: The number of lines of a log that are printed after harm: the last ones.
 LOG_LINES = 40
-#: What the columns are called, and how they are filled.
+#: The names of the columns, and the functions that fill them.
 COLUMNS: dict[str, Callable[[Counts], object]] = {
     "requests": lambda counts: counts.requests,
     "repeated": lambda counts: counts.repeated,
@@ -44,12 +44,12 @@ COLUMNS: dict[str, Callable[[Counts], object]] = {
 
 
 class Place(NamedTuple):
-    """Where a row finds what it works with."""
+    """The server and the folder of a row."""
 
     server: MariaDB
     #: An empty database there.
     database: str
-    #: An empty one.
+    #: An empty folder.
     folder: Path
     redis: Callable[[], Redis]
 
@@ -58,9 +58,9 @@ class Row(NamedTuple):
     """A line of the table."""
 
     run: Callable[[Place], Counts]
-    #: The packages that have to be there.
+    #: The packages that have to be installed.
     needs: tuple[str, ...]
-    #: Why nobody can run it here.
+    #: The reason why the row can't run here; empty: it can.
     unfit: str = ""
 
 
@@ -83,14 +83,14 @@ def main() -> int:
 
 
 def all_rows(requests: int) -> dict[str, Row]:
-    """The whole table, in its order."""
+    """Return the whole table, in its order."""
     rows = {}
     for name, web_server in servers_site.SERVERS.items():
         packages = (web_server.program, *(["gevent"] if "gevent" in name else []))
         rows[name] = Row(partial(run_web_server, web_server, requests), packages)
     for beginning, build in uwsgi_site.BUILDS.items():
         for name in UWSGI:
-            # The site leaves out what crashes there.
+            # The site leaves out variants that crash there.
             unfit = "" if name in uwsgi_site.VARIANTS else "its workers crash on this Python"
             rows[f"{beginning} {name}"] = Row(partial(run_uwsgi, name, build), (), build.unfit or unfit)
     for name in CELERY:
@@ -100,18 +100,18 @@ def all_rows(requests: int) -> dict[str, Row]:
 
 
 UWSGI = ("default", "threads", "osafterfork", "fork-hooks", "mule + spooler", "no master", "lazy-apps")
-#: The site's module imports Celery, so it is asked when its turn has come.
+#: Names of variants. The site's module imports Celery, so it is imported only when one of them runs.
 CELERY = ("prefork", "prefork, blocking", "prefork, spawned", "threads", "gevent", "solo")
 
 
 def chosen(rows: dict[str, Row], beginnings: list[str]) -> dict[str, Row]:
-    """Those that were asked for; all, if none was."""
+    """Return the rows whose names begin with one of these texts; without any, all rows."""
     return {name: row for name, row in rows.items() if name.startswith(tuple(beginnings or ("",)))}
 
 
 @contextmanager
 def workshop() -> Iterator[Callable[[], Place]]:
-    """A function that makes a place for each row; the servers behind it end with the block."""
+    """Yield a function that makes a place for each row. Its servers end with the block."""
     with ExitStack() as stack:
         top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="processes-")))
         server = stack.enter_context(MariaDB())
@@ -133,7 +133,7 @@ def workshop() -> Iterator[Callable[[], Place]]:
 
 
 def show(name: str, row: Row, new_place: Callable[[], Place]) -> bool:
-    """Print the line; whether anything was harmed."""
+    """Print the line of a row, and return whether there was harm."""
     if reason := row.unfit or not_installed(row.needs):
         print(f"{name}not run: {reason}", flush=True)
         return False
@@ -154,7 +154,7 @@ def show(name: str, row: Row, new_place: Callable[[], Place]) -> bool:
 
 
 def not_installed(packages: tuple[str, ...]) -> str:
-    """Which of them are not, in words; "" where all are."""
+    """Return a text with the packages that are not installed, or "" if all are."""
     missing = [package for package in packages if not find_spec(package)]
     return f"not installed: {', '.join(missing)}" if missing else ""
 
@@ -180,7 +180,7 @@ def run_celery(name: str, place: Place) -> Counts:
         alive=alive,
         inherited_sockets=counts.inherited,
         wrong_answers=counts.wrong,
-        # What a task leaves with its thread is one too many, too.
+        # A session that a task leaves with its thread is also one beyond the limit.
         over_limit=counts.over_limit + counts.held,
         aborted=counts.aborted,
         tracebacks=tracebacks_in((place.folder / "log").read_text(errors="replace")),

@@ -1,6 +1,6 @@
-"""Use a pool as badly as one can, with many threads on a real server, and count: ``make stress``.
+"""Use a pool in all wrong ways, by many threads and on a real server, and count mistakes: ``make stress``.
 
-The exit status is 0 if nothing was lost, lent twice or too much.
+The exit status is 0 if no session was lost, lent twice or beyond the limit.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from servers import MariaDB
 from tests.support.programs.pool_stress import OVERFLOW, SIZE
 from tests.support.programs.running import run
 
-#: Beside the time that it runs.
+#: Seconds that a run may take beside ``--seconds``.
 GRACE = 120.0
-#: What must be nothing.
+#: The values of a report that must be empty.
 MISTAKES = (
     "hung",
     "wrong",
@@ -30,7 +30,7 @@ MISTAKES = (
 
 
 def main() -> int:
-    """Run it in each way, and tell."""
+    """Run the program in each way, and print the reports."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,12 +51,12 @@ def main() -> int:
     return int(failed)
 
 
-#: Whether operators and forks disturb, and whether greenlets take the place of threads.
+#: By the name of a way: whether operators and forks disturb, and whether greenlets take the place of threads.
 WAYS = {"threads": (False, False), "greenlets": (False, True), "disturbed": (True, False)}
 
 
 def stress(server: MariaDB, way: str, seed: int, seconds: float, threads: int) -> dict[str, Any]:
-    """One run on a database of its own."""
+    """Run the program once, on a database of its own, and return its report."""
     disturb, greenlets = WAYS[way]
     name = f"stress_{way}"
     server.create_database(name)
@@ -70,9 +70,9 @@ def stress(server: MariaDB, way: str, seed: int, seconds: float, threads: int) -
 
 
 def mistakes(way: str, report: dict[str, Any]) -> dict[str, Any]:
-    """What must be nothing and is not."""
+    """Return the values of a report that must be empty and are not."""
     found = {what: report[what] for what in MISTAKES if report[what]}
-    # A pool that was closed or made smaller may have some out beside its successor.
+    # A pool that was closed or made smaller may have sessions out beside those of its successor.
     if way != "disturbed" and report["most at once"] > SIZE + OVERFLOW:
         found["most at once"] = report["most at once"]
     return found

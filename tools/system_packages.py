@@ -24,7 +24,7 @@ OLDEST_PYTHON = (3, 11)
 
 
 class Need(NamedTuple):
-    """Something the machine must have."""
+    """A requirement of `make test`, which the machine must meet."""
 
     name: str
     is_met: Callable[[], bool]
@@ -37,7 +37,7 @@ def needs() -> list[Need]:
     """Return all that `make test` needs.
 
     The server comes without the system service around it (that is the package mariadb-server): the tests
-    start their own. Its script that makes the system tables wants a tool of the client's.
+    start their own. Its script that makes the system tables requires a tool of the client's package.
     """
     return [
         Need("MariaDB's server", has_server, ["mariadb-server-core", "mariadb-client-core"], optional=True),
@@ -57,36 +57,43 @@ def needs() -> list[Need]:
         Need("a C compiler", has_compiler, ["gcc", "libc6-dev"]),
         Need("the headers of this Python", has_python_headers, [python_package("dev")]),
         Need("the modules venv and ensurepip of this Python", has_venv, [python_package("venv")]),
-        # For GeoDjango. The package is called after its version: hence the expression. GEOS comes with it.
+        # For GeoDjango. The package's name has its version in it: hence the expression. GEOS comes with it.
         Need("the libraries of GDAL and GEOS", has_gis_libraries, ["^libgdal[0-9]+(t64)?$"], optional=True),
     ]
 
 
 def has_program(name: str) -> bool:
-    """Is it on PATH, or where only root's PATH leads?"""
+    """Return whether a program is on PATH, or in a folder that only root has on PATH."""
     folders = [os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/usr/local/mysql/bin"]
     path = os.pathsep.join(folders)
     return shutil.which(name, path=path) is not None
 
 
 def has_server() -> bool:
-    """The server, and the script that makes its system tables."""
+    """Return whether the server and the script that makes its system tables are installed."""
     return has_program("mariadbd") and has_program("mariadb-install-db")
 
 
 def has_client_programs() -> bool:
-    """Under the names that Django calls."""
+    """Return whether the client programs are installed, under the names that Django calls."""
     return has_program("mysqldump") and has_program("mysql")
 
 
 def has_redis() -> bool:
-    """redis-check-rdb is the server too, if it is called by the server's name."""
+    """Return whether the Redis server is installed.
+
+    redis-check-rdb is the server, too, if it is called by the server's name.
+    """
     names = ["redis-server", "valkey-server", "redis-check-rdb", "valkey-check-rdb"]
     return any(has_program(name) for name in names)
 
 
 def has_uwsgi() -> bool:
-    """Debian's has the system's Python, so it is missed only where that is the same version as this one."""
+    """Return whether uWSGI is installed, or not required.
+
+    Debian's uWSGI has the system's Python. So it is required only if that has the same version as this
+    Python.
+    """
     version = "python{}.{}".format(*sys.version_info)
     if not has_program("apt-get") or Path("/usr/bin/python3").resolve().name != version:
         return True
@@ -95,7 +102,10 @@ def has_uwsgi() -> bool:
 
 
 def has_client_headers() -> bool:
-    """Ask as mysqlclient does when it is built: it looks for these names, in pkg-config's files."""
+    """Return whether the client's headers are installed, by the test of mysqlclient's build.
+
+    The build looks for these names in the files of pkg-config.
+    """
     if not has_program("pkg-config"):
         return has_program("mariadb_config")
     names = ["mysqlclient", "mariadb", "libmariadb", "perconaserverclient"]
@@ -103,23 +113,23 @@ def has_client_headers() -> bool:
 
 
 def has_compiler() -> bool:
-    """Compile something: a compiler without the C library's headers is of no use."""
+    """Return whether a C file compiles: a compiler without the C library's headers is of no use."""
     command = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
     return succeeds([*command, "-x", "c", "-fsyntax-only", "-"], b"#include <stdio.h>\n")
 
 
 def has_python_headers() -> bool:
-    """Python.h, where this Python says it is."""
+    """Return whether Python.h is where this Python says that it is."""
     return (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
 
 
 def has_venv() -> bool:
-    """Debian takes ensurepip out of Python, and `python3 -m venv` fails without it."""
+    """Return whether `python3 -m venv` works: Debian takes ensurepip out of Python."""
     return all(importlib.util.find_spec(module) for module in ("venv", "ensurepip"))
 
 
 def python_package(suffix: str) -> str:
-    """Return the package that completes this Python: the system's own, or another version beside it."""
+    """Return the name of a package that completes this Python, which is the system's or another version."""
     default = Path("/usr/bin/python3")
     if default.exists() and default.resolve() == Path(sys.executable).resolve():
         return f"python3-{suffix}"
@@ -127,12 +137,12 @@ def python_package(suffix: str) -> str:
 
 
 def has_gis_libraries() -> bool:
-    """Ask as Django does."""
+    """Return whether the libraries are installed, by Django's test."""
     return all(ctypes.util.find_library(name) for name in ("gdal", "geos_c"))
 
 
 def succeeds(command: list[str], stdin: bytes = b"") -> bool:
-    """Run a command without showing what it prints."""
+    """Run a command without its output, and return whether it succeeds."""
     try:
         done = subprocess.run(command, input=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
@@ -141,7 +151,7 @@ def succeeds(command: list[str], stdin: bytes = b"") -> bool:
 
 
 def privileges() -> list[str] | None:
-    """Return what to put before apt-get, or None if we may not install anything."""
+    """Return the words to put before apt-get, or None if the user may not install packages."""
     if not shutil.which("apt-get"):
         return None
     if os.geteuid() == 0:
@@ -152,16 +162,16 @@ def privileges() -> list[str] | None:
 
 
 def install(packages: list[str], before: list[str]) -> bool:
-    """Install packages with apt-get, and let it say what it does."""
+    """Install packages with apt-get, which prints what it does, and return whether it succeeds."""
     apt = [*before, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     print("Installing", *packages, flush=True)
-    # A source of packages that does not answer need not be one that we want something from.
+    # An error here does not count: the packages may come from another source than the one that failed.
     subprocess.run([*apt, "update"])
     return subprocess.run([*apt, "install", "-y", "--no-install-recommends", *packages]).returncode == 0
 
 
 def report(missing: list[Need]) -> None:
-    """Say what is missing, and the one command that installs it on Debian and Ubuntu."""
+    """Print the missing requirements, and the command that installs them on Debian and Ubuntu."""
     print("This machine misses:", file=sys.stderr)
     for need in missing:
         remark = " (tests that need it are skipped)" if need.optional else ""
@@ -172,7 +182,7 @@ def report(missing: list[Need]) -> None:
 
 
 def main() -> int:
-    """Check, install where that is wanted and possible, and check again."""
+    """Check, install if that is asked for and possible, and check again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only report what is missing")
     check_only = parser.parse_args().check

@@ -1,4 +1,4 @@
-"""Floor 3, DB-API: what one driver needs to be pooled and forked safely.
+"""The DB-API layer: all that one driver needs to be pooled and forked safely.
 
-A driver's module is imported by its backend only.
+Only the backend of a driver imports the driver's module.
 """

@@ -1,4 +1,4 @@
-"""Comments before and behind a statement, which differ each time and mean nothing."""
+"""Comments before and behind a statement, which differ each time and have no effect."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ BLANK = " \t\n\r"
 
 
 def without_comments_around(sql: object, is_template: bool = False) -> object:
-    """Return a text without the comments before and behind its statement, and itself if there are none.
+    """Return a text without the comments before and behind its statement, or the text itself without any.
 
-    Tools put into these what differs each time (a traceparent), so that no text would be remembered.
+    Tools write values into these comments that differ each time (a traceparent). With them no text would be
+    found again in a ``Memory``.
+
+    :param sql: the text; all other objects are returned as they are.
+    :param is_template: whether the driver puts parameters in place of ``%s`` and ``%(name)s``.
     """
     if not isinstance(sql, str):
         return sql
@@ -33,7 +37,7 @@ def without_comments_around(sql: object, is_template: bool = False) -> object:
 
 
 def _means_nothing(comment: str, is_template: bool) -> bool:
-    """Whether this is a whole comment, neither code nor a hint for the optimizer, that takes no parameter."""
+    """Return whether a text is one comment without a parameter, and neither code nor an optimizer hint."""
     if len(comment) < 4 or comment[2] in "!+" or comment[2:4].upper() == "M!":
         return False
     return not (is_template and "%" in comment.replace("%%", ""))

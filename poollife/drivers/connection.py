@@ -1,4 +1,4 @@
-"""Methods of a driver's connection that only the lease's holder may call."""
+"""Methods of a driver connection that only the borrower may call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ NO_RECONNECT = (
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A driver's method, for the lease's holder in the process that opened the connection."""
+    """Return a driver's method that refuses calls as ``Guarded.check()`` does, and reports its errors.
+
+    :param method: the method of the driver's class.
+    """
 
     @wraps(method)
     def call(self: Guarded, *args: Any, **kwargs: Any) -> Any:
@@ -34,7 +37,10 @@ def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def leaving(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A driver's method that leaves something behind in the session."""
+    """Return a driver's method that marks its session as dirty, because it leaves state there.
+
+    :param method: the method of the driver's class.
+    """
 
     @wraps(method)
     def call(self: Guarded, *args: Any, **kwargs: Any) -> Any:
@@ -45,12 +51,14 @@ def leaving(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def unwrap(connection: Any, driver_class: type) -> Any:
-    """The driver's own connection behind an APM tool's proxies (wrapt's, by their ``__wrapped__``).
+    """Return the driver connection inside an APM tool's proxies (wrapt's, by their ``__wrapped__``).
 
-    :raises TypeError: where there is none to be found, so that it could not be guarded.
+    :param connection: the result of the driver's ``connect()``.
+    :param driver_class: the driver's class of connections.
+    :raises TypeError: if no driver connection is found, so that it can't be guarded.
     """
     found = connection
-    # type() and not isinstance(): a proxy pretends to be of the class that it wraps.
+    # type() and not isinstance(): a proxy reports the class of the object that it wraps.
     while not issubclass(type(found), driver_class):
         try:
             found = found.__wrapped__

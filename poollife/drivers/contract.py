@@ -1,8 +1,8 @@
-"""What a database's driver has to give to poollife, and what it may leave out.
+"""The contract of a database's driver: the methods that poollife requires of it, and the optional ones.
 
-Two classes, like the interfaces of Go's ``database/sql/driver``: ``Driver`` knows the kind of database, and
-``Guarded`` is mixed into the class of its connections. What is not abstract here may be left out: a driver
-without a socket or a reset, or of a server that is never full, says nothing of these.
+There are two classes, like the interfaces of Go's ``database/sql/driver``. ``Driver`` knows the kind of
+database, and ``Guarded`` is mixed into the class of its connections. A method that is not abstract is
+optional: a driver without a socket or a reset, or of a server that is never full, does not define it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ IDLE = (
 
 
 class State(Enum):
-    """The state of a lease. ``docs/design.md`` has the transitions, and who makes them."""
+    """The state of a lease. The docstring of ``Lease`` in ``pools/lease.py`` has the transitions."""
 
-    #: The checkout is under way: the session is the borrower's, which does not have it yet.
+    #: The checkout is under way. The session is the borrower's, which does not have it yet.
     OPENING = 1
-    #: The borrower uses it.
+    #: The borrower uses the session.
     HELD = 2
     #: The borrower's thread waits for a job, and another thread is about to take the session back.
     CLAIMED = 3
-    #: A thread gives the session back. The cursors are dead.
+    #: A thread returns the session. The cursors do not work any more.
     RETURNING = 4
-    #: An asynchronous exception has ended that thread's work. The next one goes on, and closes the session.
+    #: An asynchronous exception has interrupted the return. The next thread goes on, and closes the session.
     INTERRUPTED = 5
     #: The pool has the slot back.
     RETURNED = 6
@@ -47,82 +47,105 @@ class State(Enum):
     ABANDONED = 7
 
 
-# To look one up in the class costs more.
+# Globals of the module: a look-up in the class costs more.
 OPENING, HELD, CLAIMED, RETURNING, INTERRUPTED, RETURNED, ABANDONED = State
 
 
 class Driver(ABC):
-    """One kind of driver. An instance is the ``driver`` of a backend's mixin."""
+    """The description of a kind of driver. An instance is the ``driver`` of a backend's mixin."""
 
     @abstractmethod
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
-        """Guard what the driver's ``connect()`` returned, and return that: proxies of APM tools included.
+        """Guard a new connection, and return it with the proxies of APM tools that may be around it.
 
+        :param connection: the result of the driver's ``connect()``.
         :param pid: the process that called ``connect()``.
-        :param params: what it called it with.
+        :param params: the arguments of that call.
+        :returns: ``connection``.
+        :raises TypeError: if no driver connection is found in ``connection``.
         """
 
     @abstractmethod
     def unwrap(self, connection: Any) -> Any:
-        """Return the ``Guarded`` connection in what ``adopt()`` returned."""
+        """Return the ``Guarded`` connection inside the result of ``adopt()``."""
 
     def peers(self, params: dict[str, Any]) -> set[Any]:
-        """Return where a connection made with these parameters leads; see ``sockets.is_connected_to()``."""
+        """Return the addresses to which a connection with these parameters may lead.
+
+        A fork in the middle of a handshake looks for its socket by them.
+
+        :param params: the arguments of ``connect()``.
+        :returns: addresses as ``leads_to()`` in ``process/atfork.py`` takes them; by default, none.
+        """
         return set()
 
     def idle_limit(self, connection: Any) -> float | None:
-        """Return the seconds after which the server ends an idle session; None: never."""
+        """Return the seconds after which the server ends an idle session, or None (the default): never.
+
+        :param connection: a ``Guarded`` connection, on which the driver may ask the server.
+        """
         return None
 
     def unreachable(self, error: Exception) -> bool | None:
-        """Return whether no session could be opened for want of a server; None: that may well be."""
+        """Return whether a session could not be opened because no server was reached.
+
+        :param error: the exception of ``connect()``.
+        :returns: None where the error leaves this open; False by default.
+        """
         return False
 
     def refused(self, error: Exception) -> bool:
-        """Return whether the server did not take a session's user or password."""
+        """Return whether the server rejected the user or the password of a session; False by default.
+
+        :param error: the exception of ``connect()`` or of a reset.
+        """
         return False
 
     def is_full(self, error: Exception) -> bool:
-        """Return whether the server refused a session because there are as many as it allows."""
+        """Return whether the server refused a session because it allows no more; False by default.
+
+        :param error: the exception of ``connect()``.
+        """
         return False
 
 
 class Guarded(metaclass=ABCMeta):
-    """Mixed into a driver's connection class: refuses to work without a lease, and in another process.
+    """A mixin of a driver's connection class: it refuses to work without a lease, and in another process.
 
-    Only the thread that has the lease changes it, and the pool while no lease has it.
+    Synchronization: the thread that has the lease changes the attributes. While no lease has the connection,
+    the pool does.
     """
 
     guard: Guard
-    #: The lease that has it; None in the pool, and while the connection is opened.
+    #: The lease that has the session; None in the pool, and while the session is opened.
     lease: Any
-    #: Whether it is in the pool, where nothing may use it.
+    #: True while the session is in the pool, where no code may use the connection.
     idle: bool
-    #: The failure after which the state of the session is not known, if there was one; for people.
+    #: A text: the failure after which the state of the session is not known. None: there was none.
     broken: str | None = None
-    #: What its borrower did to it, if no other may have it after that; for people.
+    #: A text: the borrower's act after which no other borrower may have the session. None: there was none.
     unshareable: str | None = None
-    #: What the session was initialised with; None: it was not yet.
+    #: The state that the session was initialised with. None: it is not initialised.
     initialised_with: Any = None
-    #: Whether something ran since then that may have left something behind.
+    #: True if a statement since then may have left state in the session.
     dirty: bool
-    #: What the statements of the present lease have set, for later ones to ask for: bits of SETS. All of them
-    #: in a session that was never lent.
+    #: Bits of SETS: what the statements of the present lease have set, for its later statements to read. In a
+    #: session that was never lent: all of them.
     ran: int = SETS
-    #: Whether its borrower was told something of it that is true of no other session.
+    #: True if the borrower got an answer that is true for this session only.
     pinned: bool = False
-    #: Seconds on the monotonic clock.
+    #: The opening, and the last return: seconds on the monotonic clock.
     born: float
     idle_since: float
-    #: The part of ``recycle`` after which it is replaced. Drawn at birth: what was opened together in a burst
-    #: is not replaced in one.
+    #: The part of ``recycle`` after which the session is replaced. It is drawn at the opening: sessions of
+    #: one burst are not replaced together.
     lifetime: float = 1.0
-    #: What its last errors say of the sessions that were opened before: this one was lost, so they may be ...
+    #: True if the last errors say that this session was lost: sessions opened before it may be lost, too.
     lost: bool = False
-    #: ... and this server is not the one to write to any more, so they lead to the wrong one.
+    #: True if the last errors say that the server became read-only: sessions opened before lead to it, too.
     failed_over: bool = False
-    #: Names of attributes that poollife or the driver itself assigns to while the connection lives. All other
-    #: attributes are marks: a tool's, a receiver's of ``connection_created`` or a borrower's.
+    #: Names of attributes that poollife or the driver assigns while the connection lives. All other
+    #: attributes are marks: of a tool, of a receiver of ``connection_created`` or of a borrower.
     CHANGING: frozenset[str] = frozenset(
         {"guard", "lease", "idle", "initialised_with", "dirty", "born", "idle_since", "lifetime"}
         | {
@@ -135,18 +158,18 @@ class Guarded(metaclass=ABCMeta):
             "attributes_at_rest",
         }
     )
-    #: The marks that a clean session has, and how many attributes there are then.
+    #: The marks of a clean session, their values, and the number of attributes that it has.
     marks_at_rest: dict[str, Any]
     mark_values_at_rest: tuple[Any, ...]
     attributes_at_rest: int
-    #: The driver's own.
+    #: The driver's exception classes.
     InterfaceError: Any
     NotSupportedError: Any
 
     def check(self) -> None:
-        """Refuse what the hot path has not let through: ``not alive[0] or lease.state is not HELD``.
+        """Make the whole test, after the hot path's ``not alive[0] or lease.state is not HELD``.
 
-        :raises InterfaceError: in a process that did not open this connection, and where no lease has it.
+        :raises InterfaceError: in a process that did not open this connection, and if no lease has it.
         """
         self.check_process()
         if (lease := self.lease) is not None and not lease.is_held():
@@ -155,16 +178,19 @@ class Guarded(metaclass=ABCMeta):
             raise self.InterfaceError(IDLE)
 
     def check_process(self) -> None:
-        """:raises InterfaceError: in a process that did not open this connection."""
+        """Refuse to work in another process than the one that opened this connection.
+
+        :raises InterfaceError: in such a process.
+        """
         if not alive[0] or self.guard.pid != process.pid:
             self.guard.cover()
-            # If a hook had run here, nothing would lead to this connection any more: so none has.
+            # After a fork hook no code of this process would find the connection. So no hook has run here.
             at_fork.ensure_process()
             if self.guard.foreign:
                 raise self.InterfaceError(FOREIGN.format(owner=self.guard.pid, me=process.pid))
 
     def abandon(self) -> None:
-        """In a foreign process: never to be read, written, closed or freed."""
+        """Give up the connection in a foreign process: it is never read, written, closed or freed there."""
         self.guard.abandon(self)
 
     def __del__(self) -> None:
@@ -175,12 +201,17 @@ class Guarded(metaclass=ABCMeta):
             finalize()
 
     def note_failure(self, error: BaseException) -> None:
-        """Take note of what a guarded method raised: whether the session can still be used."""
+        """Note, after an error of a guarded method, whether the session can still be used.
+
+        :param error: the exception, the driver's or any other.
+        """
 
     def note_effects(self, effects: int, statement: object) -> None:
-        """Take note of what a statement will do, before it is sent.
+        """Note the effects of a statement, before it is sent.
 
-        :raises InterfaceError: where it asks for what another borrower's statement may have set.
+        :param effects: bits of ``drivers/effects.py``.
+        :param statement: the statement, for the text of the error.
+        :raises InterfaceError: if the statement reads what another borrower's statement may have set.
         """
         if (missing := (effects >> READS) & ~self.ran) and (missing := missing & ~self.set_by_last()):
             told = self.told_by(statement, missing << READS)
@@ -191,57 +222,64 @@ class Guarded(metaclass=ABCMeta):
             self.pinned = True
 
     def set_by_last(self) -> int:
-        """Return what the lease's last statement has set as far as only the server's answer shows it."""
+        """Return the bits of SETS that only the answer to the lease's last statement shows; 0 by default."""
         return 0
 
     @staticmethod
     def told_by(statement: object, effects: int) -> str:
-        """Return the first function or the like in a statement that tells one of these, for people."""
+        """Return the first function or variable in a statement that reads one of these, for an error text.
+
+        :param statement: the statement.
+        :param effects: the bits, shifted by READS.
+        """
         return "This statement"
 
     @abstractmethod
     def mark_clean(self) -> None:
-        """Take the present state as that of a clean session: it was just initialised."""
+        """Record the present state as that of a clean session: the session was just initialised."""
 
     def note_marks(self) -> None:
-        """Take the present marks as those of a clean session."""
+        """Record the present marks as those of a clean session."""
         self.marks_at_rest = marks_of(self, self.CHANGING)
         self.mark_values_at_rest = tuple(self.marks_at_rest.values())
-        self.attributes_at_rest = 0  # first, as it counts
+        self.attributes_at_rest = 0  # assigned first, because it is counted, too
         self.attributes_at_rest = len(vars(self))
 
     def end_cursors(self) -> None:
-        """Close the cursors that the lease has left open, where they would keep something of the session."""
+        """Close the cursors that the lease has left open, if they would keep a part of the session in use."""
 
     @property
     def begun(self) -> bool:
-        """Whether the borrower may have begun a transaction that is no reason to call the session dirty."""
+        """True if the borrower may have begun a transaction without making the session dirty.
+
+        It is False by default.
+        """
         return False
 
     @abstractmethod
     def unfit(self) -> str | None:
-        """Return why this connection can't be reused, None if it can. Sends nothing."""
+        """Return why this connection can't be lent again, or None if it can. Sends nothing."""
 
     @abstractmethod
     def clean(self) -> None:
-        """Leave no transaction and no marks for the next borrower. Sends something only for a transaction."""
+        """End the transaction and remove the borrower's marks. Sends something only for a transaction."""
 
     def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Leave nothing, neither a transaction nor what it was initialised with.
+        """Bring the session back to its state after login, without a transaction and without initialisation.
 
-        :param ask: returns the parameters that a new connection would be opened with now, None if they are
-            not known. Called only where the session has to prove its user again.
-        :raises Error: the driver's, where that can't be done: then the session is closed.
+        :param ask: returns the parameters that a new connection would be opened with now, or None if they are
+            not known. It is called only if the session has to log in again.
+        :raises Error: the driver's, if a reset is not possible. The pool then closes the session.
         """
         raise self.NotSupportedError("this driver can't reset a session")
 
     def closed_by_server(self) -> bool:
-        """Return whether this idle connection looks dead. Sends nothing."""
+        """Return whether this idle connection looks dead; False by default. Sends nothing."""
         return False
 
     @abstractmethod
     def answers(self, seconds: float) -> bool:
-        """Ask the server for an answer, by one round trip; return whether it came.
+        """Ping the server, by one round trip, and return whether it answered.
 
-        :param seconds: how long the answer may take.
+        :param seconds: the longest time that the answer may take.
         """

@@ -1,4 +1,4 @@
-"""Cursors that die with their lease."""
+"""Cursors that end with their lease."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ ENDED = (
 
 
 class LeasedCursor:
-    """Mixed into a driver's cursor class: usable for as long as the lease that it was opened under.
+    """A mixin of a driver's cursor class: the cursor works only during the lease in which it was opened.
 
-    A cursor kept longer would read and commit inside the next borrower's transaction, and closing it between
-    the next borrower's query and its rowcount would spoil that.
+    A cursor that is used longer would read and commit inside the next borrower's transaction. If it were
+    closed between the next borrower's query and its rowcount, that rowcount would be wrong.
 
-    The methods are flat, as each statement and each row comes by here: the check is written out where it is
-    made, and is no call of a function.
+    The methods are flat, because each statement and each row passes through here: the check is written out in
+    each method, and costs no call of a function.
     """
 
     _driver: Any = None
     _lease: Any = None
     _is_open = False
-    # A destructor needs what hangs on the class: at interpreter exit module globals are gone.
+    # The destructor finds these in the class: at interpreter exit module globals are gone.
     _alive, _process = alive, process
 
     def __del__(self) -> None:
@@ -38,13 +38,13 @@ class LeasedCursor:
             self._is_open = False
             lease.open_cursors -= 1
         # Freed in a child, a half-read result would read the rest from the parent's socket, and a statement
-        # of SQLite would let go of the parent's locks.
+        # of SQLite would release the parent's locks.
         guard = self._driver.guard
         if not self._alive[0] or guard.pid != self._process.pid:
             guard.abandon(self)
 
     def close(self) -> None:
-        """Close, or do nothing where the connection is no longer this cursor's to use."""
+        """Close the cursor. Do nothing after its lease, and in another process."""
         lease = self._lease
         if (not alive[0] or lease.state is not HELD) and not self._may_close():
             return
@@ -54,7 +54,7 @@ class LeasedCursor:
             self._note(error)
             raise
         finally:
-            # Also where it found an error in what was left to read.
+            # Also after an error in the rows that were still unread.
             if self._is_open:
                 self._is_open = False
                 lease.open_cursors -= 1
@@ -68,8 +68,8 @@ class LeasedCursor:
             raise self._driver.InterfaceError(ENDED)
 
     def _note(self, error: Exception) -> None:
-        """Tell the connection of an error that the server or the network made in the middle of a result."""
-        # Others are of the caller's making: the cursor was closed, or nothing was executed.
+        """Report to the connection an error of the server or the network in the middle of a result."""
+        # All other errors are mistakes of the caller: the cursor was closed, or no statement was executed.
         if isinstance(error, (self._driver.OperationalError, self._driver.InternalError)):
             self._driver.note_failure(error)
 
@@ -105,7 +105,7 @@ class LeasedCursor:
             self._check()
         return super().nextset()  # type: ignore[misc]  # the driver's
 
-    # A row may come from the socket.
+    # The methods that fetch make the check, too: a row may come from the socket.
 
     def fetchone(self) -> Any:
         if not alive[0] or self._lease.state is not HELD:
@@ -134,7 +134,7 @@ class LeasedCursor:
             self._note(error)
             raise
 
-    # Not the driver's: mysqlclient 2.2 iterates over the rows themselves.
+    # In place of the driver's: mysqlclient 2.2 returns an iterator of its list of rows, which checks nothing.
     def __iter__(self) -> Any:
         if not alive[0] or self._lease.state is not HELD:
             self._check()
@@ -155,7 +155,11 @@ class LeasedCursor:
 
 @cache
 def leased(cursor_class: type, mixin: type[Any] = LeasedCursor) -> type:
-    """Return the subclass of a driver's cursor class whose cursors die with their lease."""
+    """Return the subclass of a driver's cursor class whose cursors end with their lease.
+
+    :param cursor_class: the driver's class, or a subclass of the site's own.
+    :param mixin: ``LeasedCursor``, or a subclass of it.
+    """
     return type(f"Leased{cursor_class.__name__}", (mixin, cursor_class), {})
 
 
@@ -163,7 +167,10 @@ class LeasedClasses(dict[type, type]):
     """The leased class of each cursor class: one look-up for a class seen before."""
 
     def __init__(self, make: Any) -> None:
-        """:param make: returns the leased class of a driver's cursor class."""
+        """Take the function that makes a leased class.
+
+        :param make: returns the leased class of a driver's cursor class.
+        """
         super().__init__()
         self._make = make
 

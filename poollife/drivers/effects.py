@@ -1,48 +1,51 @@
 """Effects of a statement on its session, as far as its text shows them: the bits of one small int.
 
-Every dialect says with these what its statements do; which words of SQL mean which bit is the dialect's own.
-A borrower may find itself in another session than the one that its last statement ran in. So a statement
-that READS a bit is only sent if a statement of the same lease has set that bit before.
+Every dialect describes its statements with these bits. Only the dialect knows which words of SQL mean which
+bit. A borrower's next statement may run in another session than its last one. So a statement that READS a bit
+is only sent if an earlier statement of the same lease has set that bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-#: Something may be left behind in the session: it is reset when it comes back.
+#: The statement may leave state in the session, which then is reset at its return.
 LEAVES = 1
-#: The answer is of use only as long as its borrower keeps this session (its id, its counters).
+#: The answer is of use only while the borrower keeps this session (its id, its counters).
 PINS = 1 << 1
 
-#: What a statement sets for later ones of its session. Each that was answered: how that went.
+# The bits for what a statement sets for later statements of its session.
+#: The outcome of the last statement. Each statement that was answered sets it.
 LAST_STATEMENT = 1 << 2
-#: The list of warnings and errors is its own.
+#: The list of warnings and errors.
 MESSAGES = 1 << 3
-#: The number of rows found is its own.
+#: The number of rows found.
 FOUND_ROWS = 1 << 4
-#: The id generated last is its own.
+#: The id generated last.
 INSERT_ID = 1 << 5
-#: The last write is its own.
+#: The last write.
 LAST_WRITE = 1 << 6
-#: The number drawn last from a sequence is its own.
+#: The number drawn last from a sequence.
 LAST_NUMBER = 1 << 7
-#: All of these.
+#: All bits that a statement may set.
 SETS = LAST_STATEMENT | MESSAGES | FOUND_ROWS | INSERT_ID | LAST_WRITE | LAST_NUMBER
-#: Whether it has set INSERT_ID depends on the server's answer, which the driver looks at.
+#: INSERT_ID, but only if the server's answer says so. The driver looks at the answer.
 MAY_SET_INSERT_ID = 1 << 8
-#: It updates a row that is there already. The answer then has an id that INSERT_ID is not.
+#: The statement updates a row if it exists already. The answer then has an id that INSERT_ID is not.
 UPSERTS = 1 << 9
 
-#: ``bit << READS``: the answer tells what an earlier statement with that bit has set.
+#: The shift to the bits of a statement that reads: with ``bit << READS``, its answer depends on what an
+#: earlier statement with ``bit`` has set.
 READS = 10
-#: What is looked at before a statement is sent.
+#: The bits that are looked at before a statement is sent.
 CHECKED = LEAVES | PINS | (SETS << READS)
-#: A text that says nothing.
+#: The effects of a text that is not understood.
 UNKNOWN = LEAVES | SETS
 
-#: Longer texts (thousands of rows in one INSERT) are read each time.
+#: The most characters of a text that is remembered. Longer texts (thousands of rows in one INSERT) are read
+#: each time.
 LONGEST_REMEMBERED = 8192
-#: How many texts are kept; the least recently read half of them is not.
+#: The most texts that are remembered, in two halves. When the newer half is full, it replaces the older one.
 MOST_REMEMBERED = 2048
 
 REFUSED = (
@@ -54,15 +57,17 @@ REFUSED = (
 
 
 class Memory(dict[object, int]):
-    """Effects by text: ``memory[text]`` is one look-up where that text was read of late.
+    """Effects by text: ``memory[text]`` is one look-up for a text that was read of late.
 
-    No lock: threads that come upon the same text read it twice.
+    Synchronization: there is no lock. Threads that meet the same new text at once read it twice.
     """
 
     def __init__(self, read: Callable[[object], int], simplify: Callable[[object], object]) -> None:
-        """
-        :param read: makes the effects of a text that is not remembered.
-        :param simplify: takes from a text what differs each time and means nothing, if anything.
+        """Take the functions of a dialect.
+
+        :param read: returns the effects of a text that is not remembered.
+        :param simplify: returns a text without its parts that differ each time and have no effect, or the
+            text itself if it has no such parts.
         """
         super().__init__()
         self._read = read

@@ -1,1 +1,1 @@
-"""What belongs to which process: forks, and the descriptors that a child must not use."""
+"""The process layer: fork hooks, and guards of the descriptors that a child must not use."""

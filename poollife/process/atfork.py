@@ -1,7 +1,7 @@
-"""The at-fork core: what happens to pools and connections when this process forks.
+"""The at-fork core: settle before a fork, and give up the parent's pools and connections in the child.
 
-The floors take part by registering themselves; nothing in here knows a driver, SQLAlchemy or Django.
-Installed when a driver is imported, which only a backend does.
+The layers above take part by joining. This module knows no driver, no SQLAlchemy and no Django. It is
+installed when a driver's module is imported, and only a backend imports that.
 """
 
 from __future__ import annotations
@@ -22,59 +22,71 @@ from poollife import clock
 from poollife.process import uwsgi
 from poollife.process.guard import alive, getpid, process
 
-#: Seconds that a fork waits for handshakes of other threads. Most take a millisecond; a longer wait would
-#: hold up the fork for a server that does not answer.
+#: The longest time, in seconds, that a fork waits for handshakes of other threads. Most handshakes take a
+#: millisecond. A longer wait would hold up the fork for a server that does not answer.
 PATIENCE = 1.0
-#: Seconds after which a fork is taken for over: something from outside may have struck before it was said.
+#: Seconds after which a fork counts as over: an asynchronous exception may have prevented ``open()``.
 LIMIT = 5.0
-#: Seconds between two looks, where forks and handshakes wait for each other.
+#: Seconds between two tests of a thread that waits for a fork or for handshakes.
 INTERVAL = 0.001
 
 
 class Participant(Protocol):
-    """Something that owns what a child must not inherit."""
+    """An owner of objects that a child must not inherit. It takes part in each fork."""
 
     def settle(self) -> None:
-        """In the parent, before the fork: wait, bounded, for what must not be forked in the middle."""
+        """Wait in the parent, before the fork, for work that a fork must not interrupt.
+
+        The wait is bounded.
+        """
 
     def hold(self) -> Any:
-        """Strong references to all that this process owns.
+        """Return strong references to all that this process owns.
 
-        Taken before the fork: without them CPython frees the thread-locals of the child's lost threads, and
-        what hangs on them, before any after_in_child handler runs.
+        They are taken before the fork. Without them CPython frees the thread-locals of the child's lost
+        threads, and the objects that these refer to, before any after_in_child handler runs.
         """
 
     def abandon(self, held: Any) -> None:
-        """In the child: give up what is held, without any I/O on it and without its locks. Idempotent."""
+        """Give up in the child the objects that are held, without I/O on them and without their locks.
+
+        The operation is idempotent.
+
+        :param held: the result of ``hold()``.
+        """
 
 
 class Gate:
-    """Lets forks and handshakes wait for each other.
+    """The coordination of forks and handshakes, which wait for each other.
 
-    A fork in the middle of another thread's handshake hands the child a socket that nobody knows yet.
-    No lock, which a signal's handler that queries might leave taken for as long as it waits. Each side first
-    says what it is about to do, and then looks at the other: of two at once at least one sees the other. A
-    handshake gives way to a fork, and a fork waits for handshakes.
+    A fork in the middle of another thread's handshake would give the child a socket that no guard knows yet.
+
+    Synchronization: there is no lock, because a signal handler that queries could keep it taken for as long
+    as the handler waits. Each side first announces its own operation, and then looks for the other side's. If
+    both begin at once, at least one of them sees the other. A handshake gives way to a fork, and a fork waits
+    for handshakes.
     """
 
     def __init__(self) -> None:
-        #: Where they may lead, by thread; see ``leads_to``.
+        #: The server's addresses of the handshakes under way, by thread id; see ``leads_to()``.
         self._handshakes: dict[int, Set[Any]] = {}
-        #: When it must be over, by thread.
+        #: The time, on the monotonic clock, after which a fork counts as over, by thread id.
         self._forking: dict[int, float] = {}
 
     @contextmanager
     def handshake(self, peers: Set[Any]) -> Iterator[None]:
-        """Open a connection inside this.
+        """Announce a handshake for the time of the block, in which the caller opens a session.
 
-        :param peers: the server's addresses; see ``leads_to``.
+        The block does not begin while another thread forks.
+
+        :param peers: the server's addresses; see ``leads_to()``.
         """
         me, pid = threading.get_ident(), getpid()
-        # One may be inside another: a password that is kept in a database.
+        # A handshake may be inside another one: a password may be kept in a database.
         outer = self._handshakes.get(me)
         try:
             self._handshakes[me] = peers | (outer or set())
-            while self._others_fork():
+            while self._other_thread_forks():
                 self._end(me, outer)
                 time.sleep(INTERVAL)
                 self._handshakes[me] = peers | (outer or set())
@@ -85,26 +97,27 @@ class Gate:
 
     @property
     def closed(self) -> bool:
-        """Whether a fork is under way."""
+        """True while a fork is under way."""
         return bool(self._forking) and any(clock.monotonic() < end for end in self._forking.copy().values())
 
     def wait(self) -> None:
-        """Hold on while another thread forks."""
-        while self._others_fork():
+        """Wait while another thread forks."""
+        while self._other_thread_forks():
             time.sleep(INTERVAL)
 
     def close(self) -> set[Any]:
-        """Let no handshake begin, and wait for those in flight: the forking thread's own excepted.
+        """Let no handshake begin, and wait for the handshakes of other threads.
 
-        :returns: where those lead that took longer than ``PATIENCE``.
+        :returns: the addresses of the handshakes that took longer than ``PATIENCE``.
         """
         me, deadline = threading.get_ident(), clock.monotonic() + PATIENCE
         self._forking[me] = clock.monotonic() + LIMIT
-        while self._others(me) and clock.monotonic() < deadline:
+        while self._other_handshakes(me) and clock.monotonic() < deadline:
             time.sleep(INTERVAL)
-        return {peer for peers in self._others(me) for peer in peers}
+        return {peer for peers in self._other_handshakes(me) for peer in peers}
 
     def open(self) -> None:
+        """Let handshakes begin again: the calling thread's fork is over."""
         self._forking.pop(threading.get_ident(), None)
 
     def _end(self, me: int, outer: Set[Any] | None) -> None:
@@ -113,25 +126,25 @@ class Gate:
         else:
             self._handshakes[me] = outer
 
-    def _others_fork(self) -> bool:
+    def _other_thread_forks(self) -> bool:
         me, now = threading.get_ident(), clock.monotonic()
         return any(thread != me and now < end for thread, end in self._forking.copy().items())
 
-    def _others(self, me: int) -> list[Set[Any]]:
+    def _other_handshakes(self, me: int) -> list[Set[Any]]:
         return [peers for thread, peers in self._handshakes.copy().items() if thread != me]
 
 
 @dataclass(slots=True)
 class Held:
-    """What one forking thread keeps alive across its fork."""
+    """Objects that one forking thread keeps alive across its fork."""
 
     references: list[tuple[Participant, Any]] = field(default_factory=list)
-    #: The servers of handshakes that outlasted our patience.
+    #: The addresses of the handshakes that took longer than ``PATIENCE``.
     peers: set[Any] = field(default_factory=set)
 
 
 class AtFork:
-    """This process's participants, and what is held while threads of it fork."""
+    """The participants of this process, and the objects that are held while its threads fork."""
 
     def __init__(self) -> None:
         self.gate = Gate()
@@ -141,7 +154,7 @@ class AtFork:
         self._entering: dict[int, threading.RLock] = {}
 
     def join(self, participant: Participant) -> None:
-        """Take part in every fork from now on; the child abandons in the order of joining."""
+        """Add a participant of every later fork. The child abandons in the order of joining."""
         self._participants.append(participant)
 
     def on_resume(self, resume: Callable[[], object]) -> None:
@@ -170,7 +183,10 @@ class AtFork:
             self.after_in_child()
 
     def ensure_process(self) -> None:
-        """Notice a fork that no hook announced (a bare C ``fork()``, uWSGI): every way into a pool asks."""
+        """Notice a fork that no hook announced (a bare C ``fork()``, uWSGI), and act as its hook.
+
+        Every entry point of a pool calls this.
+        """
         if not alive[0]:
             self._enter_child(Held())
 
@@ -182,16 +198,18 @@ class AtFork:
             resume()
 
     def _enter_child(self, held: Held) -> None:
-        # Where no hook ran, two threads may come here at once. Locks of before may be held by lost threads.
+        # Without a hook, two threads may run this at once. The lock is one of this pid, because a lost thread
+        # may hold a lock from before the fork.
         with self._entering.setdefault(getpid(), threading.RLock()):
-            # Idempotent: uWSGI may run a hook of its own after this one.
+            # Idempotent: uWSGI may run its own hook after this one.
             if not alive[0]:
                 self._abandon(held)
                 process.enter()
 
     def _abandon(self, held: Held) -> None:
         self.gate = Gate()
-        # And what there is now: other people's hooks may have opened something after ours had looked.
+        # Also the objects that exist now: fork hooks of other packages may have opened a session after
+        # before().
         for participant, references in [*held.references, *self._hold()]:
             participant.abandon(references)
         if held.peers:
@@ -202,7 +220,10 @@ class AtFork:
 def cover_sockets(peers: set[Any]) -> None:
     """Put /dev/null over every inherited socket that leads to one of these addresses.
 
-    For connections whose handshake was under way at fork: their driver has not told anyone of them yet.
+    It is for sockets whose handshake was under way at the fork: the driver has not returned them yet, so no
+    guard knows them.
+
+    :param peers: see ``leads_to()``.
     """
     devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -221,8 +242,9 @@ def _descriptors() -> list[int]:
 
 
 def leads_to(fd: int, peers: set[Any]) -> bool:
-    """Whether this is a socket connected, or being connected, to one of these addresses.
+    """Return whether a descriptor is a socket that is connected to one of these addresses, or may come to be.
 
+    :param fd: the descriptor.
     :param peers: paths of unix sockets, (address, port), or (None, port) for a host whose address is unknown.
     """
     try:
@@ -237,13 +259,13 @@ def leads_to(fd: int, peers: set[Any]) -> bool:
         return _is_connecting(probe)
     finally:
         probe.detach()
-    if isinstance(peer, tuple):  # IPv6 adds flow and scope, which say nothing about the server
+    if isinstance(peer, tuple):  # IPv6 adds flow and scope, which do not identify the server
         return peer[:2] in peers or (None, peer[1]) in peers
     return peer in peers
 
 
 def _is_connecting(probe: socket.socket) -> bool:
-    """Whether a connect is under way or about to be: it has no peer yet, but may come to be a session."""
+    """Return whether a socket without a peer may become a session: a connect is under way or about to be."""
     return (
         probe.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         and probe.type == socket.SOCK_STREAM
@@ -252,7 +274,7 @@ def _is_connecting(probe: socket.socket) -> bool:
 
 
 def address(host: str, port: int) -> tuple[str | None, int]:
-    """The peer of a TCP connection to this host."""
+    """Return the address, as ``leads_to()`` takes it, of a TCP connection to this host."""
     # No name is looked up: DNS may be what a handshake waits for.
     try:
         return str(ipaddress.ip_address(host)), port
@@ -266,5 +288,5 @@ os.register_at_fork(
     after_in_parent=lambda: at_fork.after_in_parent(),
     after_in_child=lambda: at_fork.after_in_child(),
 )
-# uWSGI runs none of these, unless it is told to.
+# uWSGI runs none of these hooks, unless an option of it says so.
 uwsgi.after_fork(lambda: at_fork.after_uwsgi_fork())

@@ -1,4 +1,4 @@
-"""Keeping a process's hands off what its parent opened."""
+"""Guards that keep a process from using the connections that its parent opened."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any, Generic, TypeVar
 
 getpid = os.getpid
 Thing = TypeVar("Thing")
-#: Linux, from 4.14 on (madvise(2)); Python has no name for it.
+#: A constant of madvise(2), in Linux from 4.14 on. Python has no name for it.
 MADV_WIPEONFORK = 18
 
 
 class Process:
-    """The present process, and whether this is still the one that said so, without a call to the system.
+    """The present process, and a test for a fork that makes no system call.
 
-    ``alive[0]`` is 1 in the process that has entered, and 0 in each child that has not, however it was
-    forked: the kernel wipes the page. So each statement asks by ``if not alive[0]``, which calls no function.
+    ``alive[0]`` is 1 in a process that has entered. It is 0 in each child that has not, whatever kind of fork
+    made the child: the kernel wipes the page. So each statement tests ``if not alive[0]``, which calls no
+    function.
     """
 
     def __init__(self) -> None:
@@ -27,13 +28,13 @@ class Process:
         self.enter()
 
     def enter(self) -> None:
-        """Take this process for the present one: all that a parent owned is dealt with."""
+        """Make this the present process. The caller has abandoned all that a parent owned."""
         self.pid = getpid()
         self.alive[0] = 1
 
 
 class _AskSystem:
-    """In place of the page, on other systems than Linux."""
+    """The substitute for the page on other systems than Linux: it asks for the pid."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -42,11 +43,11 @@ class _AskSystem:
         return self._process.pid == getpid()
 
     def __setitem__(self, index: int, value: int) -> None:
-        """There is nothing to note."""
+        """Ignore the value: the pid is enough."""
 
 
 def _wiped_page() -> memoryview | None:
-    """Return a page that is all zeros in a child; None: this system has none."""
+    """Return a page that is all zeros in a child, or None where the system has no such page."""
     flags = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=flags)
@@ -57,21 +58,21 @@ def _wiped_page() -> memoryview | None:
 
 
 process = Process()
-#: For the hot path: one look-up less.
+#: The page itself, for the hot path: one look-up less.
 alive = process.alive
 
 
 class Guard:
-    """The process that owns a connection, and the connection's socket if it has one.
+    """The pid of the process that owns a connection, and the identity of its socket if it has one.
 
-    The descriptor's number alone proves nothing: after a fork it may have been closed and reused, so
-    (st_dev, st_ino) are kept with it. They are recorded when connecting, because mysqlclient's ``fileno()``
-    raises in a child that was forked while another thread was in the middle of a query.
+    The descriptor's number alone proves nothing: after a fork it may have been closed and used again. So
+    (st_dev, st_ino) are kept with it. They are recorded when the connection is opened, because mysqlclient's
+    ``fileno()`` raises in a child that was forked while another thread was in the middle of a query.
     """
 
     __slots__ = ("fd", "identity", "pid")
 
-    # All that a destructor needs hangs on the class: at interpreter exit module globals are gone.
+    # A destructor finds all that it needs in the class: at interpreter exit module globals are gone.
     _getpid = staticmethod(os.getpid)
     _fstat = staticmethod(os.fstat)
     _open = staticmethod(os.open)
@@ -82,36 +83,41 @@ class Guard:
     _alive, _process = alive, process
 
     def __init__(self, pid: int, fd: int | None = None) -> None:
-        """:param pid: the process that began to open the connection; it may have forked since."""
+        """Record the owner, and the identity of the socket.
+
+        :param pid: the process that began to open the connection; it may have forked since.
+        :param fd: the descriptor of the connection's socket; None: it has no socket.
+        """
         self.pid = pid
         self.fd = fd
         self.identity = self._identity()
         if fd is not None:
-            # libmariadb leaves its sockets open across exec: they would leak into every program started with
-            # close_fds=False, and a killed owner's transaction would live on until that program ends.
+            # libmariadb leaves its sockets open across exec. Every program that is started with
+            # close_fds=False would inherit them, and the transaction of an owner that was killed would last
+            # until that program ends.
             os.set_inheritable(fd, False)
 
     @property
     def foreign(self) -> bool:
-        """Whether this process is another one than that which opened the connection."""
+        """True in another process than the one that opened the connection."""
         return not self._alive[0] or self.pid != self._process.pid
 
     @property
     def intact(self) -> bool:
-        """Whether the descriptor still is the socket that was opened: drivers close theirs without a word."""
+        """True while the descriptor is the socket that was opened. Drivers close theirs without notice."""
         return self._identity() == self.identity
 
     def cover(self) -> None:
-        """Put /dev/null over an inherited socket. Only ever called in a foreign process.
+        """Put /dev/null over an inherited socket. Only a foreign process calls this.
 
-        Closing it instead would free its number for the child's own next connection, which the inherited
-        connection's destructor would then kill.
+        To close the socket would free its number for the child's own next connection. The destructor of the
+        inherited connection would then end that one.
         """
         if self.fd is None or self.identity is None or not self.intact:
             return
         try:
             devnull = self._open(self._devnull, self._flags)
-        except OSError:  # no descriptor left: this one makes room
+        except OSError:  # no descriptor is free: closing this one frees its number
             self._close(self.fd)
             devnull = self._open(self._devnull, self._flags)
         if devnull != self.fd:
@@ -121,8 +127,8 @@ class Guard:
     def abandon(self, inherited: object) -> None:
         """Make an inherited object immortal, so that no C destructor ever works on it in this process.
 
-        A reference kept in a global would not do: interpreter shutdown clears globals and frees what they
-        held.
+        A reference in a global is not enough: the shutdown of the interpreter clears globals, and frees the
+        objects that they held.
         """
         self._incref(self._py_object(inherited))
         self.cover()
@@ -138,9 +144,10 @@ class Guard:
 
 
 class WeakRegistry(Generic[Thing]):
-    """Things of this process that a fork must find, held weakly.
+    """Weak references to the objects of this process that a fork must find.
 
-    No lock: a fork may come at any moment, so this relies on single dictionary operations being atomic.
+    Synchronization: there is no lock, because a fork may come at any moment. The class relies on the fact
+    that a single operation of a dictionary is atomic.
     """
 
     def __init__(self) -> None:
@@ -155,9 +162,10 @@ class WeakRegistry(Generic[Thing]):
         self._references.pop(id(thing), None)
 
     def hold(self) -> list[Thing]:
-        """Strong references to all of them."""
+        """Return strong references to all objects that are alive."""
         held = (reference() for reference in self._references.copy().values())
         return [thing for thing in held if thing is not None]
 
     def forget(self) -> None:
+        """Drop all references: a child has abandoned the objects."""
         self._references = {}

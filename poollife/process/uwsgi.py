@@ -1,9 +1,10 @@
-"""What uWSGI has in place of ``os.register_at_fork()`` and ``atexit.register()``: a slot each.
+"""uWSGI's slots for hooks, in place of ``os.register_at_fork()`` and ``atexit.register()``.
 
-It forks without a word to Python, and calls ``uwsgi.post_fork_hook`` in workers, mules and spoolers. When a
-worker or a mule ends in good order it calls ``uwsgi.atexit``, and then Python's exit handlers unless it was
-told to skip them. Whoever assigns a slot has it alone (``uwsgidecorators`` takes one when it is imported), so
-the module is given a class that keeps ours in there, beside whatever is assigned before or after.
+uWSGI forks without running Python's fork hooks, and calls ``uwsgi.post_fork_hook`` in workers, mules and
+spoolers. When a worker or a mule ends in good order, it calls ``uwsgi.atexit``, and then Python's exit
+handlers, unless an option skips them. A slot has one function: each assignment replaces the one before
+(``uwsgidecorators`` assigns a slot when it is imported). So uWSGI's module gets a class that keeps the hook
+of poollife in the slot, beside any function that is assigned before or after.
 """
 
 from __future__ import annotations
@@ -16,21 +17,26 @@ from typing import Any
 
 Hook = Callable[[], object]
 
-#: Makes one hook of ours and theirs, by slot.
+#: By slot, the function that makes one hook of the application's hook and poollife's.
 _combined: dict[str, Callable[[Hook], Hook]] = {}
 
 
 def after_fork(ours: Hook) -> None:
-    """Have uWSGI call this in each new process, ahead of everybody else's, one of which may raise.
+    """Have uWSGI call a hook in each new process, before all other hooks: one of these may raise.
 
-    Without a master it is also called in the first worker, which is the process that loaded the application,
-    when that has forked the others.
+    Without a master, uWSGI also calls it in the first worker, which is the process that loaded the
+    application, when that has forked the other workers.
+
+    :param ours: the hook.
     """
     _take("post_fork_hook", lambda theirs: both(ours, theirs))
 
 
 def at_exit(ours: Hook) -> None:
-    """Have uWSGI call this when a process ends, behind everybody else's, which may use what it closes."""
+    """Have uWSGI call a hook when a process ends, after all other hooks: these may use what it closes.
+
+    :param ours: the hook.
+    """
     _take("atexit", lambda theirs: both(theirs, ours))
 
 
@@ -49,7 +55,7 @@ def forks_in_c() -> bool:
 
 
 def both(first: Hook, last: Hook) -> Hook:
-    """A hook that calls two; the last one whatever the first one does."""
+    """Return a hook that calls two hooks. It calls the last one even if the first one raises."""
 
     def hook() -> None:
         try:
@@ -61,11 +67,11 @@ def both(first: Hook, last: Hook) -> Hook:
 
 
 def nothing() -> None:
-    """Where a slot is empty."""
+    """Do nothing: the hook of an empty slot."""
 
 
 class Slots(ModuleType):
-    """The class of uWSGI's module from then on. uWSGI itself reads the module's dictionary."""
+    """The class of uWSGI's module after the first hook. uWSGI itself reads the module's dictionary."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _combined:
@@ -74,8 +80,8 @@ class Slots(ModuleType):
 
 
 def _take(slot: str, combined: Callable[[Hook], Hook]) -> None:
-    # Inside the server it is there before any code of the site runs. Elsewhere it may be somebody's stub: of
-    # that, too, nothing more is asked than that it is a module.
+    # In a uWSGI server the module exists before any code of the site runs. Elsewhere it may be a stub of the
+    # site's own: the only requirement is that it is a module.
     module = sys.modules.get("uwsgi")
     if isinstance(module, ModuleType):
         _combined[slot] = combined

@@ -1,4 +1,4 @@
-"""What MySQL's and MariaDB's drivers have in common."""
+"""The common part of the drivers of MySQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from poollife.drivers.mysql.statements import EFFECTS
 from poollife.process.atfork import address, at_fork
 from poollife.process.guard import Guard, WeakRegistry, alive
 
-#: As the C client says it.
+#: Number and text of an error, as the C client has them.
 LOST = (2013, "Lost connection to server during query")
-#: The least that a server can be asked.
+#: The statement of a ping: the smallest one.
 QUESTION = b"DO 1"
 
-#: Python's names of character sets in which each byte of ASCII is that character, here and at the server: not
-#: so in Shift JIS, where Python writes a yen sign as a backslash.
+#: Python's names of character sets in which each byte of ASCII is the same character here and at the server.
+#: In Shift JIS it is not: Python writes a yen sign as a backslash.
 PLAIN_ENCODINGS = {"ascii", "cp1252", "utf8"}
 
-#: Where the client libraries of the distributions look for a server on this machine.
+#: Paths where the client libraries of the distributions look for a server on this machine.
 DEFAULT_SOCKETS = {
     os.environ.get("MYSQL_UNIX_PORT"),
     "/run/mysqld/mysqld.sock",
@@ -51,12 +51,12 @@ DEFAULT_SOCKETS = {
     "/tmp/mysql.sock",
 }
 
-#: Where the drivers' own cursor classes are.
+#: Modules of the drivers' own cursor classes.
 DRIVERS_MODULES = {"MySQLdb.cursors", "pymysql.cursors", "builtins"}
 
 
 class ReadingCursor(LeasedCursor):
-    """Reads what it runs before the driver puts parameters in: these may look like anything."""
+    """A cursor that reads a statement before the driver puts parameters in: these may look like any SQL."""
 
     def execute(self, query: Any, args: Any = None) -> Any:
         if not alive[0] or self._lease.state is not HELD:
@@ -91,11 +91,12 @@ class ReadingCursor(LeasedCursor):
 
 
 def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., Any]:
-    """Make a driver's method that sends a statement a guarded one, which reads the statement first.
+    """Return a guarded method that reads its statement first, from a driver's method that sends one.
 
-    Flat, as ``guarded()`` is: each statement comes through here.
+    The method is flat, as that of ``guarded()``: each statement passes through here.
 
-    :param answered: whether the method returns with the answer.
+    :param method: the method of the driver's class.
+    :param answered: whether the method returns after the answer has come.
     """
 
     @wraps(method)
@@ -125,9 +126,9 @@ def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., 
 
 
 def as_sent(query: Any) -> Any:
-    """Return a statement that was given to the driver's connection as it can be read.
+    """Return a statement that was given to the driver connection, in the form in which it can be read.
 
-    mysqlclient sends text as UTF-8 whatever the session's character set is, so beyond ASCII it is not
+    mysqlclient sends text as UTF-8, whatever the session's character set is. So beyond ASCII a text is not
     understood, like bytes.
     """
     if not query.isascii():
@@ -136,7 +137,7 @@ def as_sent(query: Any) -> Any:
 
 
 def changing(method: Callable[..., Any]) -> Any:
-    """A method of a dictionary's that changes it."""
+    """Return a method of a dictionary that changes it, and notes that."""
 
     @wraps(method)
     def call(self: Converters, *args: Any, **kwargs: Any) -> Any:
@@ -147,7 +148,7 @@ def changing(method: Callable[..., Any]) -> Any:
 
 
 class Converters(dict[Any, Any]):
-    """What the driver makes of parameters, or of what comes back; knows whether somebody has changed that."""
+    """The driver's converters, of parameters or of columns, which note that they were changed."""
 
     changed = False
 
@@ -162,30 +163,32 @@ class Converters(dict[Any, Any]):
 
 
 def vouches(cursor_class: type) -> bool:
-    """Return whether a cursor sends what it was told to: one of the site's own class may not."""
+    """Return whether a cursor class sends a statement as it was given: a class of the site's own may not."""
     return all(each.__module__ in DRIVERS_MODULES for each in cursor_class.__mro__)
 
 
 class MySQLConnection(Guarded):
-    """What the guarded connections of both drivers know of the server and its protocol."""
+    """The common part of the guarded connections of both drivers: the server and its protocol."""
 
-    #: The state of autocommit to come back to.
+    #: The state of autocommit in a clean session.
     autocommit_at_rest: bool
-    #: Whether a text's characters are the server's, whatever they are; else only those of ASCII.
+    #: True if all characters of a text are the same at the server. Otherwise only those of ASCII are.
     reads_all_text: bool
-    #: The driver's side of a clean session.
+    #: The encoding and the other settings of the driver for a clean session.
     encoding_at_rest: str
     settings_at_rest: tuple[Any, ...]
-    #: The cursor that is running something, having read it.
+    #: The cursor that runs a statement now, after it has read the statement.
     reader: ReadingCursor | None
-    #: The effects of what was read last.
+    #: The effects of the statement that was read last.
     effects: int
-    #: Whether its result, if there is one, was not stored as a whole. (PyMySQL knows that by itself.)
+    #: True if the result of that statement, if it has one, is not stored as a whole. (PyMySQL has its own
+    #: state for this.)
     awaits_result: bool = False
+    #: The object for the socket check.
     poller: select.poll
-    #: The marks of before initialisation: of tools that have wrapped the driver's ``connect()``.
+    #: The marks before the initialisation: of tools that have wrapped the driver's ``connect()``.
     marks_at_birth: dict[str, Any]
-    #: How many weak references there were then.
+    #: The number of weak references to the connection at that time.
     references_at_birth: int
     CHANGING: frozenset[str] = (
         Guarded.CHANGING
@@ -194,9 +197,9 @@ class MySQLConnection(Guarded):
         | {"references_at_birth", "effects", "awaits_result"}
     )
 
-    #: The driver's own.
+    #: Attributes of the driver.
     Error: Any
-    #: Of the DB-API; PyMySQL has none.
+    #: The list of messages of the DB-API; PyMySQL has none.
     messages: Any = ()
     open: Any
     cursorclass: type
@@ -206,30 +209,34 @@ class MySQLConnection(Guarded):
     insert_id: Any
     affected_rows: Any
     field_count: Any
-    #: The same, for the pool, which has connections that are nobody's at the moment.
+    #: Methods of the driver without the guard, for the pool: it has connections that no lease has.
     _rollback: Any
     _autocommit: Any
-    #: Its converters that are nobody's own.
+    #: The driver's default converters.
     conversions: dict[Any, Any]
-    #: The names of what a borrower could set otherwise; those of the converters (encoders, decoders) first.
+    #: The names of attributes that a borrower could set otherwise; the two of the converters come first.
     SETTINGS: tuple[str, ...]
     settings: attrgetter[tuple[Any, ...]]
-    #: The leased class of a cursor class, for cursors that send what they were told to, and for others.
+    #: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
     CURSORS: dict[bool, LeasedClasses]
     cursor_classes: LeasedClasses
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse: called again, it would open another session, on a socket that is not guarded."""
+        """Refuse a second call, which would open another session, on a socket that is not guarded.
+
+        :raises NotSupportedError: always.
+        """
         raise self.NotSupportedError(NO_RECONNECT)
 
     def cursor(self, cursorclass: type | None = None) -> Any:
         lease = self.lease
         if not alive[0] or lease is None or lease.state is not HELD:
             self.check()
-        if lease is None:  # while it is being opened: listeners of SQLAlchemy's may query then
+        if lease is None:  # during the opening: listeners of SQLAlchemy's events may query
             return (cursorclass or self.cursorclass)(self)
         cursor = self.cursor_classes[cursorclass or self.cursorclass](self)
-        # One call less than by an __init__(). Django's wrapper says so, if it has opened this one.
+        # One call less than by an __init__(). If Django has opened this cursor, its wrapper takes it off the
+        # untracked ones again.
         cursor._driver, cursor._lease, cursor._is_open = self, lease, True
         lease.open_cursors += 1
         lease.untracked_cursors += 1
@@ -237,7 +244,7 @@ class MySQLConnection(Guarded):
         return cursor
 
     def close(self) -> None:
-        """End the session; in a foreign process only let go of it."""
+        """End the session; in a foreign process only abandon it."""
         if self.guard.foreign:
             self.abandon()
             return
@@ -245,12 +252,12 @@ class MySQLConnection(Guarded):
             if self.open:
                 super().close()  # type: ignore[misc]  # the driver's
         finally:
-            # Not before: a fork may come in the middle of the goodbye.
+            # Not before: a fork may come in the middle of the quit packet.
             live.remove(self)
 
     def note_failure(self, error: BaseException) -> None:
-        """Decide whether the session is still in a known state after this."""
-        # What is not the driver's came from outside, and what is on the wire is not known.
+        """Note, after an error, whether the session's state is still known."""
+        # An exception that is not the driver's may come at any point, so the protocol's state is not known.
         verdict = verdict_on(error) if isinstance(error, self.Error) else None
         if verdict is None or Verdict.LOST in verdict:
             self.broken = f"{type(error).__name__}: {error}"
@@ -259,13 +266,15 @@ class MySQLConnection(Guarded):
             self.failed_over = True
 
     def note_statement(self, statement: Any, is_template: bool = False) -> None:
-        """Take note of what a statement will do, before it is sent.
+        """Note the effects of a statement, before it is sent.
 
-        :raises InterfaceError: where it asks for what another borrower's statement may have set.
+        :param statement: the text.
+        :param is_template: whether the driver puts parameters into it.
+        :raises InterfaceError: if the statement reads what another borrower's statement may have set.
         """
         try:
             effects = EFFECTS[is_template][statement]
-        except TypeError:  # not hashable: no text of a driver's
+        except TypeError:  # not hashable: a bytearray, for example
             effects = UNKNOWN
         if not (self.reads_all_text or effects & LEAVES or statement.isascii()):
             effects |= LEAVES
@@ -274,15 +283,15 @@ class MySQLConnection(Guarded):
             self.note_effects(effects, statement)
 
     def note_answer(self) -> None:
-        """Take note of what the statement that was answered has set."""
+        """Note what the statement that was answered has set."""
         self.ran |= self.effects & SETS
         if self.effects & MAY_SET_INSERT_ID and self.insert_id() and self.has_set_id():
             self.ran |= INSERT_ID
 
     def has_set_id(self) -> bool:
-        """Return whether the id that the client has now is also what LAST_INSERT_ID() says."""
+        """Return whether the id that the client has now is also the answer of LAST_INSERT_ID()."""
         # With an answer that has rows, the C client keeps the id of an earlier statement. An upsert that has
-        # updated its only row counts two rows, and has no id where it has changed nothing.
+        # updated its only row counts two rows, and has no id if it has changed nothing.
         return not self.field_count() and not (self.effects & UPSERTS and self.affected_rows() != 1)
 
     def set_by_last(self) -> int:
@@ -291,50 +300,50 @@ class MySQLConnection(Guarded):
     told_by = staticmethod(told_by)
 
     def count_warnings(self) -> int:
-        """Return how many messages the server has about the last statement. Sends nothing."""
+        """Return the number of messages that the server has about the last statement. Sends nothing."""
         raise NotImplementedError
 
     @property
     def begun(self) -> bool:
-        """Whether autocommit was set by the driver's own method. A BEGIN makes it dirty."""
+        """True if the driver's own method has changed autocommit. (A BEGIN makes the session dirty.)"""
         return bool(self.open and self.get_autocommit() != self.autocommit_at_rest)
 
     def mark_clean(self) -> None:
-        """Take the present state as that of a clean session: it was just initialised."""
+        """Record the present state as that of a clean session: the session was just initialised."""
         self.dirty = False
         self.autocommit_at_rest = self.get_autocommit()
         for name in self.SETTINGS[:2]:
             setattr(self, name, Converters(getattr(self, name)))
-        makes_literals = all(self.conversions.get(kind) is make for kind, make in self.encoders.items())
+        has_default_encoders = all(self.conversions.get(kind) is make for kind, make in self.encoders.items())
         self.reads_all_text = self.encoding in PLAIN_ENCODINGS
-        self.cursor_classes = self.CURSORS[makes_literals and self.escapes_safely()]
+        self.cursor_classes = self.CURSORS[has_default_encoders and self.escapes_safely()]
         self.encoding_at_rest = self.encoding
         self.settings_at_rest = self.settings(self)
         self.note_marks()
 
     def escapes_safely(self) -> bool:
-        """Return whether what the driver makes of a parameter is one literal for the server, too."""
+        """Return whether the driver's text for a parameter is one literal for the server, too."""
         return True
 
     def unfit(self) -> str | None:
-        """Return why this connection can't be reused, None if it can. Sends nothing."""
+        """Return why this connection can't be lent again, or None if it can. Sends nothing."""
         if reason := self.broken or self.unshareable:
             return reason
         if not self.open:
             return "closed by its borrower"
-        rest = self.settings_at_rest
+        settings = self.settings_at_rest
         if (
-            not all(map(is_, self.settings(self), rest))
-            or rest[0].changed  # the converters
-            or rest[1].changed
-            or (self.encoding != self.encoding_at_rest and not self.dirty)  # else reset() sees to it
+            not all(map(is_, self.settings(self), settings))
+            or settings[0].changed  # the converters
+            or settings[1].changed
+            or (self.encoding != self.encoding_at_rest and not self.dirty)  # otherwise reset() sets it
         ):
             return "its driver was set otherwise by its borrower"
         return self._driver_fault()
 
     def clean(self) -> None:
-        """Leave no transaction and no marks for the next borrower. Sends something only for a transaction."""
-        # Flat, as each return comes by here. The session is clean, so a mark stands for nothing in it.
+        """End the transaction and remove the borrower's marks. Sends something only for a transaction."""
+        # Flat, because each return passes through here. The session has no state that a mark stands for.
         attributes, marks = self.__dict__, self.marks_at_rest
         if (
             len(attributes) != self.attributes_at_rest
@@ -350,26 +359,27 @@ class MySQLConnection(Guarded):
             self._autocommit(self.autocommit_at_rest)
 
     def drop_marks(self, marks: dict[str, Any]) -> None:
-        """Leave these marks only, as they were.
+        """Remove all marks but these, and restore the values of these.
 
-        :param marks: at birth, where the session is reset: a receiver's mark goes with what the receiver set.
+        :param marks: the marks to keep; at a reset, the marks at birth, because a receiver's mark is removed
+            together with the state that the receiver has set.
         """
         restore(self, marks, self.CHANGING)
         if self.messages:
             self.messages.clear()
 
     def check_references(self) -> None:
-        """Look for marks elsewhere, in a WeakSet or the like.
+        """Look for weak references, of a WeakSet for example, that may be marks of the borrower.
 
-        :raises NotSupportedError: if there may be one, which would outlive a reset.
+        :raises NotSupportedError: if there are any: they would outlive a reset.
         """
         if weakref.getweakrefcount(self) > self.references_at_birth:
             raise self.NotSupportedError("weak references to it may be marks of its borrower")
 
     def closed_by_server(self) -> bool:
-        """Return whether something waits in this idle connection's socket: a goodbye, or an unread answer.
+        """Return whether this idle connection's socket is readable: at its end, or with unread bytes.
 
-        Sends nothing, and can't see a network that silently drops packets.
+        Sends nothing, and does not notice a network that silently drops packets.
         """
         return bool(self.poller.poll(0))
 
@@ -383,32 +393,38 @@ class MySQLConnection(Guarded):
         return True
 
     def _ask(self, seconds: float) -> None:
-        """A round trip.
+        """Make a round trip.
 
-        :raises Error: the driver's, where no answer came in that time.
+        :param seconds: the longest time that the answer may take.
+        :raises Error: the driver's, if no answer came in that time.
         """
         raise NotImplementedError
 
     def _driver_fault(self) -> str | None:
-        """Return why the driver's own state forbids another use, if it does. Sends nothing."""
+        """Return why the driver's own state forbids another use, or None. Sends nothing."""
         raise NotImplementedError
 
 
 def kernels_poll() -> select.poll:
-    """The kernel's own: gevent's would let other greenlets run, in the middle of a checkout."""
+    """Return a poll object of the kernel: gevent's would run other greenlets in the middle of a checkout."""
     monkey = sys.modules.get("gevent.monkey")
     poll: type[select.poll] = monkey.get_original("select", "poll") if monkey else select.poll
     return poll()
 
 
 def is_greened() -> bool:
-    """Whether gevent has patched this process: what waits for a socket lets other greenlets run."""
+    """Return whether gevent has patched this process: a wait for a socket then runs other greenlets."""
     monkey = sys.modules.get("gevent.monkey")
     return bool(monkey and monkey.is_module_patched("socket"))
 
 
 def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> None:
-    """Have a driver's new connection be of that class."""
+    """Make a driver's new connection a guarded one, by assigning its class.
+
+    :param driver: the driver connection.
+    :param guarded_class: the class.
+    :param guard: the guard of its process and socket.
+    """
     driver.guard = guard
     driver.lease = driver.broken = driver.unshareable = driver.reader = driver.initialised_with = None
     driver.idle = driver.lost = driver.failed_over = driver.pinned = False
@@ -425,9 +441,9 @@ def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> N
 
 
 class MySQLDriver(Driver):
-    """What the drivers of both modules say about errors and addresses."""
+    """The common part of the descriptions of both drivers: errors and addresses."""
 
-    #: The base class of the driver's errors that have a number of the server's or of the client's.
+    #: The base class of the driver's errors that have a number, of the server or of the client.
     error: type[Exception]
 
     def peers(self, params: dict[str, Any]) -> set[Any]:
@@ -457,10 +473,10 @@ class MySQLDriver(Driver):
 
 
 class _Inherited:
-    """What the drivers give up in a child."""
+    """The fork participant of the drivers: it abandons the parent's connections in a child."""
 
     def settle(self) -> None:
-        """Handshakes are waited for by the gate; all else can be forked in the middle."""
+        """Wait for nothing: the gate waits for handshakes, and a fork may interrupt all other operations."""
 
     def hold(self) -> list[MySQLConnection]:
         return live.hold()
@@ -471,6 +487,6 @@ class _Inherited:
         live.forget()
 
 
-#: This process's connections.
+#: The connections of this process.
 live: WeakRegistry[MySQLConnection] = WeakRegistry()
 at_fork.join(_Inherited())

@@ -1,6 +1,6 @@
-"""mysqlclient where gevent has patched the process: other greenlets run while one waits for an answer.
+"""mysqlclient in a process that gevent has patched: other greenlets run while one waits for an answer.
 
-Imported only there.
+Only such a process imports this module.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from poollife.process.atfork import at_fork
 
 #: Django refuses to share its wrapper with another greenlet, but not a cursor.
 IN_USE = "The answer to another statement is on its way on this connection: greenlets can't share a cursor."
-#: After gevent's ``Timeout``, for example, which a greenlet survives.
+#: The error after gevent's ``Timeout``, for example, which a greenlet survives.
 INTERRUPTED = (
     "A statement on this connection was interrupted ({why}), and its answer may still come: leave the atomic "
     "block, or call close()."
@@ -25,17 +25,17 @@ INTERRUPTED = (
 
 
 class Cooperative(MySQLConnection):
-    """Waits for the answer to a statement in gevent's hub, and only then has the C client read it.
+    """A connection that waits for an answer in gevent's hub, and only then has the C client read it.
 
-    The C client's own waiting is left for what is a round trip (``select_db()``, a reset) and for what comes
-    behind the head of an answer: rows, and further results.
+    The C client waits by itself in other round trips (``select_db()``, a reset), and for all that follows the
+    head of an answer: rows, and further results.
     """
 
-    #: Whether nobody else may run meanwhile.
+    #: True if no other greenlet may run during a wait.
     alone = False
     in_flight: bool
     params: dict[str, Any]
-    #: mysqlclient's own.
+    #: Attributes of mysqlclient, without the guard.
     OperationalError: Any
     _send_query: Any
     _read_query_result: Any
@@ -44,7 +44,8 @@ class Cooperative(MySQLConnection):
     def _run(self, query: Any, seconds: float | None = None) -> None:
         if self.in_flight:
             raise self.InterfaceError(INTERRUPTED.format(why=self.broken) if self.broken else IN_USE)
-        # First, and until the answer is here: whoever is killed in between leaves it in the socket.
+        # From before the send until the answer is here: a greenlet that is killed in between leaves the
+        # answer in the socket.
         self.in_flight = True
         self._send_query(bytes(query) if isinstance(query, bytearray) else query)
         self._wait(seconds or self.params.get("read_timeout") or None)
@@ -53,7 +54,7 @@ class Cooperative(MySQLConnection):
 
     @property
     def _cooperates(self) -> bool:
-        # The hub can't wait for itself: what it runs waits as the C client does.
+        # The hub can't wait for itself: for code that it runs, the C client waits.
         return not self.alone and getcurrent() is not get_hub()
 
     def _wait(self, seconds: float | None) -> None:
@@ -86,16 +87,19 @@ class Cooperative(MySQLConnection):
 
 
 class _Copies:
-    """A child that a greenlet forks has copies of all the others: if it waits, these go on as well."""
+    """The fork participant of the hub: in a child that a greenlet forks, connections do not wait in the hub.
+
+    The child has copies of all other greenlets. If its greenlet waited in the hub, these would go on as well.
+    """
 
     def settle(self) -> None:
-        """Nothing to wait for."""
+        """Wait for nothing."""
 
     def hold(self) -> None:
-        """Nothing to keep."""
+        """Hold nothing."""
 
     def abandon(self, held: None) -> None:
-        # The main one, which forks the workers of a server, has no parent.
+        # The main greenlet, which forks the workers of a server, has no parent.
         if getcurrent().parent is not None:
             Cooperative.alone = True
 
@@ -105,5 +109,5 @@ at_fork.join(_Copies())
 
 @cache
 def cooperative(connection_class: type) -> type:
-    """That class of mysqlclient's guarded connections, with the ways of waiting above."""
+    """Return the subclass of mysqlclient's guarded connections that waits in gevent's hub."""
     return type("CooperativeConnection", (Cooperative, connection_class), {})

@@ -1,7 +1,7 @@
-"""Statements of MySQL and MariaDB: what they set for later ones of their session, and tell of earlier ones.
+"""Statements of MySQL and MariaDB: the values that they set for later statements, and read of earlier ones.
 
-Read from their text. Where a text is not understood, this is a search for names outside of strings and
-comments. It does not see what a stored routine, a trigger or a view asks for.
+Both are taken from their text. In a text that is not understood, the module searches for names outside of
+strings and comments. It does not see what a stored routine, a trigger or a view reads.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from poollife.drivers.effects import (
 )
 
 _WRITES_ROWS = MESSAGES | LAST_WRITE | LAST_NUMBER
-#: By the first word, beside LAST_STATEMENT. A statement that begins otherwise sets nothing else.
+#: Effects by the first word, beside LAST_STATEMENT. A statement that begins with another word has no others.
 _SETS = {
     **dict.fromkeys([b"SELECT", b"WITH"], FOUND_ROWS),
     **dict.fromkeys([b"INSERT", b"REPLACE"], _WRITES_ROWS | MAY_SET_INSERT_ID),
     **dict.fromkeys([b"UPDATE", b"DELETE", b"CREATE", b"ALTER", b"DROP", b"TRUNCATE"], MESSAGES | LAST_WRITE),
     **dict.fromkeys([b"GRANT", b"REVOKE", b"RENAME"], LAST_WRITE),
     **dict.fromkeys([b"LOCK", b"HANDLER", b"OPTIMIZE", b"CHECK", b"REPAIR", b"CHECKSUM"], MESSAGES),
-    # The answer to these does not tell of an id.
+    # The answers to these do not say whether an id was set.
     b"LOAD": _WRITES_ROWS | INSERT_ID,
     b"CALL": SETS,
     b"EXECUTE": SETS & ~INSERT_ID | MAY_SET_INSERT_ID,
 }
-#: By the name of a group in _TELLING.
+#: Effects by the name of a group in _TELLING.
 _TOLD = {
     "insert_id": INSERT_ID << READS,
     "found_rows": FOUND_ROWS << READS,
@@ -61,8 +61,8 @@ _TELLING = re.compile(
     r"|(?:INFORMATION|PERFORMANCE)_SCHEMA\s*\.\s*SESSION_STATUS\b)"
     r")".encode()
 )
-#: All that is not code, with the default sql_mode: strings, names in quotes, unless a function or a system
-#: variable may be meant, and comments. What an executable comment has in it is code.
+#: Text that is not code, with the default sql_mode: strings, comments, and names in quotes, unless a function
+#: or a system variable may be meant. The text in an executable comment is code.
 _IS_CALLED = r"\s*(?:[(#]|/\*|--)"
 _NO_CODE = re.compile(
     r"'(?:[^'\\]++|\\.|'')*'?"
@@ -71,13 +71,13 @@ _NO_CODE = re.compile(
     r"|/\*(?!M?!).*?(?:\*/|\Z)|/\*M?!\d*|\*/|(?:--(?=\s|\Z)|\#)[^\n]*".encode(),
     re.DOTALL,
 )
-#: A table of that name, with its columns: no call.
+#: A table with the name of a function, and its columns: not a call.
 _TABLE = re.compile(
     rb"\b(?:INTO|INSERT|REPLACE|IGNORE|TABLE|EXISTS|WITH)\s+"
     rb"[`\"]?(?:LASTVAL|LAST_INSERT_ID|FOUND_ROWS|ROW_COUNT|CONNECTION_ID)[`\"]?\s*\("
 )
 _VARIABLES = re.compile(rb"\s*SHOW\s+(?:(?:SESSION|LOCAL)\s+)?(?:VARIABLES|STATUS)\b")
-#: Strings there: names, or patterns, of which text_of() has made "%" to "+".
+#: Strings in these statements: names, or patterns, in which text_of() has replaced "%" by "+".
 _PATTERN = re.compile(rb"(['\"])([\w+\\]{1,64})\1")
 #: The variables in _TELLING.
 _NAMES = (
@@ -91,7 +91,7 @@ _LISTING = re.compile(
 )
 _SHOWS_TABLE = re.compile(rb"\s*SHOW\s+CREATE\s+(?:TABLE|VIEW)\b")
 _DEFINITION = re.compile(rb"[\s(]*(?:CREATE|ALTER)\s+(?!(?:OR\s+REPLACE\s+)?(?:TEMPORARY\s+)?TABLE\b)")
-#: The same, of what may have statements in it that end with a semicolon.
+#: A definition that may have statements in it that end with a semicolon.
 _ROUTINE = re.compile(
     rb"[\s(]*(?:CREATE|ALTER)\b(?:(?!\b(?:TABLE|INDEX|VIEW|SEQUENCE|DATABASE|SCHEMA|USER|ROLE|SERVER)\b)[^(;])*?"
     rb"\b(?:PROCEDURE|FUNCTION|TRIGGER|EVENT|PACKAGE)\b"
@@ -103,37 +103,38 @@ _FIRST_WORD = re.compile(
 _TABLES = re.compile(rb"(\b(?:EXTRACT|TRIM|SUBSTR|SUBSTRING|MID)\s*\()|(\()|(\))|\bFROM\b(?!\s+DUAL\b)")
 _SELECTS = re.compile(rb"(\()|(\))|\bSELECT\b")
 _WRITES = re.compile(rb"(?<!\bFOR\s)\b(?:UPDATE|DELETE)\b(?!\s*\()")
-#: Its answer has rows. The word is reserved in MariaDB, but not in MySQL, where a column may have that name.
+#: A statement that is answered with rows. The word is reserved in MariaDB. In MySQL it is not: a column may
+#: have that name.
 _RETURNS = re.compile(rb"[^\s(,.]\s*\bRETURNING\b(?!\s*[=,)])")
 _UPSERTS = re.compile(rb"\bON\s+DUPLICATE\s+KEY\b")
-#: It may insert no row, without an error.
+#: A statement that may insert no row, without an error.
 _MAY_INSERT_NOTHING = re.compile(rb"\b(?:IGNORE|SELECT|TABLE)\b")
 _GIVES_ID = re.compile(
     rb"\bLAST_INSERT_ID\s*\(\s*[^\s)]|\A\s*SET\b.*\b(?:LAST_INSERT_ID|IDENTITY)\s*:?=", re.DOTALL
 )
 _GIVES_VALUE = re.compile(rb"\bNEXT\s+VALUE\s+FOR\b|\bNEXTVAL\b")
-#: It does not change what LASTVAL() says.
+#: A function that does not change the answer of LASTVAL().
 _SETS_SEQUENCE = re.compile(rb"\bSETVAL\s*\(")
 _BLOCK = re.compile(rb"\s*(?:BEGIN\b(?!\s*(?:WORK\b\s*)?\Z)|(?:IF|ELSE|ELSEIF|CASE|LOOP|WHILE|REPEAT|FOR)\b)")
-#: The first statement in a block.
+#: The first statement in a block, if it may set an id.
 _IN_BLOCK = re.compile(rb"\b(?:INSERT|REPLACE|CALL|EXECUTE|LOAD)\s+(?!\()")
 _TARGET = re.compile(rb"@@[\w.\s]*?:?=")
 
 
 def text_of(sql: object, is_template: bool) -> bytes | None:
-    """Return a statement's text in upper case; None: it is none."""
+    """Return a statement's text in upper case, or None if the statement is no text."""
     if isinstance(sql, str):
         text = sql.encode(errors="replace")
     elif isinstance(sql, bytes | bytearray):
         text = bytes(sql)
     else:
         return None
-    # As bytes, because there upper() changes ASCII only. The operator modulo is as good as any.
+    # As bytes, because bytes.upper() changes ASCII only. "+" takes the place of modulo: any operator will do.
     return text.replace(b"%%" if is_template else b"%", b"+").upper()
 
 
 def told_by(statement: object, effects: int) -> str:
-    """Return the first function or the like in a text that tells one of these effects, for people."""
+    """Return the first function or variable in a statement that reads one of these, for an error text."""
     for found in _TELLING.finditer(code_of(text_of(statement, False) or b"")):
         if _TOLD[str(found.lastgroup)] & effects:
             name, call, _ = found[0].decode().partition("(")
@@ -144,19 +145,18 @@ def told_by(statement: object, effects: int) -> str:
 def code_of(text: bytes) -> bytes:
     """Return a text without its comments, its strings, and most of its names in quotes."""
     code = _NO_CODE.sub(b" ", text)
-    if (
-        _VARIABLES.match(code) or b"_VARIABLES" in code
-    ):  # SHOW VARIABLES LIKE 'identity' tells the same as SELECT @@identity
+    # SHOW VARIABLES LIKE 'identity' has the same answer as SELECT @@identity.
+    if _VARIABLES.match(code) or b"_VARIABLES" in code:
         patterns = {pattern for _, pattern in _PATTERN.findall(text)}
         code += b"".join(b" @@" + name for name in _NAMES if any(_is_like(name, each) for each in patterns))
     return code
 
 
 def _is_like(name: bytes, pattern: bytes) -> bool:
-    """Return whether a pattern of LIKE means a name. One of wildcards only means all, so none of them."""
+    """Return whether a pattern of LIKE asks for a name. A pattern of wildcards only asks for no name."""
     if not pattern.strip(b"+_\\"):
         return False
-    # More wildcards than that would take for ever, and nothing is asked for in this way.
+    # A match with more wildcards would take too long, and no application asks for a variable in this way.
     return pattern.count(b"+") < 5 and bool(re.fullmatch(_WILDCARDS.sub(_as_regex, pattern), name))
 
 
@@ -166,11 +166,14 @@ def _as_regex(wildcard: re.Match[bytes]) -> bytes:
 
 
 def effects_of(code: bytes) -> int:
-    """Return all effects but LEAVES of a text that has one or more statements."""
+    """Return all effects but LEAVES of a text that has one or more statements.
+
+    :param code: the result of ``code_of()``.
+    """
     told = sets = 0
     parts = [part for part in code.split(b";") if part.strip()]
     for part in parts:
-        if not _DEFINITION.match(part):  # what it is made of runs later
+        if not _DEFINITION.match(part):  # the statements in it run later
             told |= _told(part) & ~(sets << READS)
         if _ROUTINE.match(part):
             return told | sets | LAST_STATEMENT | LAST_WRITE
@@ -189,7 +192,11 @@ def _told(part: bytes) -> int:
 
 
 def _set(part: bytes, is_alone: bool) -> int:
-    """Return what one statement sets. Of several answers the driver sees only the first."""
+    """Return the bits that one statement sets.
+
+    :param is_alone: whether the text has no other statement. Of several answers the driver sees only the
+        first.
+    """
     first = _FIRST_WORD.match(part)
     word = first["word"] if first else b""
     gives_id = _GIVES_ID.search(part)
@@ -199,7 +206,7 @@ def _set(part: bytes, is_alone: bool) -> int:
     if word == b"TABLE" and first and first["analyze"]:
         effects = MESSAGES
     if word in (b"SELECT", b"WITH"):
-        # The list of messages is that of the last statement that used a table, or had some.
+        # The list of messages belongs to the last statement that used a table, or that had messages.
         if _uses_table(part):
             effects |= MESSAGES
         if word == b"WITH" and _WRITES.search(part):
@@ -216,10 +223,10 @@ def _set(part: bytes, is_alone: bool) -> int:
     elif b"DUPLICATE" in part and _UPSERTS.search(part):
         effects |= UPSERTS
     is_seen = is_alone and not (first and first["analyze"])
-    if b"RETURNING" in part:  # the search takes a while
+    if b"RETURNING" in part:  # a quick test before the slow search
         is_seen = is_seen and not _RETURNS.search(part)
     if effects & MAY_SET_INSERT_ID and not is_seen:
-        # The answer does not tell.
+        # The answer does not say whether an id was set.
         effects &= ~MAY_SET_INSERT_ID
         surely = word in (b"INSERT", b"REPLACE") and not _MAY_INSERT_NOTHING.search(part)
         if surely and not effects & UPSERTS:
@@ -234,7 +241,7 @@ def _set(part: bytes, is_alone: bool) -> int:
 
 
 def _ends_in_select(part: bytes) -> bool:
-    """Return whether what is written are the rows of a SELECT, as opposed to one that is a value."""
+    """Return whether a statement writes the rows of a SELECT. A SELECT that is one value does not count."""
     if b"SELECT" not in part or _DEFINITION.match(part):
         return False
     depth = 0
@@ -246,7 +253,7 @@ def _ends_in_select(part: bytes) -> bool:
 
 
 def _uses_table(part: bytes) -> bool:
-    """Return whether a SELECT has a FROM that is not that of a function, as in EXTRACT(YEAR FROM ...)."""
+    """Return whether a SELECT has a FROM outside of a function such as EXTRACT(YEAR FROM ...)."""
     in_call = [False]
     for call, opens, closes in _TABLES.findall(part):
         if call or opens:

@@ -1,4 +1,4 @@
-"""mysqlclient: the guarded connection."""
+"""The guarded connection of mysqlclient."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ DEFAULTS_FILES = {"read_default_file", "read_default_group"}
 SECRETS = {"password", "passwd"}
 #: Major versions of libmysqlclient, as opposed to libmariadb.
 ORACLES_CLIENTS = {"5", "8", "9"}
-#: What a change of user does not end: a distributed transaction (this only fails in one, so that the session
-#: is closed), a role, and what FOUND_ROWS() says.
+#: Statements for state that a change of user does not end: a distributed transaction (ROLLBACK fails only in
+#: one, so that the session is closed), a role, and the answer of FOUND_ROWS().
 FORGET = ("ROLLBACK", "SET ROLE NONE", "SELECT 1")
 
 
 def _sends_unchanged(cursor_class: type) -> type:
-    # A cursor of the site's own class may send other than it was told to.
+    # A cursor class of the site's own may send another statement than it was given.
     return leased(cursor_class, ReadingCursor if vouches(cursor_class) else LeasedCursor)
 
 
-#: By whether the driver makes one literal of each parameter.
+#: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
 CURSORS = {True: LeasedClasses(_sends_unchanged), False: LeasedClasses(leased)}
 
 
-#: The driver's own, for the pool, and for methods that have looked whether they may go on.
+#: Methods of the driver without the guard, for the pool, and for methods that have made the check.
 send_and_wait = MySQLdb._mysql.connection.query
 next_result = Connection.next_result
 HAS_MORE_RESULTS = hasattr(Connection, "more_results")
@@ -64,25 +64,25 @@ more_results = getattr(Connection, "more_results", lambda connection: False)
 
 
 class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # mysqlclient is not typed
-    """A connection that works only in the process that opened it, and knows whether it may be reused.
+    """A connection that works only in the process that opened it, and says whether it may be reused.
 
-    Made by ``adopt()`` from what ``MySQLdb.connect`` returned, by assigning its class: so ``connect`` is
-    called as Django calls it, and whoever has wrapped it (APM tools do) sees every connection.
+    ``adopt()`` makes it from the result of ``MySQLdb.connect``, by assigning the class. So ``connect`` is
+    called as Django calls it, and a tool that has wrapped it (APM tools do) sees every connection.
     """
 
-    #: Whether a query was sent and its answer was not read yet, which the C client does not know.
+    #: True if a query was sent and its answer was not read yet. The C client does not know that.
     in_flight: bool
-    #: What ``connect`` was called with.
+    #: The arguments of ``connect``.
     params: dict[str, Any]
-    #: The character set to come back to.
+    #: The character set of a clean session.
     charset: str
-    #: The server's number of the session that was adopted.
+    #: The server's id of the session that was adopted.
     session: int
-    #: Whether a statement was answered whose result, if there is one, was not stored as a whole.
+    #: True if a statement was answered whose result, if there is one, was not stored as a whole.
     awaits_result: bool
-    #: Whether a result was ever read row by row, so that the session may have ended in the middle of one.
+    #: True if a result was ever read row by row: the session may then have ended in the middle of a result.
     streams: bool
-    #: mysqlclient's own.
+    #: An attribute of mysqlclient.
     OperationalError: Any
 
     CURSORS = CURSORS
@@ -135,7 +135,9 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     def ping(self, reconnect: bool = False) -> None:
         """Ask the server for an answer. The driver's automatic reconnect is never switched on.
 
-        :raises NotSupportedError: with ``reconnect``, where no answer comes.
+        :param reconnect: the driver's argument, which is refused if the session is lost.
+        :raises NotSupportedError: with ``reconnect``, if no answer comes.
+        :raises OperationalError: without it, if no answer comes.
         """
         try:
             self._ping()
@@ -160,7 +162,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         return super()._get_native_connection()
 
     def next_result(self) -> int:
-        # As guarded() does it: each statement comes by here twice.
+        # Written out as in guarded(): each statement passes through here twice.
         lease = self.lease
         if not alive[0] or lease is None or lease.state is not HELD:
             self.check()
@@ -175,12 +177,16 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         return status
 
     def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Have the server forget all, and repeat what ``connect`` did: three round trips at least."""
+        """Have the server reset the session, and repeat what ``connect`` did: three round trips at least.
+
+        :param ask: see ``Guarded.reset()``.
+        :raises Error: if a reset is not possible. The pool then closes the session.
+        """
         params = self.params
         if "user" not in params or has_more_options(params):
             raise MySQLdb.NotSupportedError("what a new session begins with is not in its parameters")
         self.check_references()
-        # Before anything is sent: a server may lock an account after a few wrong passwords.
+        # Called before anything is sent: a server may lock an account after a few wrong passwords.
         if now := ask():
             if now.get("user") != params["user"]:
                 raise MySQLdb.NotSupportedError("new sessions have another user by now")
@@ -200,14 +206,14 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
             self._send(f"SET SESSION sql_mode='{sql_mode}'")
 
     def _send(self, sql: str) -> None:
-        """Run it, and throw away its results."""
+        """Run a statement, and discard its results."""
         send_and_wait(self, sql)
         super().discard_result()
         while super().next_result() != -1:
             super().discard_result()
 
     def _ask(self, seconds: float) -> None:
-        # The C client's own ping waits for as long as it takes.
+        # The C client's own ping waits without a limit.
         self.in_flight = True
         self._send_query(QUESTION)
         if not self.poller.poll(1000 * self._at_most(seconds)):
@@ -216,24 +222,24 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         self.in_flight = False
 
     def _at_most(self, seconds: float) -> float:
-        """So long, or for as long as its own user waits for an answer."""
+        """Return these seconds, or ``read_timeout`` if that is shorter."""
         return min(seconds, self.params.get("read_timeout") or seconds)
 
     def _driver_fault(self) -> str | None:
         if self.thread_id() != self.session:
             return "its driver has opened another session"
         if self.streams and not self.guard.intact:
-            # The C client does so when it finds the session dead; a dropped cursor hides that error.
+            # The C client closes it when it finds the session dead. A cursor that is freed hides that error.
             return "its driver has closed its socket"
         return "results left unread" if self._has_unread() else None
 
     def _has_unread(self) -> bool:
-        """Whether a result, or a part of one, was left behind. Sends nothing."""
+        """Return whether a result, or a part of one, is unread. Sends nothing."""
         # more_results() is new in mysqlclient 2.3. Without it, next_result() waits for the head of a further
-        # result; where all was read it says so at once, and in the middle of a result the C client refuses.
+        # result. If all was read it returns at once, and in the middle of a result the C client raises.
         if self.in_flight or more_results(self):
             return True
-        if HAS_MORE_RESULTS and not (self.streams or self.awaits_result):  # all were read as a whole
+        if HAS_MORE_RESULTS and not (self.streams or self.awaits_result):  # all were stored as a whole
             return False
         try:
             return bool(next_result(self) != -1)
@@ -243,27 +249,29 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
 
 def has_more_options(params: Mapping[str, Any]) -> bool:
     """Return whether the C client has options that are not parameters: of a file, or a connection string."""
-    # libmariadb takes a host with a semicolon for the latter: "host=db;init-command=...".
+    # libmariadb takes a host with a semicolon for a connection string: "host=db;init-command=...".
     return bool(DEFAULTS_FILES & params.keys()) or ";" in str(params.get("host", ""))
 
 
 def forbid_reconnect(driver: Any) -> None:
-    """Switch off what a "reconnect" in more options has switched on, if it has. Two round trips.
+    """Switch off the automatic reconnect that an option outside of the parameters may switch on.
 
-    The C client would then open another session by itself wherever the server has gone away, without an
-    error. Only libmariadb reads that option.
+    With it, the C client opens another session by itself when the server has gone away, without an error.
+    Only libmariadb reads that option. It takes two round trips.
+
+    :param driver: the driver connection.
     """
     if MySQLdb.get_client_info().split(".")[0] in ORACLES_CLIENTS:
         return
-    # The driver warns of any argument. The filter is for this module only, and added once.
+    # The driver warns of any argument. The filter is for this module only, and is added only once.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=re.escape(__name__))
-    # mysqlclient sets it only where that differs from what it has set before.
+    # mysqlclient sets the option only if the value differs from the one that it has set before.
     driver.ping(True)
     driver.ping(False)
 
 
 def connection_class() -> type[GuardedConnection]:
-    """What a new connection becomes in this process."""
+    """Return the class that a new connection gets in this process."""
     if not is_greened():
         return GuardedConnection
     from poollife.drivers.mysql.cooperative import cooperative
@@ -272,7 +280,7 @@ def connection_class() -> type[GuardedConnection]:
 
 
 class MySQLClient(MySQLDriver):
-    """mysqlclient."""
+    """The driver mysqlclient."""
 
     error = MySQLdb.MySQLError
 

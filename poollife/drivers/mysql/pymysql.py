@@ -1,4 +1,4 @@
-"""PyMySQL: the guarded connection."""
+"""The guarded connection of PyMySQL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONNECT_TIMEOUT = 10
 
 
 class UnbufferedCursor(LeasedCursor):
-    """One whose every row comes from the socket, by a method that the driver calls itself."""
+    """A cursor that reads each row from the socket, by a method that the driver calls itself."""
 
     def read_next(self) -> Any:
         if not alive[0] or self._lease.state is not HELD:
@@ -44,10 +44,10 @@ class UnbufferedCursor(LeasedCursor):
 
 
 class ReadingUnbufferedCursor(UnbufferedCursor, ReadingCursor):
-    """The same, reading what it runs."""
+    """An unbuffered cursor that reads a statement before the driver puts parameters in."""
 
 
-#: By whether they are unbuffered, and whether what they run may be read.
+#: The mixins of cursors, by whether these are unbuffered, and whether their statements can be read.
 MIXINS: dict[tuple[bool, bool], type[LeasedCursor]] = {
     (False, False): LeasedCursor,
     (False, True): ReadingCursor,
@@ -57,7 +57,7 @@ MIXINS: dict[tuple[bool, bool], type[LeasedCursor]] = {
 
 
 def _sends_unchanged(cursor_class: type) -> type:
-    # A cursor of the site's own class may send other than it was told to.
+    # A cursor class of the site's own may send another statement than it was given.
     mixin = MIXINS[issubclass(cursor_class, SSCursor), vouches(cursor_class)]
     return leased(cursor_class, mixin)  # type: ignore[arg-type]  # a class is hashable
 
@@ -67,22 +67,22 @@ def _may_send_otherwise(cursor_class: type) -> type:
     return leased(cursor_class, mixin)  # type: ignore[arg-type]  # a class is hashable
 
 
-#: By whether the driver makes one literal of each parameter.
+#: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
 CURSORS = {True: LeasedClasses(_sends_unchanged), False: LeasedClasses(_may_send_otherwise)}
 
 
 class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # PyMySQL is not typed
-    """A connection that works only in the process that opened it, and knows whether it may be reused.
+    """A connection that works only in the process that opened it, and says whether it may be reused.
 
-    Made by ``adopt()``, as mysqlclient's. PyMySQL keeps its socket and the state of its results under private
-    names; they are used in here only.
+    ``adopt()`` makes it from the result of ``pymysql.connect``, by assigning the class. PyMySQL keeps its
+    socket and the state of its results under private names. Only this module uses these.
     """
 
     _read_timeout: float | None
 
     CURSORS = CURSORS
     conversions = conversions
-    #: With the socket, so that another one costs the session.
+    #: The socket is among them: a session whose driver has another one is discarded.
     SETTINGS = ("encoders", "decoders", "cursorclass", "use_unicode", "_sock")
     CHANGING = MySQLConnection.CHANGING | {
         *SETTINGS,
@@ -113,7 +113,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         return self._result.warning_count if self._result else 0
 
     def field_count(self) -> int:
-        """Return how many columns the last answer has. Sends nothing."""
+        """Return the number of columns of the last answer. Sends nothing."""
         return self._result.field_count if self._result else 0
 
     @guarded
@@ -126,21 +126,27 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         return super().cursor(cursor)
 
     def connect(self, sock: Any = None) -> NoReturn:
-        """Refuse: it would be another session, on a socket that nobody guards."""
+        """Refuse to open another session, on a socket that is not guarded.
+
+        :raises NotSupportedError: always.
+        """
         raise pymysql.NotSupportedError(NO_RECONNECT)
 
     def close(self) -> None:
         if not self.guard.foreign and self._result is not None:
-            # Its destructor would read the rest of it.
+            # The destructor of the result would read the rest of it.
             self._result.unbuffered_active = False
         super().close()
 
     def escapes_safely(self) -> bool:
-        # It escapes a text before it encodes it, so a character may still become a quote or a backslash.
+        # PyMySQL escapes a text before it encodes it, so a character may still become a quote or a backslash.
         return self.reads_all_text
 
     def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
-        """PyMySQL can neither change the user nor reset a session; another one is opened in its place."""
+        """Refuse: PyMySQL can neither change the user nor reset a session. The pool opens another session.
+
+        :raises NotSupportedError: always.
+        """
         raise pymysql.NotSupportedError("PyMySQL can't reset a session")
 
     def _ask(self, seconds: float) -> None:
@@ -159,10 +165,12 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
 
 
 def connect(params: dict[str, Any]) -> Any:
-    """What ``pymysql.connect`` returns, with ``connect_timeout`` for all of it, as in the C client.
+    """Return the result of ``pymysql.connect``, with ``connect_timeout`` for all of it, as in the C client.
 
-    By itself the driver means by that only until somebody has accepted; for his greeting it waits as for the
-    answer to any statement, so for ever.
+    By itself the driver uses that time only until the connection is accepted. It waits for the server's
+    greeting as for the answer to any statement, so by default for ever.
+
+    :param params: the arguments of ``pymysql.connect``.
     """
     own = params.get("read_timeout")
     limit = params.get("connect_timeout", CONNECT_TIMEOUT)
@@ -172,7 +180,7 @@ def connect(params: dict[str, Any]) -> Any:
 
 
 class PyMySQL(MySQLDriver):
-    """PyMySQL."""
+    """The driver PyMySQL."""
 
     error = pymysql.MySQLError
 
@@ -188,7 +196,7 @@ class PyMySQL(MySQLDriver):
 
     def idle_limit(self, connection: GuardedConnection) -> int:
         """Implement ``Driver.idle_limit()``."""
-        # None of the lease's, which would take it for its holder's.
+        # Not a cursor of the lease, which would count it as one of the borrower's.
         with Cursor(connection) as cursor:
             cursor.execute("SELECT @@wait_timeout")
             return int(cursor.fetchone()[0])

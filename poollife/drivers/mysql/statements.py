@@ -1,7 +1,8 @@
-"""Statements of MySQL and MariaDB: which of them leave something in their session, read from their text.
+"""Statements of MySQL and MariaDB: which of them leave state in their session, as their text shows.
 
-Only statements that are known to leave nothing keep a session clean. Whatever is not understood counts as if
-it had left something: that costs a reset, the opposite mistake would hand one borrower's state to the next.
+Only statements that are known to leave nothing keep a session clean. A statement that is not understood
+counts as one that leaves state, which costs a reset. The opposite mistake would hand one borrower's state to
+the next.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from poollife.drivers.comments import without_comments_around
 from poollife.drivers.effects import LEAVES, UNKNOWN, Memory
 from poollife.drivers.mysql.effects import code_of, effects_of, text_of
 
-#: Native functions that leave nothing; no setters (GET_LOCK, SETVAL) among them. Called without white space
-#: and without a database's name, none of them can be a stored function of that name. Only such as every
-#: MariaDB that Django supports has: where one is missing, somebody may have made a stored function of it.
+#: Native functions that leave nothing, so no setters (GET_LOCK, SETVAL). Called without white space and
+#: without a database's name, none of them can be a stored function of that name. Every MariaDB that Django
+#: supports has all of them: where one is missing, there may be a stored function with its name.
 FUNCTIONS = """
     ABS ACOS ADDDATE ADDTIME AES_DECRYPT AES_ENCRYPT ASCII ASIN ATAN ATAN2 AVG BIN BIT_AND BIT_COUNT
     BIT_LENGTH BIT_OR BIT_XOR CAST CEIL CEILING CHAR CHARACTER_LENGTH CHARSET CHAR_LENGTH COALESCE
@@ -44,15 +45,15 @@ FUNCTIONS = """
     UUID UUID_SHORT VALUE VARIANCE VAR_POP VAR_SAMP VERSION WEEK WEEKDAY WEEKOFYEAR WEIGHT_STRING YEAR
     YEARWEEK
 """
-#: Reserved words: in front of a parenthesis, or of a parameter that may become one, they can't be a function.
+#: Reserved words: before a parenthesis, or before a parameter that may become one, they can't be a function.
 KEYWORDS = """
     ALL AND AS BETWEEN BINARY BY CASE DISTINCT DIV ELSE EXCEPT EXISTS FROM HAVING IN INDEX INTERSECT INTERVAL
     IS JOIN KEY LIKE LIMIT MATCH MOD NOT ON OR OVER PARTITION REGEXP RLIKE SELECT SEPARATOR SET THEN UNION
     USING VALUES WHEN WHERE XOR _BINARY
 """
-#: Behind AS, in CAST() that is.
+#: Types behind AS in CAST().
 TYPES = "BINARY CHAR DATETIME DECIMAL DOUBLE NCHAR TIME VARCHAR"
-#: SQL_CALC_FOUND_ROWS changes what the next FOUND_ROWS() says, NEXT VALUE FOR what LASTVAL() says.
+#: SQL_CALC_FOUND_ROWS changes the answer of the next FOUND_ROWS(), NEXT VALUE FOR that of LASTVAL().
 SETTERS = "SQL_CALC_FOUND_ROWS NEXT NEXTVAL"
 STATEMENTS = (
     "(?:ANALYZE\\s+(?:FORMAT\\s*=\\s*\\w+\\s+)?)?(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH)"
@@ -65,19 +66,21 @@ def _any_of(names: str) -> str:
 
 
 # Neither the server's sql_mode (ANSI_QUOTES, NO_BACKSLASH_ESCAPES) nor a parameter can move the end of one of
-# these: no backslash may stand before a quote, and no parameter inside. Nor can backtracking: what a
-# lookahead refuses is never read again as something longer. (No possessive groups: Python 3.11.0 had a bug.)
-# A line comment is one in every sql_mode and character set: "--" with white space behind it, or "#". It ends
-# with a line feed, which is no part of a character in any character set of a client's, or with a NUL.
+# these: no backslash may stand before a quote, and no parameter may stand inside. Backtracking can't move it
+# either: a text that a lookahead refuses is never read again as something longer. (No possessive groups:
+# Python 3.11.0 had a bug.)
+# A line comment has to be one in every sql_mode and character set: "--" with white space behind it, or "#".
+# It ends with a line feed, which is no part of another character in any character set of a client, or with a
+# NUL.
 _COMMENT = r"(?:/\*(?!M?!|\+)(?:[^*%]++|\*(?!/))*\*/|(?:--(?=[ \t\n]|\Z)|\#)[^\n%\0]*+(?:\n|\Z))"
 _QUOTED = r"'(?:[^'\\%\0]++|''|\\[^'\"%])*'(?!')"
 _DOUBLE_QUOTED = r'"(?:[^"\\%\0]++|""|\\[^\'"%])*"(?!")'
 _BACKQUOTED = r"`(?:[^`%\0]++|``)*`(?!`)"
-#: Oracle's sequences understand their own word in quotes, too.
+#: Oracle's syntax for sequences allows its word in quotes, too.
 _NO_SETTER = r"(?![`\"]NEXTVAL[`\"])"
 _NAME = rf"(?:[\w$]+|{_BACKQUOTED}|{_DOUBLE_QUOTED})"
 _APART = rf"\s*(?:{_COMMENT}\s*)*"
-#: A name before one of these calls a function, if it is not a reserved word.
+#: The test for a name that is not a reserved word: before one of these characters it would call a function.
 _NO_CALL = rf"(?!{_APART}[(%])"
 
 _HEAD = re.compile(rf"[\s(]*(?:{_COMMENT}[\s(]*)*(?:{STATEMENTS})\b".encode())
@@ -87,7 +90,8 @@ _TOKEN = re.compile(
             r"[\s,()=<>!+*|&^~]++",
             r"%(?:S(?:,\s*%S)*|\(\w+\)S)(?![\w$.(%'\"`])",
             rf"(?<!\.)AS\s+(?:{_any_of(TYPES)})(?=\()",
-            # A full-text search, and a page of a list: neither word is reserved, but no call stands there.
+            # A full-text search, and a page of a list: the words are not reserved, but no call can stand
+            # here.
             r"(?<=\) )AGAINST(?=\s*\()",
             r"(?<!\.)LIMIT\s+(?:%S|\d+)\s+OFFSET(?=\s+%S)",
             rf"(?<!\.)INTO\s+(?:{_NAME}\.)?{_NAME}(?=\s*\()",
@@ -104,7 +108,8 @@ _TOKEN = re.compile(
             r"/(?!\*)",
             _COMMENT,
             r";\s*\Z",
-            # All the rest at once: a text full of openings that nothing closes would take for ever.
+            # All the rest at once: a text with many opening quotes or comments that never end would otherwise
+            # take too long.
             r"((?s:.+))",
         ]
     ).encode()
@@ -112,25 +117,25 @@ _TOKEN = re.compile(
 
 
 def read(sql: object, is_template: bool = False) -> int:
-    """Return the effects that a text of MySQL's or MariaDB's has on its session.
+    """Return the effects that a text of MySQL or MariaDB has on its session.
 
-    Transactions are not its business, but for savepoints inside of them.
+    Statements that begin or end a transaction are not understood; savepoints inside of one are.
 
-    :param sql: of bytes only ASCII can be known to leave nothing: where one of the other characters ends
-        depends on the session.
-    :param is_template: whether the driver puts parameters in place of ``%s`` and ``%(name)s``; each is taken
-        to become one literal, or several in parentheses.
+    :param sql: the text. As bytes, only ASCII can be known to leave nothing: the session decides where
+        another character ends.
+    :param is_template: whether the driver puts parameters in place of ``%s`` and ``%(name)s``. Each is
+        expected to become one literal, or several in parentheses.
     """
     text = text_of(sql, is_template)
     if text is None:
         return UNKNOWN
     understood = isinstance(sql, str) or text.isascii()
-    # Of each token the group that only what is not known has.
+    # findall() returns the only group of the expression, which is empty for each known token.
     clean = understood and _HEAD.match(text) and not any(_TOKEN.findall(text))
     return effects_of(code_of(text)) | (0 if clean else LEAVES)
 
 
-#: By whether the driver puts parameters into the text.
+#: The effects of texts, by whether the driver puts parameters into the text.
 EFFECTS = {
     is_template: Memory(
         partial(read, is_template=is_template), partial(without_comments_around, is_template=is_template)

@@ -1,7 +1,7 @@
 """SQLite: a connection whose handle no child ever touches.
 
-There is no socket here. What a child inherits is worse: SQLite's picture of the file locks that its parent
-holds. Closing or freeing a handle in a child, or just ending the process normally, malformed databases.
+SQLite has no socket. A child inherits something worse: SQLite's record of the file locks that the parent
+holds. When a child closed or freed a handle, or just ended normally, databases became malformed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from poollife.errors import ForkedTransaction
 from poollife.process.atfork import PATIENCE, at_fork
 from poollife.process.guard import Guard, WeakRegistry, alive, getpid
 
-#: The driver's own, for the pool, which has connections that are nobody's at the moment.
+#: The driver's attribute without the guard, for the pool: it has connections that no lease has.
 ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level
 
 
 def inside(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a connection or a cursor, marking that its thread is inside SQLite."""
+    """Return a method of a connection or a cursor that counts its thread as being inside SQLite."""
 
     @wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -47,18 +47,22 @@ def inside(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def guarded_property(name: str, mark: Callable[..., Any] = inside) -> property:
-    """The driver's attribute of that name, not to be assigned to in a foreign process."""
+    """Return a property of the driver's that can't be assigned in a foreign process.
+
+    :param name: its name.
+    :param mark: ``inside`` or ``inside_leaving``.
+    """
     descriptor = getattr(sqlite3.Connection, name)
     return property(descriptor.__get__, guarded(mark(descriptor.__set__)))
 
 
 def inside_leaving(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a connection that leaves something behind in the handle."""
+    """Return a method of a connection that marks the handle as dirty, because it leaves state there."""
     return leaving(inside(method))
 
 
 def reading(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A cursor's method that runs a statement."""
+    """Return a cursor's method that reads a statement before it runs the statement."""
 
     @wraps(method)
     def call(self: Any, statement: Any, *args: Any) -> Any:
@@ -81,7 +85,7 @@ def reading(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class MarkedCursor(sqlite3.Cursor):
-    """Marks its connection while its thread is inside SQLite, and if something may be left in the handle."""
+    """A cursor that marks its connection: while its thread is inside SQLite, and if it may leave state."""
 
     execute = reading(inside(sqlite3.Cursor.execute))
     executemany = reading(inside(sqlite3.Cursor.executemany))
@@ -93,7 +97,7 @@ class MarkedCursor(sqlite3.Cursor):
 
 
 class LeasedSQLiteCursor(LeasedCursor):
-    """A cursor that dies with its lease, and that its connection knows while it may hold a lock."""
+    """A cursor that ends with its lease. Its connection knows it while it may hold a lock."""
 
     def execute(self, *args: Any) -> Any:
         try:
@@ -129,22 +133,22 @@ class LeasedSQLiteCursor(LeasedCursor):
 
 
 class GuardedConnection(Guarded, sqlite3.Connection):
-    """A connection that works only in the process that opened it. Made by sqlite3's ``factory``."""
+    """A connection that works only in the process that opened it. It is the ``factory`` of sqlite3."""
 
     InterfaceError, NotSupportedError = sqlite3.InterfaceError, sqlite3.NotSupportedError
     CHANGING = Guarded.CHANGING | {"path", "calls", "level_at_rest", "factories_at_rest"}
     told_by = staticmethod(told_by)
     #: The database's name, as given.
     path: str
-    #: The isolation level to come back to.
+    #: The isolation level of a clean session.
     level_at_rest: Any
-    #: What rows and texts are made into, to come back to.
+    #: The row factory and the text factory of a clean session.
     factories_at_rest: tuple[Any, Any]
-    #: How many calls of its thread are under way in SQLite.
+    #: The number of calls of its thread that are under way in SQLite.
     calls: int
 
     backup = guarded(inside(sqlite3.Connection.backup))
-    # What it returns reads and writes on its own, after the lease as before its end.
+    # The blob that it returns reads and writes without the connection, after the lease as during it.
     blobopen = guarded(inside_leaving(sqlite3.Connection.blobopen))
     commit = guarded(inside(sqlite3.Connection.commit))
     create_aggregate = guarded(inside_leaving(sqlite3.Connection.create_aggregate))
@@ -161,7 +165,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
     setlimit = guarded(inside_leaving(sqlite3.Connection.setlimit))
     __call__ = guarded(inside(sqlite3.Connection.__call__))
     __exit__ = guarded(inside(sqlite3.Connection.__exit__))
-    # Assigning to these can commit.
+    # An assignment to these attributes can commit.
     isolation_level = guarded_property("isolation_level")
     if hasattr(sqlite3.Connection, "autocommit"):  # Python 3.12
         autocommit = guarded_property("autocommit", inside_leaving)
@@ -183,7 +187,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.born = self.idle_since = clock.monotonic()
         live.add(self)
 
-    # The driver's own take a cursor that would outlive its lease.
+    # The driver's methods would make a cursor that outlives its lease.
     def execute(self, *args: Any) -> Any:
         return self.cursor().execute(*args)
 
@@ -197,10 +201,10 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         lease = self.lease
         if not alive[0] or lease is None or lease.state is not HELD:
             self.check()
-        if lease is None:  # while it is being opened
+        if lease is None:  # during the opening
             return super().cursor(marked(factory))
         cursor = super().cursor(CURSORS[factory])
-        # Django's wrapper says so, if it has opened this one.
+        # If Django has opened this cursor, its wrapper takes it off the untracked ones again.
         cursor._driver, cursor._lease, cursor._is_open = self, lease, True
         lease.open_cursors += 1
         lease.untracked_cursors += 1
@@ -208,9 +212,9 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         return cursor
 
     def enter(self) -> None:
-        """Wait for a fork under way, unless that waits for this thread."""
+        """Count a call into SQLite. Wait for a fork under way, unless the fork waits for this thread."""
         self.calls += 1
-        # In this order, and in hold() in the other: one of the two sees the other.
+        # The count comes first here, and the gate comes first at a fork: one of the two sees the other.
         if at_fork.gate.closed and not self.holds_locks():
             self.calls -= 1
             at_fork.gate.wait()
@@ -226,43 +230,43 @@ class GuardedConnection(Guarded, sqlite3.Connection):
                 self.calls -= 1
 
     def holds_locks(self) -> bool:
-        """Whether this may hold locks on the file."""
+        """Return whether this connection may hold locks on the file."""
         return self.in_transaction or bool(self.lease and self.cursors)
 
     @property
     def begun(self) -> bool:
-        """Whether there was a BEGIN: by hand, that is, where Django knows of none."""
+        """True while a transaction is open. If Django knows of none, a BEGIN by hand has begun it."""
         return not self.unfit() and self.in_transaction
 
     def in_use(self) -> bool:
-        """Whether this holds locks, or its thread is in a position to."""
+        """Return whether this connection holds locks, or its thread may be taking one."""
         return bool(self.calls) or self.holds_locks()
 
     def mark_clean(self) -> None:
-        """Take the present state as that of a clean session."""
+        """Record the present state as that of a clean session."""
         self.dirty = False
         self.level_at_rest = self.isolation_level
         self.factories_at_rest = self.row_factory, self.text_factory
         self.note_marks()
 
     def end_cursors(self) -> None:
-        """A cursor that was not read to its end holds a lock on the file."""
+        """Close the open cursors: one that was not read to its end holds a lock on the file."""
         for cursor in list(self.cursors):
             with suppress(sqlite3.ProgrammingError):  # its borrower has closed the connection
                 MarkedCursor.close(cursor)
         self.cursors.clear()
 
     def unfit(self) -> str | None:
-        """Why this connection can't be reused, if so."""
+        """Return why this connection can't be lent again, or None if it can."""
         try:
-            self.total_changes  # noqa: B018  # the property complains of a closed connection
+            self.total_changes  # noqa: B018  # the property raises for a closed connection
         except sqlite3.ProgrammingError:
             return "closed by its borrower"
         return None
 
     def clean(self) -> None:
-        """Leave no transaction and no marks for the next borrower."""
-        if type(self) is GuardedConnection:  # a "factory" of the site's keeps attributes of its own
+        """End the transaction and remove the borrower's marks."""
+        if type(self) is GuardedConnection:  # a "factory" of the site's own may have attributes of its own
             restore(self, self.marks_at_rest, self.CHANGING)
         if self.in_transaction:
             inside(sqlite3.Connection.rollback)(self)
@@ -270,11 +274,14 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.row_factory, self.text_factory = self.factories_at_rest
 
     def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
-        """SQLite has none; another handle is cheap."""
+        """Refuse: SQLite has no reset, and another handle is cheap.
+
+        :raises NotSupportedError: always.
+        """
         raise sqlite3.NotSupportedError("SQLite can't forget what was done to a handle")
 
     def answers(self, seconds: float) -> bool:
-        """Whether the handle still works."""
+        """Return whether the handle still works."""
         try:
             super().execute("SELECT 1")
         except sqlite3.Error:
@@ -284,7 +291,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
 
 @cache
 def marked(cursor_class: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
-    """That cursor class, over the marking methods."""
+    """Return a subclass of a cursor class that has the methods of ``MarkedCursor`` below it."""
     if issubclass(MarkedCursor, cursor_class):
         return MarkedCursor
     return type(cursor_class.__name__, (cursor_class, MarkedCursor), {})
@@ -296,14 +303,14 @@ CURSORS = LeasedClasses(lambda factory: leased(marked(factory), LeasedSQLiteCurs
 
 @cache
 def guarded_factory(factory: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
-    """The guarded subclass of a connection class."""
+    """Return the guarded subclass of a connection class."""
     if factory is sqlite3.Connection:
         return GuardedConnection
     return type(f"Guarded{factory.__name__}", (GuardedConnection, factory), {})
 
 
 class SQLite(Driver):
-    """Python's sqlite3: no server, so nothing to reach, to fill or to prove a user to."""
+    """The driver sqlite3 of Python. It has no server that could be unreachable, full, or refuse a user."""
 
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
         """Implement ``Driver.adopt()``: the factory has made it a guarded one."""
@@ -318,7 +325,11 @@ driver = SQLite()
 
 
 def check_untainted(database: Any) -> None:
-    """:raises ForkedTransaction: if the parent was using this database when it forked this process."""
+    """Refuse a database that the parent was using when it forked this process.
+
+    :param database: the database's name.
+    :raises ForkedTransaction: if the parent was using it.
+    """
     if str(database) in tainted or EVERYTHING in tainted:
         raise ForkedTransaction(
             f"Process {getpid()} was forked while its parent had a transaction or an open cursor on the "
@@ -328,27 +339,28 @@ def check_untainted(database: Any) -> None:
 
 
 class Inheritance(NamedTuple):
-    """What a child must not touch."""
+    """The connections and databases that a child must not touch."""
 
     connections: list[GuardedConnection]
     databases: set[str]
 
 
 class Inherited:
-    """What this driver gives up in a child."""
+    """The fork participant of the driver: it abandons the parent's connections in a child."""
 
     def settle(self) -> None:
+        """Wait, for ``PATIENCE`` seconds at most, until no other thread uses a connection."""
         deadline = clock.monotonic() + PATIENCE
-        while self._others_use(live.hold()) and clock.monotonic() < deadline:
+        while self._is_used_by_other_thread(live.hold()) and clock.monotonic() < deadline:
             time.sleep(0.001)
 
     def hold(self) -> Inheritance:
         connections = live.hold()
-        tainted = {connection.path for connection in connections if connection.in_use()}
-        if self._others_use(connections):
-            # That thread may be inside SQLite, holding one of its global mutexes.
-            tainted.add(EVERYTHING)
-        return Inheritance(connections, tainted)
+        unsafe = {connection.path for connection in connections if connection.in_use()}
+        if self._is_used_by_other_thread(connections):
+            # That thread may be inside SQLite, and hold one of its global mutexes.
+            unsafe.add(EVERYTHING)
+        return Inheritance(connections, unsafe)
 
     def abandon(self, held: Inheritance) -> None:
         for connection in held.connections:
@@ -357,8 +369,8 @@ class Inherited:
         live.forget()
 
     @staticmethod
-    def _others_use(connections: list[GuardedConnection]) -> bool:
-        """Whether another thread is in the middle of something."""
+    def _is_used_by_other_thread(connections: list[GuardedConnection]) -> bool:
+        """Return whether another thread uses one of these connections at the moment."""
         me = threading.current_thread()
         return any(
             connection.in_use()
@@ -368,8 +380,8 @@ class Inherited:
 
 
 live: WeakRegistry[GuardedConnection] = WeakRegistry()
-#: No database's name.
+#: The entry of ``tainted`` for all databases; no database has this name.
 EVERYTHING = "\0"
-#: Databases that this process can't use, because of what its parent was doing to them.
+#: Names of databases that this process can't use, because its parent was using them at the fork.
 tainted: set[str] = set()
 at_fork.join(Inherited())

@@ -1,6 +1,6 @@
-"""Statements of SQLite: what they leave in their handle, set for later ones, and tell of earlier ones.
+"""Statements of SQLite: what they leave in their handle, set for later statements, and read of earlier ones.
 
-The first word says it: the module runs one statement at a time.
+The first word decides: sqlite3 runs one statement at a time.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from poollife.drivers.effects import (
 )
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(\w+)", re.ASCII)
-#: EXPLAIN is not among them but before them: a PRAGMA that is explained is carried out.
+#: Statements that leave nothing, also behind EXPLAIN. EXPLAIN alone is not enough: SQLite executes a PRAGMA
+#: that is explained.
 _HARMLESS = re.compile(
     r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"
     r"(?:EXPLAIN\s+(?:QUERY\s+PLAN\s+)?)?"
     r"(?:SELECT|VALUES|WITH|INSERT|UPDATE|DELETE|REPLACE|BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b",
     re.ASCII | re.IGNORECASE,
 )
-#: By the first word, that of WITH being the first behind its parentheses; beside LAST_STATEMENT.
+#: Effects by the first word, beside LAST_STATEMENT. For WITH, that is the first word behind its parentheses.
 _SETS = {
     **dict.fromkeys(["INSERT", "REPLACE"], LAST_WRITE | MAY_SET_INSERT_ID),
     **dict.fromkeys(["UPDATE", "DELETE"], LAST_WRITE),
 }
 _WORDS = re.compile(r"(\()|(\))|\b(SELECT|VALUES|INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE)
-#: It updates a row that is there already, which changes() counts, too.
+#: A statement that updates a row if it exists already. changes() counts that row, too.
 _UPSERTS = re.compile(r"\bDO\s+UPDATE\b", re.IGNORECASE)
-#: Python has its rows, but no count of them yet.
+#: A statement that is answered with rows: Python has these, but does not know their number yet.
 _RETURNS = re.compile(r"\bRETURNING\b", re.IGNORECASE)
-#: It may insert no row, without an error.
+#: A statement that may insert no row, without an error.
 _MAY_INSERT_NOTHING = re.compile(r"\b(?:IGNORE|CONFLICT|SELECT)\b", re.IGNORECASE)
-#: By the name of a group in _TELLING.
+#: Effects by the name of a group in _TELLING.
 _TOLD = {"insert_id": INSERT_ID << READS, "last_write": LAST_WRITE << READS, "session": PINS}
 _CALL = r"[`\"\]]?\s*\(\s*\)"
 _TELLING = re.compile(
@@ -50,7 +51,7 @@ _TELLING = re.compile(
     r")",
     re.IGNORECASE,
 )
-#: Strings, comments, and names in quotes, unless a function may be meant.
+#: Text that is not code: strings, comments, and names in quotes, unless a function may be meant.
 _IS_CALLED = r"[`\"\]]\s*(?:\(|/\*|--)"
 _NO_CODE = re.compile(
     rf"'[^']*'?|(?!(?<=\w){_IS_CALLED})(?:\"(?!\w+{_IS_CALLED})[^\"]*\"?|`(?!\w+{_IS_CALLED})[^`]*`?)"
@@ -61,7 +62,7 @@ _NO_CODE = re.compile(
 
 
 def told_by(statement: object, effects: int) -> str:
-    """Return the first function in a text that tells one of these effects, for people."""
+    """Return the first function in a statement that reads one of these effects, for an error text."""
     for found in _TELLING.finditer(_NO_CODE.sub(" ", str(statement))):
         if _TOLD[str(found.lastgroup)] & effects:
             return found[0].strip('`"[')
@@ -69,7 +70,7 @@ def told_by(statement: object, effects: int) -> str:
 
 
 def read(sql: object) -> int:
-    """Return the effects that a text has on its handle, but for an open transaction."""
+    """Return the effects that a text has on its handle, without those of an open transaction."""
     if not isinstance(sql, str):
         return UNKNOWN
     effects = LAST_STATEMENT if _HARMLESS.match(sql) else LEAVES | LAST_STATEMENT
@@ -101,7 +102,7 @@ def _set(code: str, word: str) -> int:
 
 
 def _behind_with(code: str) -> str:
-    """Return the word that the statement behind all parts of a WITH begins with."""
+    """Return the first word of the statement behind all parts of a WITH."""
     depth = 0
     for opens, closes, word in _WORDS.findall(code):
         depth += bool(opens) - bool(closes)
@@ -111,7 +112,7 @@ def _behind_with(code: str) -> str:
 
 
 def set_by_script(script: str) -> int:
-    """Return what a script that has changed rows may have set."""
+    """Return the bits that a script may have set, if it has changed rows."""
     inserts = re.search(r"\b(?:INSERT|REPLACE)\s+(?!\()", _NO_CODE.sub(" ", script), re.IGNORECASE)
     return SETS if inserts else SETS & ~INSERT_ID
 
