@@ -17,8 +17,9 @@ from django.db import connections
 from django.db.utils import load_backend
 from django.utils.module_loading import import_string
 
-from poollife.conf import READERS, PoolOptions
+from poollife.conf import PoolOptions
 from poollife.engines import missing_engine
+from poollife.option_values import READERS
 
 #: Not Django's "database": `manage.py check` of newer versions leaves those out where no alias is named.
 TAG = "poollife"

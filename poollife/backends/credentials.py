@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from poollife.conf import READERS, SECRET_OPTIONS
+from poollife.conf import SECRET_OPTIONS
+from poollife.option_values import READERS
 
 if TYPE_CHECKING:
     from django.db.backends.base.client import BaseDatabaseClient

@@ -22,7 +22,8 @@ from sqlalchemy.pool import (
 )
 
 import tests
-from poollife.conf import DEFAULTS, FAIR_ONLY, PRESETS, READERS, UNPOOLED, WITHOUT_POOL, Bounds, PoolOptions
+from poollife.conf import DEFAULTS, FAIR_ONLY, PRESETS, UNPOOLED, WITHOUT_POOL, Bounds, PoolOptions
+from poollife.option_values import READERS
 from poollife.pools.fair_queue import FairQueuePool
 from tests.conftest import MakeAlias
 

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import pytest
 from django.core.management import get_commands
 
-from poollife.conf import DEFAULTS, READERS, PoolOptions
+from poollife.conf import DEFAULTS, PoolOptions
+from poollife.option_values import READERS
 from servers import MariaDB
 from tests.support import ROOT
 from tests.support.docs_site.runner import LIMIT, Runner, new_runner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 import weakref
@@ -13,8 +12,8 @@ from typing import Any
 
 from poollife import clock
 from poollife.drivers.connection import NO_RECONNECT
-from poollife.drivers.contract import HELD, Driver, Guarded
-from poollife.drivers.cursors import LeasedClasses, LeasedCursor
+from poollife.drivers.contract import HELD, Guarded
+from poollife.drivers.cursors import LeasedClasses
 from poollife.drivers.effects import (
     CHECKED,
     INSERT_ID,
@@ -27,10 +26,12 @@ from poollife.drivers.effects import (
     UPSERTS,
 )
 from poollife.drivers.marks import marks_of, restore
+from poollife.drivers.mysql.converters import Converters
+from poollife.drivers.mysql.cursors import ReadingCursor
 from poollife.drivers.mysql.effects import told_by
 from poollife.drivers.mysql.errors import Verdict, verdict_on
 from poollife.drivers.mysql.statements import EFFECTS
-from poollife.process.atfork import address, at_fork
+from poollife.process.atfork import at_fork
 from poollife.process.guard import Guard, WeakRegistry, alive
 
 #: Number and text of an error, as the C client has them.
@@ -41,53 +42,6 @@ QUESTION = b"DO 1"
 #: Python's names of character sets in which each byte of ASCII is the same character here and at the server.
 #: In Shift JIS it is not: Python writes a yen sign as a backslash.
 PLAIN_ENCODINGS = {"ascii", "cp1252", "utf8"}
-
-#: Paths where the client libraries of the distributions look for a server on this machine.
-DEFAULT_SOCKETS = {
-    os.environ.get("MYSQL_UNIX_PORT"),
-    "/run/mysqld/mysqld.sock",
-    "/var/run/mysqld/mysqld.sock",
-    "/var/lib/mysql/mysql.sock",
-    "/tmp/mysql.sock",
-}
-
-#: Modules of the drivers' own cursor classes.
-DRIVERS_MODULES = {"MySQLdb.cursors", "pymysql.cursors", "builtins"}
-
-
-class ReadingCursor(LeasedCursor):
-    """A cursor that reads a statement before the driver puts parameters in: these may look like any SQL."""
-
-    def execute(self, query: Any, args: Any = None) -> Any:
-        if not alive[0] or self._lease.state is not HELD:
-            self._check()
-        driver = self._driver
-        # No asynchronous exception comes between the two assignments and their block: there is no call.
-        outer, driver.reader = driver.reader, self
-        try:
-            if outer is not self:  # executemany() may call execute()
-                driver.note_statement(query, args is not None)
-            return super().execute(query, args)
-        except Exception as error:
-            self._note(error)
-            raise
-        finally:
-            driver.reader = outer
-
-    def executemany(self, query: Any, args: Any) -> Any:
-        if not alive[0] or self._lease.state is not HELD:
-            self._check()
-        driver = self._driver
-        outer, driver.reader = driver.reader, self
-        try:
-            if outer is not self:
-                driver.note_statement(query, args is not None)
-            return super().executemany(query, args)
-        except Exception as error:
-            self._note(error)
-            raise
-        finally:
-            driver.reader = outer
 
 
 def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., Any]:
@@ -134,37 +88,6 @@ def as_sent(query: Any) -> Any:
     if not query.isascii():
         return query.encode(errors="replace") if isinstance(query, str) else query
     return query if isinstance(query, str) else query.decode("ascii")
-
-
-def changing(method: Callable[..., Any]) -> Any:
-    """Return a method of a dictionary that changes it, and notes that."""
-
-    @wraps(method)
-    def call(self: Converters, *args: Any, **kwargs: Any) -> Any:
-        self.changed = True
-        return method(self, *args, **kwargs)
-
-    return call
-
-
-class Converters(dict[Any, Any]):
-    """The driver's converters, of parameters or of columns, which note that they were changed."""
-
-    changed = False
-
-    __setitem__ = changing(dict.__setitem__)
-    __delitem__ = changing(dict.__delitem__)
-    __ior__ = changing(dict.__ior__)
-    clear = changing(dict.clear)
-    pop = changing(dict.pop)
-    popitem = changing(dict.popitem)
-    setdefault = changing(dict.setdefault)
-    update = changing(dict.update)
-
-
-def vouches(cursor_class: type) -> bool:
-    """Return whether a cursor class sends a statement as it was given: a class of the site's own may not."""
-    return all(each.__module__ in DRIVERS_MODULES for each in cursor_class.__mro__)
 
 
 class MySQLConnection(Guarded):
@@ -438,38 +361,6 @@ def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> N
     driver.references_at_birth = weakref.getweakrefcount(driver)
     driver.marks_at_birth = marks_of(driver, guarded_class.CHANGING)
     driver.mark_clean()
-
-
-class MySQLDriver(Driver):
-    """The common part of the descriptions of both drivers: errors and addresses."""
-
-    #: The base class of the driver's errors that have a number, of the server or of the client.
-    error: type[Exception]
-
-    def peers(self, params: dict[str, Any]) -> set[Any]:
-        """Implement ``Driver.peers()``. Servers that only an option file names are not known here."""
-        if params.get("unix_socket"):
-            return {params["unix_socket"]}
-        host, port = params.get("host"), params.get("port", 3306)
-        if host in (None, "", "localhost"):
-            return {address("127.0.0.1", port), address("::1", port), *DEFAULT_SOCKETS}
-        return {address(host, port)}
-
-    def unreachable(self, error: Exception) -> bool | None:
-        """Implement ``Driver.unreachable()``."""
-        verdict = self._verdict(error)
-        return None if Verdict.CUT_OFF in verdict else Verdict.UNREACHABLE in verdict
-
-    def refused(self, error: Exception) -> bool:
-        """Implement ``Driver.refused()``."""
-        return Verdict.REFUSED in self._verdict(error)
-
-    def is_full(self, error: Exception) -> bool:
-        """Implement ``Driver.is_full()``."""
-        return Verdict.FULL in self._verdict(error)
-
-    def _verdict(self, error: Exception) -> Verdict:
-        return verdict_on(error) if isinstance(error, self.error) else Verdict.NONE
 
 
 class _Inherited:

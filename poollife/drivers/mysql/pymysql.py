@@ -15,15 +15,9 @@ from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
-from poollife.drivers.mysql.connection import (
-    QUESTION,
-    MySQLConnection,
-    MySQLDriver,
-    ReadingCursor,
-    become,
-    sending,
-    vouches,
-)
+from poollife.drivers.mysql.connection import QUESTION, MySQLConnection, become, sending
+from poollife.drivers.mysql.cursors import ReadingCursor, vouches
+from poollife.drivers.mysql.driver import MySQLDriver
 from poollife.process.guard import Guard, alive
 
 #: The driver's own default, in seconds.

@@ -1,0 +1,52 @@
+"""Cursors that read a statement before the driver puts parameters into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poollife.drivers.contract import HELD
+from poollife.drivers.cursors import LeasedCursor
+from poollife.process.guard import alive
+
+#: Modules of the drivers' own cursor classes.
+DRIVERS_MODULES = {"MySQLdb.cursors", "pymysql.cursors", "builtins"}
+
+
+class ReadingCursor(LeasedCursor):
+    """A cursor that reads a statement before the driver puts parameters in: these may look like any SQL."""
+
+    def execute(self, query: Any, args: Any = None) -> Any:
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        driver = self._driver
+        # No asynchronous exception comes between the two assignments and their block: there is no call.
+        outer, driver.reader = driver.reader, self
+        try:
+            if outer is not self:  # executemany() may call execute()
+                driver.note_statement(query, args is not None)
+            return super().execute(query, args)
+        except Exception as error:
+            self._note(error)
+            raise
+        finally:
+            driver.reader = outer
+
+    def executemany(self, query: Any, args: Any) -> Any:
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        driver = self._driver
+        outer, driver.reader = driver.reader, self
+        try:
+            if outer is not self:
+                driver.note_statement(query, args is not None)
+            return super().executemany(query, args)
+        except Exception as error:
+            self._note(error)
+            raise
+        finally:
+            driver.reader = outer
+
+
+def vouches(cursor_class: type) -> bool:
+    """Return whether a cursor class sends a statement as it was given: a class of the site's own may not."""
+    return all(each.__module__ in DRIVERS_MODULES for each in cursor_class.__mro__)

@@ -1,0 +1,51 @@
+"""The common part of the descriptions of both drivers: errors and addresses."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from poollife.drivers.contract import Driver
+from poollife.drivers.mysql.errors import Verdict, verdict_on
+from poollife.process.atfork import address
+
+#: Paths where the client libraries of the distributions look for a server on this machine.
+DEFAULT_SOCKETS = {
+    os.environ.get("MYSQL_UNIX_PORT"),
+    "/run/mysqld/mysqld.sock",
+    "/var/run/mysqld/mysqld.sock",
+    "/var/lib/mysql/mysql.sock",
+    "/tmp/mysql.sock",
+}
+
+
+class MySQLDriver(Driver):
+    """The common part of the descriptions of both drivers: errors and addresses."""
+
+    #: The base class of the driver's errors that have a number, of the server or of the client.
+    error: type[Exception]
+
+    def peers(self, params: dict[str, Any]) -> set[Any]:
+        """Implement ``Driver.peers()``. Servers that only an option file names are not known here."""
+        if params.get("unix_socket"):
+            return {params["unix_socket"]}
+        host, port = params.get("host"), params.get("port", 3306)
+        if host in (None, "", "localhost"):
+            return {address("127.0.0.1", port), address("::1", port), *DEFAULT_SOCKETS}
+        return {address(host, port)}
+
+    def unreachable(self, error: Exception) -> bool | None:
+        """Implement ``Driver.unreachable()``."""
+        verdict = self._verdict(error)
+        return None if Verdict.CUT_OFF in verdict else Verdict.UNREACHABLE in verdict
+
+    def refused(self, error: Exception) -> bool:
+        """Implement ``Driver.refused()``."""
+        return Verdict.REFUSED in self._verdict(error)
+
+    def is_full(self, error: Exception) -> bool:
+        """Implement ``Driver.is_full()``."""
+        return Verdict.FULL in self._verdict(error)
+
+    def _verdict(self, error: Exception) -> Verdict:
+        return verdict_on(error) if isinstance(error, self.error) else Verdict.NONE
