@@ -1,0 +1,70 @@
+"""How poollife knows that it is in another process, without a call to the system."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import ROOT
+
+#: Forks in C, as no hook sees it, and then by Python; prints what parent, child and grandchild see.
+PROGRAM = """
+import ctypes, os, sys
+from poollife.process import guard
+
+if {without_page}:
+    guard._wiped_page = lambda: None
+    guard.process = guard.Process()
+alive = guard.process.alive
+fork = {{"C": ctypes.CDLL(None).fork, "Python": os.fork}}[sys.argv[1]]
+
+
+def generation(number):
+    print(number, alive[0] == 1, flush=True)
+    if number < 2 and fork() == 0:
+        print(number, "child before", alive[0] == 1, flush=True)
+        guard.process.enter()
+        generation(number + 1)
+        os._exit(0)
+    if number < 2:
+        os.wait()
+        print(number, "parent after", alive[0] == 1, flush=True)
+
+
+generation(0)
+"""
+
+
+@pytest.mark.parametrize("without_page", [False, True], ids=["page", "asking"])
+@pytest.mark.parametrize("fork", ["C", "Python"])
+def test_a_child_is_not_alive_before_it_has_entered(fork: str, without_page: bool) -> None:
+    """With a page that the kernel wipes, and, as on other systems, by asking for the pid."""
+    program = PROGRAM.format(without_page=without_page)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, fork],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "0 True",
+        "0 child before False",
+        "1 True",
+        "1 child before False",
+        "2 True",
+        "1 parent after True",
+        "0 parent after True",
+    ]
+
+
+def test_linux_has_the_page() -> None:
+    """Otherwise each statement would ask the system, several times."""
+    if sys.platform != "linux":
+        pytest.skip("the page is Linux's")
+    from poollife.process.guard import alive
+
+    assert isinstance(alive, memoryview)
