@@ -1,4 +1,4 @@
-"""Django's side of a cursor: the end of a statement gives its connection back where no work is in charge."""
+"""Django's cursor wrappers. With automatic release, the end of a statement returns the session."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 class PooledCursorWrapper(CursorWrapper):
     """The cursor that Django's code gets.
 
-    Django's class finds these methods by ``__getattr__``, and wraps them anew for each call. Here each is one
-    call: three less for each statement and each row, which pays for what the pool adds.
+    Django's class finds these methods by ``__getattr__``, and wraps them anew for each call. Here each method
+    is one call. That is three calls less for each statement and each row, about as many as the pool adds.
     """
 
     db: Any
     cursor: Any
 
     def close(self) -> None:
-        """Close the cursor; then see whether its connection can go back."""
+        """Close the cursor. Then return the session, if its lease is automatic and nothing needs it."""
         try:
             self.cursor.close()
         finally:
@@ -39,4 +39,4 @@ class PooledCursorWrapper(CursorWrapper):
 
 
 class PooledCursorDebugWrapper(PooledCursorWrapper, CursorDebugWrapper):
-    """The same with ``DEBUG``, or where queries are captured."""
+    """The cursor that logs its statements: with ``DEBUG``, or while queries are captured."""
