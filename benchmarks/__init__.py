@@ -1,1 +1,1 @@
-"""poollife beside what else pools Django's MySQL connections, in one run: ``make bench``."""
+"""Benchmarks of poollife and of other pools for Django's MySQL connections, in one run: ``make bench``."""

@@ -1,6 +1,7 @@
 """``make bench``: poollife and its peers in one run, on a private server.
 
-Figures of one run belong together: peers take turns, so whatever else the machine does strikes all of them.
+Only figures of one run can be compared: the peers take turns, so other load of the machine affects all of
+them.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ PARTS = (
 
 
 class Part(NamedTuple):
-    """One part of a run."""
+    """A part of a run."""
 
-    #: Returns the figures.
+    #: The function that returns the figures.
     measure: Callable[[], Any]
-    #: Prints them.
-    tell: Callable[[Any], None]
+    #: The function that prints the figures.
+    show: Callable[[Any], None]
 
 
 def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
-    """Return every part by its name."""
+    """Return all parts by name."""
     rounds, cycles, seconds = options.rounds, options.cycles, options.seconds
     return {
         "round_trips": Part(bench.round_trips, report.print_round_trips),
@@ -80,7 +81,7 @@ def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
 
 
 def environment(peers: Sequence[Peer], server: MariaDB) -> dict[str, str]:
-    """Return the versions of what is measured."""
+    """Return the versions of Python, the server and the packages."""
     packages = {"Django", *(package for peer in (POOLLIFE, *peers) for package in peer.packages)}
     if find_spec("gunicorn"):
         packages.add("gunicorn")
@@ -114,7 +115,7 @@ def arguments() -> argparse.Namespace:
         help="cycles of each round; a tenth of it for the requests of the part cpu (1000)",
     )
     parser.add_argument("--memory", type=int, default=20_000, help="cycles of the memory's course (20000)")
-    parser.add_argument("--only", help="measure only the peer of that name, or those that have it in theirs")
+    parser.add_argument("--only", help="measure only the peer of that name, or all with that in the name")
     parser.add_argument(
         "--parts",
         type=some_of(PARTS),
@@ -125,8 +126,8 @@ def arguments() -> argparse.Namespace:
         "--seconds",
         type=float,
         default=20,
-        help="of the crowd on few connections and of the outage; a tenth of it for the queue, a fortieth for"
-        " each round of turns and of throughput (20)",
+        help="seconds of the parts fair and outage; a tenth of it for the part waiting, a fortieth for each"
+        " round of turns and of throughput (20)",
     )
     parser.add_argument(
         "--scenarios",
@@ -138,7 +139,7 @@ def arguments() -> argparse.Namespace:
 
 
 def named(name: str | None) -> list[Peer]:
-    """All of them, or the one of that name, or those that have it in theirs."""
+    """Return the peer of that name, or else the peers with that text in the name; all for None."""
     exactly = [peer for peer in PEERS if peer.name == name]
     return exactly or [peer for peer in PEERS if name is None or name in peer.name]
 
@@ -148,7 +149,7 @@ def main() -> None:
     chosen = named(options.only)
     missing = {peer.name: package for peer in chosen if (package := peer.missing())}
     peers = [peer for peer in chosen if peer.name not in missing]
-    # Unencrypted, or the packets could not be counted.
+    # Without TLS, because packets are counted.
     with MariaDB(options=["--skip-ssl"]) as server:
         versions = environment(peers, server)
         found: dict[str, Any] = {"versions": versions, "missing": missing}
@@ -158,7 +159,7 @@ def main() -> None:
         for name in options.parts:
             found[name] = parts[name].measure()
             if not options.json:
-                parts[name].tell(found[name])
+                parts[name].show(found[name])
     if options.json:
         print(json.dumps(found, indent=1))
 

@@ -1,4 +1,4 @@
-"""The driver by itself: what a pool of SQLAlchemy's without Django opens sessions with."""
+"""The driver alone, with which a pool of SQLAlchemy without Django opens sessions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def connector(entry: dict[str, Any]) -> Callable[[], Any]:
-    """A function that opens one.
+    """Return a function that opens a session.
 
-    :param entry: of ``DATABASES``.
+    :param entry: the entry of ``DATABASES``.
     """
-    # Not every process that imports this measures mysqlclient.
+    # Imported here: some processes that import this module do not measure mysqlclient.
     import MySQLdb
 
     return lambda: MySQLdb.connect(

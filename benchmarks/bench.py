@@ -1,4 +1,4 @@
-"""The parts of ``make bench`` that compare the peers, and those that compare queues."""
+"""The parts of ``make bench``: the comparison of the peers, and the comparison of queues."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VIEWS = {
 def worker(peer: Peer, entry: dict[str, Any]) -> Process:
     """Start the process of one peer.
 
-    :param entry: of ``DATABASES``, without what the peer adds.
+    :param entry: the entry of ``DATABASES``, without the keys that the peer adds.
     """
     beginning = {
         "entry": {**entry, **peer.entry, "ENGINE": peer.engine},
@@ -40,7 +40,7 @@ def worker(peer: Peer, entry: dict[str, Any]) -> Process:
 
 
 class Bench:
-    """One run."""
+    """A run, with a method for each part."""
 
     def __init__(self, server: MariaDB, peers: Sequence[Peer]) -> None:
         self._server = server
@@ -62,7 +62,7 @@ class Bench:
             ]
 
     def round_trips(self) -> dict[str, Any]:
-        """What a warm request asks of the server beside the view's own, by peer and view."""
+        """Return the round trips of a warm request beside the view's own, by peer and view."""
         found: dict[str, Any] = {}
         with (
             Wiretap(self._server.host, self._server.port) as tap,
@@ -79,30 +79,30 @@ class Bench:
         return found
 
     def leaks(self) -> dict[str, dict[str, str]]:
-        """What the next borrower comes across, by kind and peer."""
+        """Return the session state that the next borrower sees, by kind and peer."""
         found: dict[str, dict[str, str]] = {}
         with self._processes(self._peers, alone=True) as processes:
             for name, kind in leaks.KINDS.items():
-                soil, look = (statement.format(name=NAME) for statement in kind)
+                change, look = (statement.format(name=NAME) for statement in kind)
                 for process in processes:
-                    verdict = self._verdict(process, name, soil, look)
+                    verdict = self._verdict(process, name, change, look)
                     found.setdefault(name, {})[process.name] = verdict
         return found
 
-    def _verdict(self, process: Process, name: str, soil: str, look: str) -> str:
+    def _verdict(self, process: Process, name: str, change: str, look: str) -> str:
         self._renew(process)
         new = process.ask(look)
         self._renew(process)
-        changed = process.ask_twice(soil, look)
+        changed = process.ask_twice(change, look)
         self._renew(process)
-        process.ask(soil)
+        process.ask(change)
         next_ = process.ask(look)
         if next_ != new:
             return "LEAKS"
         return "-" if changed != new or name in leaks.HARMS_OTHERS_ONLY else "shows nothing"
 
     def _renew(self, process: Process) -> None:
-        """New sessions: to look may itself change one."""
+        """Give a process new sessions: the statement that looks may itself change a session."""
         process.forget()
         for session in self._server.sessions():
             self._server.execute(f"KILL {session.id}")
@@ -111,7 +111,7 @@ class Bench:
         process.renew()
 
     def cycles(self, rounds: int, cycles: int) -> dict[str, dict[str, float]]:
-        """Microseconds for a checkout and a return, and how many times SQLAlchemy's bare cycle that is."""
+        """Return the microseconds of a checkout and a checkin, and the multiple of SQLAlchemy's cycle."""
         times: dict[str, list[list[float]]] = {}
         with self._processes([BARE, *self._peers]) as processes:
             for process in processes:
@@ -122,7 +122,7 @@ class Bench:
         return {name: summary(each, times[BARE.name]) for name, each in times.items()}
 
     def pressure(self, part: str, *arguments: float) -> dict[str, Any]:
-        """See ``benchmarks.pressure``."""
+        """Return the figures of a part of ``benchmarks.pressure``, which runs in a process of its own."""
         entry = {**self._server.database(NAME), "ENGINE": POOLLIFE.engine}
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.pressure"],
@@ -136,7 +136,10 @@ class Bench:
         return found
 
     def turns(self, rounds: int, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
-        """As for ``cycles()``, but of a crowd's turns, by what each does: SQLAlchemy's queue is the first."""
+        """Return the figures of ``cycles()`` for the turns of many threads, by the work of a turn.
+
+        The figures are multiples of SQLAlchemy's queue, which is the first.
+        """
         found = self.pressure("turns", rounds, seconds)
         return {
             work: {name: summary(times, next(iter(ways.values()))) for name, times in ways.items()}
@@ -144,7 +147,7 @@ class Bench:
         }
 
     def memory(self, cycles: int) -> dict[str, list[dict[str, int]]]:
-        """Memory and objects after each quarter of so many cycles."""
+        """Return the memory and the objects of each peer after each quarter of so many cycles."""
         found: dict[str, list[dict[str, int]]] = {}
         with self._processes(self._peers) as processes:
             for process in processes:

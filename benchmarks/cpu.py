@@ -1,7 +1,7 @@
 """The part ``cpu``: the CPU that a request needs with stock Django and with poollife, in one process.
 
 ``benchmarks.bench`` starts it as a process. Each contender has threads of its own, because Django's
-connections belong to a thread: so a request of one contender never looks at a connection of another.
+connections belong to a thread: so a request of one contender never checks a connection of another.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Work = Callable[[], object]
 
 
 class Contender(NamedTuple):
-    """One way to give Django its connections."""
+    """A way to give Django its connections."""
 
-    #: The alias, too.
+    #: The name, which is also the alias.
     name: str
-    #: The entry in ``DATABASES``, beside where the database is.
+    #: The keys of the entry in ``DATABASES``, without the server, database, user and password.
     entry: dict[str, Any]
     middleware: list[str]
 
 
-#: The others are compared with the first one.
+#: The contenders. The first is the one that the others are compared with.
 CONTENDERS = (
     Contender("stock", {"ENGINE": "django.db.backends.mysql", "CONN_MAX_AGE": None}, []),
     Contender(
@@ -51,7 +51,7 @@ CONTENDERS = (
 
 
 class Kind(NamedTuple):
-    """What is measured."""
+    """A kind of work to measure."""
 
     #: The view that the requests ask for; None: ``SELECT 1`` outside of any request.
     view: str | None
@@ -78,8 +78,11 @@ class Crew:
             threading.Thread(target=self._obey, args=(jobs,)).start()
 
     def run(self, work: Work, times: int, threads: int) -> None:
-        """Have each of the first ``threads`` threads do ``work`` so many times, and wait for all.
+        """Have the first threads of the crew do some work, and wait for all of them.
 
+        :param work: the function to call.
+        :param times: how often each thread calls it.
+        :param threads: how many threads of the crew call it.
         :raises BaseException: the first error of a thread.
         """
         for jobs in self._jobs[:threads]:
@@ -112,7 +115,7 @@ class Cpu:
     def __init__(self, entry: dict[str, Any]) -> None:
         """Set Django up.
 
-        :param entry: of ``DATABASES``, without an ENGINE.
+        :param entry: the entry of ``DATABASES``, without an ENGINE.
         """
         entries = {each.name: {**entry, **each.entry} for each in CONTENDERS}
         settings.configure(
@@ -137,7 +140,7 @@ class Cpu:
         try:
             self._turns(crews, 1, WARM_UP)
             gc.collect()
-            # The collections between two rounds then have little to look at.
+            # The collector then has few objects to check between two rounds.
             gc.freeze()
             return self._turns(crews, rounds, requests)
         finally:

@@ -1,4 +1,4 @@
-"""How gunicorn serves the site; the address and the number of threads come from the command line."""
+"""The configuration of gunicorn. The command line has the address and the number of threads."""
 
 wsgi_app = "benchmarks.site"
 worker_class = "gthread"

@@ -1,6 +1,6 @@
-"""Installs the peers, one by one: one that cannot be had must not keep the others away.
+"""The installation of the peers, one by one, so that a failure of one does not prevent the others.
 
-``python -m benchmarks.install``; the benchmark names those that are missing.
+``python -m benchmarks.install``; the benchmark names the peers that are missing.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 from servers import MariaDB
 
 TABLE = "item"
-#: Their keys are 1 to this. Requests at the same time change different rows, so that none waits for a lock.
+#: The number of rows; their keys are 1 to this. Concurrent requests change different rows, so no request
+#: waits for a lock.
 ROWS = 1000
 
 

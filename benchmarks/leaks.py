@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: Run by the administrator. ``{name}`` is the database, ``{user}`` the borrowers' account.
+#: The statements of the administrator. ``{name}`` is the database, ``{user}`` the borrowers' account.
 SET_UP = """
 CREATE TABLE {name}.log (n INT) ENGINE=InnoDB
 CREATE TABLE {name}.other (n INT) ENGINE=InnoDB
@@ -18,12 +18,12 @@ GRANT clerk TO {user}@'%'
 
 
 class Kind(NamedTuple):
-    """What one borrower does, and how the next would come across it.
+    """A kind of session state: a change by one borrower, and a look by the next, which shows the change.
 
-    ``{name}`` is the database. Both are statements, or the name of one of ``benchmarks.worker``'s ``DEEDS``.
+    Both are statements, in which ``{name}`` is the database, or keys of ``DEEDS`` in ``benchmarks.worker``.
     """
 
-    soil: str
+    change: str
     look: str
 
 
@@ -58,5 +58,5 @@ KINDS = {
     "unread cursor, dropped": Kind("read_half_and_drop", "SELECT 1"),
     "stale cursor commits": Kind("keep_cursor", "commit_by_kept_cursor"),
 }
-#: Where the same borrower would see nothing of it: only the next one comes to harm.
+#: The kinds of which the same borrower sees nothing: they harm only the next borrower.
 HARMS_OTHERS_ONLY = {"unread cursor, dropped"}

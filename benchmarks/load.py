@@ -13,14 +13,14 @@ from typing import Any
 
 from benchmarks.process import take_orders
 
-#: Seconds without any answer after which a round has failed.
+#: Seconds without an answer after which a round has failed.
 SILENCE = 30.0
 OK = b"HTTP/1.1 200 "
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Client:
-    """One connection."""
+    """A client with one HTTP connection."""
 
     def __init__(self, port: int, path: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -34,9 +34,9 @@ class Client:
         self.socket.sendall(self._request)
 
     def receive(self) -> bool:
-        """Read what is there; return whether the response is complete.
+        """Read the data that has come; return whether the response is complete.
 
-        :raises RuntimeError: the answer is no success, or there is none.
+        :raises RuntimeError: the status is not 200, or the server has closed the connection.
         """
         data = self.socket.recv(65536)
         self._received += data
@@ -49,7 +49,7 @@ class Client:
 def length_of(head: bytes) -> int:
     """Return the length of the body.
 
-    :raises RuntimeError: the head does not say it.
+    :raises RuntimeError: the head has no Content-Length.
     """
     if found := LENGTH.search(head):
         return int(found[1])
@@ -60,15 +60,18 @@ class Load:
     """The process: each public method is an order."""
 
     def __init__(self, beginning: None) -> None:
-        """Do nothing: each order has all it needs."""
+        """Do nothing: each order has all arguments that it needs."""
 
     def drive(self, port: int, path: str, connections: int, seconds: float) -> tuple[int, float]:
-        """Send requests for so many seconds, and wait for the last answer.
+        """Send requests for some time, and wait for the last answer.
 
         Requests that are on their way at the end are counted, and so is the time until they are answered:
         long requests that end together would otherwise be in or out of the count as a whole.
 
+        :param port: the port of the site.
+        :param path: the path that all requests ask for.
         :param connections: requests that are on their way at the same time.
+        :param seconds: the time in which requests are sent.
         :returns: the number of requests, and the seconds from the first request to the last answer.
         """
         with selectors.DefaultSelector() as selector:

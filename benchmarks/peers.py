@@ -1,4 +1,4 @@
-"""What is measured beside poollife."""
+"""The peers: poollife, and the other ways to give Django its MySQL connections."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ STOCK = "django.db.backends.mysql"
 
 @dataclass(frozen=True)
 class Peer:
-    """One way to give Django its MySQL connections."""
+    """A way to give Django its MySQL connections."""
 
     name: str
     engine: str
-    #: Keys of its entry in DATABASES, beside where the database is.
+    #: Keys of its entry in DATABASES, without the server, database, user and password.
     entry: dict[str, Any] = field(default_factory=dict)
-    #: The same for a pool of a single connection: what is left on it, the next borrower gets.
+    #: Keys for a pool of a single session, so that the next borrower gets what the last one left in it.
     alone: dict[str, Any] = field(default_factory=dict)
     middleware: tuple[str, ...] = ()
-    #: Whether Django keeps the connection, and ``close()`` would end it.
+    #: True if Django keeps the connection after a request, so ``close()`` would end the session.
     persistent: bool = False
-    #: What pip installs; the versions are reported.
+    #: The packages that pip installs; their versions are reported.
     packages: tuple[str, ...] = ("mysqlclient",)
 
     def missing(self) -> str | None:
-        """Which package is not installed, if any."""
+        """Return the first package that is not installed; None if all are."""
         for package in self.packages:
             try:
                 importlib.metadata.version(package)
@@ -35,7 +35,7 @@ class Peer:
         return None
 
 
-#: SQLAlchemy's own pool without Django, for comparison of times: each time is told as a multiple of its.
+#: SQLAlchemy's own pool without Django. The report has each time also as a multiple of its time.
 BARE = Peer("SQLAlchemy's QueuePool, bare", "")
 
 POOLLIFE = Peer(

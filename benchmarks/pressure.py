@@ -1,6 +1,6 @@
-"""What becomes of those who wait, and of a burst: poollife's queue beside SQLAlchemy's, in one process.
+"""Waiting, bursts and outages: poollife's queue and SQLAlchemy's in one process.
 
-``benchmarks.__main__`` starts it, and gives it a database and what to measure as JSON.
+``benchmarks.bench`` starts it, and gives it the database and the part to measure as JSON.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from poollife.pools.tickets import Ticket, current
 from servers import Proxy
 
 THREADS, CONNECTIONS = 20, 4
-#: Seconds after which one gives up.
+#: Seconds after which a checkout gives up.
 TIMEOUT = 5.0
-#: What a turn's cost is measured with: threads, and what each asks in its turn.
+#: The turns whose cost is measured: the number of threads, and the statement of each turn.
 TURNS = {
-    "nobody waits, and nothing is asked": (1, ""),
-    "twenty threads, and nothing is asked": (THREADS, ""),
+    "no waiting, no query": (1, ""),
+    "twenty threads, no query": (THREADS, ""),
     "twenty threads, SELECT 1": (THREADS, "SELECT 1"),
     "twenty threads, a millisecond of work": (THREADS, "SELECT SLEEP(0.001)"),
 }
-#: Seconds: what one request needs a connection for where waiting is measured.
+#: Seconds for which a request of the part ``waiting`` has its session.
 HOLD = 0.02
-#: A spike: how many come at once, on how many idle sessions, what connecting takes, and their work.
+#: A spike: requests at once, idle sessions, seconds of opening a session, seconds of a request's work.
 SPIKE, IDLE, CONNECT, WORK = 50, 5, 0.15, 0.002
 
 
 class Way:
-    """One way to have a connection: a method for each step."""
+    """A way to borrow a session, with a method for each step."""
 
     def take(self) -> Any:
         raise NotImplementedError
@@ -52,8 +52,8 @@ class Way:
     def put(self, handle: Any) -> None:
         raise NotImplementedError
 
-    def throw_away(self, handle: Any) -> None:
-        """After an error."""
+    def discard(self, handle: Any) -> None:
+        """Return a session after an error."""
         self.put(handle)
 
     def end(self) -> None:
@@ -61,7 +61,7 @@ class Way:
 
 
 class Bare(Way):
-    """A pool of SQLAlchemy's without Django."""
+    """A pool of SQLAlchemy without Django."""
 
     poolclass: type[QueuePool] = QueuePool
 
@@ -84,7 +84,7 @@ class Bare(Way):
     def put(self, handle: Any) -> None:
         handle.close()
 
-    def throw_away(self, handle: Any) -> None:
+    def discard(self, handle: Any) -> None:
         handle.invalidate()
 
     def end(self) -> None:
@@ -92,10 +92,10 @@ class Bare(Way):
 
 
 class Lent(Bare):
-    """poollife's queue without Django: the calls that a lease makes, so without SQLAlchemy's handle."""
+    """poollife's queue without Django, by the calls that a lease makes, so without SQLAlchemy's handle."""
 
     poolclass = FairQueuePool
-    #: Who has a session still does.
+    #: The mark of a holder of a slot that has not returned it.
     active = True
 
     def take(self) -> Any:
@@ -115,19 +115,19 @@ class Lent(Bare):
     def put(self, handle: Any) -> None:
         self._pool.put(handle)
 
-    def throw_away(self, handle: Any) -> None:
+    def discard(self, handle: Any) -> None:
         handle.invalidate()
         self.put(handle)
 
 
 class Full(Way):
-    """poollife as a site has it."""
+    """poollife with Django, as in a site."""
 
     def __init__(self, entry: dict[str, Any], size: int, overflow: int) -> None:
         from poollife import close_pool
 
         close_pool()
-        # Each thread makes a wrapper of its own from these.
+        # Each thread makes its own wrapper from these settings.
         connections.settings["default"].update(
             PORT=entry["PORT"],
             POOL={"pool_size": size, "max_overflow": overflow, "timeout": TIMEOUT, "outage_wait": 0},
@@ -160,7 +160,11 @@ def ways(entry: dict[str, Any], size: int, overflow: int) -> dict[str, Callable[
 
 
 def at_once(work: Callable[[int], None], number: int) -> None:
-    """So many threads that begin at the same moment."""
+    """Call a function in threads that begin at the same moment, and wait for their ends.
+
+    :param work: the function; its argument is the number of the thread.
+    :param number: the number of threads.
+    """
     barrier = threading.Barrier(number)
 
     def run(which: int) -> None:
@@ -175,7 +179,7 @@ def at_once(work: Callable[[int], None], number: int) -> None:
 
 
 def fair(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Twenty threads on four connections, one query each time: who gets how many turns."""
+    """Return the turns of each of twenty threads on four sessions, with one query in each turn."""
     found: dict[str, Any] = {}
     for name, make in ways(entry, CONNECTIONS, 0).items():
         way = make()
@@ -186,7 +190,7 @@ def fair(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def turns(entry: dict[str, Any], rounds: int, seconds: float) -> dict[str, dict[str, list[list[float]]]]:
-    """What a turn costs, by its work and the way: microseconds by the clock and of the process."""
+    """Return the cost of a turn by work and way: microseconds on the clock, and of the process."""
     found: dict[str, dict[str, list[list[float]]]] = {}
     all_ways = {name: make() for name, make in ways(entry, CONNECTIONS, 0).items()}
     for _ in range(rounds):
@@ -204,7 +208,11 @@ def turns(entry: dict[str, Any], rounds: int, seconds: float) -> dict[str, dict[
 
 
 def crowd(way: Way, threads: int, sql: str, seconds: float) -> tuple[list[int], int]:
-    """So many threads that have no pause, each at least once: their turns, and how often one gave up."""
+    """Run threads without a pause, each with one turn at least; return their turns and the time-outs.
+
+    :param sql: the statement of a turn; an empty text: none.
+    :param seconds: the time after which no thread begins another turn.
+    """
     counts, given_up = [0] * threads, [0] * threads
     until = time.monotonic() + seconds
 
@@ -227,7 +235,7 @@ def crowd(way: Way, threads: int, sql: str, seconds: float) -> tuple[list[int], 
 
 
 def waiting(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Requests come at twice the rate that the connections can bear: what they wait, and what they must."""
+    """Return the waits, measured and ideal, of requests at twice the rate that the sessions can serve."""
     found: dict[str, Any] = {}
     number = int(seconds * 2 * CONNECTIONS / HOLD)
     for name, make in ways(entry, CONNECTIONS, 0).items():
@@ -250,7 +258,11 @@ def waiting(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def come_in_time(way: Way, begin: float, which: int, visits: list[tuple[float, float, float]]) -> None:
-    """One of them."""
+    """Make one request at its time, and note when it came, got a session, and left.
+
+    :param begin: the time of the first request, in seconds on the monotonic clock.
+    :param which: the number of the request.
+    """
     time.sleep(max(0.0, begin + which * HOLD / CONNECTIONS / 2 - time.monotonic()))
     came = time.monotonic()
     handle = way.take()
@@ -261,7 +273,10 @@ def come_in_time(way: Way, begin: float, which: int, visits: list[tuple[float, f
 
 
 def ideal(visits: Sequence[tuple[float, float]], connections: int) -> list[float]:
-    """What each would wait in a queue that costs nothing, coming when it came and holding for as long."""
+    """Return the waits of the same requests in a queue that costs nothing.
+
+    :param visits: when each request came, and for how many seconds it had its session.
+    """
     free, waits = [0.0] * connections, []
     for came, held in visits:
         free.sort()
@@ -272,7 +287,7 @@ def ideal(visits: Sequence[tuple[float, float]], connections: int) -> list[float
 
 
 def spike(entry: dict[str, Any]) -> dict[str, Any]:
-    """Many requests at once on a few idle sessions, where connecting takes longer than their work."""
+    """Return the figures of many requests at once on a few idle sessions, where connecting takes long."""
     found: dict[str, Any] = {}
     with Proxy(entry["HOST"], int(entry["PORT"])) as proxy:
         there = {**entry, "PORT": str(proxy.port)}
@@ -308,7 +323,7 @@ def rush(way: Way, which: int, times: list[float]) -> None:
 
 
 class Attempts:
-    """When somebody tried to connect: each call of ``MySQLdb.connect``, which it takes the place of."""
+    """The times of all calls of ``MySQLdb.connect``, which this object replaces."""
 
     def __init__(self) -> None:
         import MySQLdb
@@ -326,7 +341,7 @@ class Attempts:
 
 
 def outage(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """The server goes away for a while, under load: who waits, who tries, and when all is well again."""
+    """Return the figures of an outage under load: attempts to connect, longest request, first success."""
     found: dict[str, Any] = {}
     attempts = Attempts()
     with Proxy(entry["HOST"], int(entry["PORT"])) as proxy:
@@ -336,7 +351,7 @@ def outage(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
             until = time.monotonic() + seconds + 6
             load = threading.Thread(
                 target=at_once,
-                args=(lambda _: knock(way, until, visits), THREADS),  # noqa: B023
+                args=(lambda _: keep_querying(way, until, visits), THREADS),  # noqa: B023
             )
             load.start()
             time.sleep(1)
@@ -357,8 +372,11 @@ def outage(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
     return found
 
 
-def knock(way: Way, until: float, visits: list[tuple[float, float, bool]]) -> None:
-    """A client that comes every ten milliseconds, whatever happens."""
+def keep_querying(way: Way, until: float, visits: list[tuple[float, float, bool]]) -> None:
+    """Make requests with pauses of ten milliseconds, after errors, too; note begin, end and success.
+
+    :param until: the time of the last request, in seconds on the monotonic clock.
+    """
     from django.db.utils import Error
     from MySQLdb import MySQLError
 
@@ -372,7 +390,7 @@ def knock(way: Way, until: float, visits: list[tuple[float, float, bool]]) -> No
             pass
         finally:
             if handle is not None:
-                (way.put if well else way.throw_away)(handle)
+                (way.put if well else way.discard)(handle)
         visits.append((came, time.monotonic(), well))
         time.sleep(0.01)
 

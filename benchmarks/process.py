@@ -1,7 +1,7 @@
 """Processes that take orders: a line of JSON each way, over standard input and output.
 
-The first line that a process reads says how it is made; each later line is an order. The process ends with
-its standard input, so it never outlives the process that started it.
+The first line that a process reads is the argument of its object; each later line is an order. The process
+ends with its standard input, so it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Process:
-    """A running module; a method call sends an order and returns the answer. Use it in a ``with`` block."""
+    """A running module, for a ``with`` block. A method call sends an order and returns the answer."""
 
     def __init__(self, name: str, module: str, beginning: Any) -> None:
         """Start the process and wait until it is ready.
@@ -58,8 +58,11 @@ class Process:
 
 
 def take_orders(make: Callable[[Any], Any]) -> None:
-    """Make an object from the first line, and call its methods by the names in the later lines."""
-    # What a package prints must not come between the answers.
+    """Make an object from the first line, and call its methods by the names in the later lines.
+
+    :param make: the function that makes the object from the first line.
+    """
+    # The output of a package must not come between the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     target = make(json.loads(sys.stdin.readline()))
     print(json.dumps("ready"), file=answers, flush=True)

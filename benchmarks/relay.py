@@ -1,4 +1,4 @@
-"""A process between a client and a server that delays what passes, each way.
+"""A process between a client and a server that delays data in both directions.
 
 ``servers.Proxy`` has two threads for each connection, and shares an interpreter with the program that it
 serves. This relay has one thread that waits in ``select()``, whose time limit is finer than that of
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 
 
 class Relay:
-    """One listening socket, and the connections that come to it."""
+    """A listening socket, and the connections that come to it."""
 
     def __init__(self, server: tuple[str, int], delay: float) -> None:
         """Listen on a port of this machine.
@@ -43,11 +43,11 @@ class Relay:
         self._delay = delay
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
-        #: The other end of each socket that is still read.
+        #: The other end of each socket that has not ended.
         self._others: dict[socket.socket, socket.socket] = {}
         #: Sockets whose end has been passed on.
         self._ended: set[socket.socket] = set()
-        #: In order: all take the same time.
+        #: Pieces on the way, in the order in which they are due: all take the same time.
         self._pieces: deque[Piece] = deque()
 
     def run(self, stop: int) -> None:

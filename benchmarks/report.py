@@ -20,21 +20,21 @@ def print_round_trips(found: dict[str, Any]) -> None:
 
 
 def print_leaks(found: dict[str, dict[str, str]]) -> None:
-    print("\nSession state that the next borrower comes across\n")
+    print("\nSession state that the next borrower sees\n")
     names = list(next(iter(found.values())))
     numbers = [f"({number})" for number in range(1, len(names) + 1)]
     rows = [[kind, *each.values()] for kind, each in found.items()]
     sums = [str(sum(each[name] == "LEAKS" for each in found.values())) for name in names]
     print(table([f"{len(found)} kinds", *numbers], [*rows, ["leaks", *sums]]))
     print("\n" + "\n".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True)))
-    print("'shows nothing': neither does the borrower himself see anything of it there.")
+    print("'shows nothing': the first borrower does not see its own change there either.")
 
 
 def print_cycles(found: dict[str, dict[str, float]], rounds: int, cycles: int) -> None:
     print(
-        f"\nA checkout and a return, warm: ensure_connection() and close(), or what Django does at the end of"
-        f"\na request where it keeps the connection. Microseconds, {rounds} rounds of {cycles} cycles. How"
-        f"\nmany times SQLAlchemy's bare cycle: by the process's time, which leaves out what it waits for.\n"
+        f"\nA checkout and a return, warm: ensure_connection() and close(), or Django's calls at the end of a"
+        f"\nrequest where it keeps the connection. Microseconds, {rounds} rounds of {cycles} cycles. The"
+        f"\nmultiple of SQLAlchemy's bare cycle is taken by CPU time, which leaves out waiting.\n"
     )
     rows = [
         [
@@ -71,8 +71,8 @@ def print_fair(found: dict[str, Any], seconds: float) -> None:
 
 def print_turns(found: dict[str, dict[str, dict[str, float]]], rounds: int, seconds: float) -> None:
     print(
-        f"\nWhat a turn costs on four connections, without a pause: microseconds of the process, in {rounds}"
-        f"\nrounds of {seconds:g} s, each way in its turn. How many times SQLAlchemy's of the same round.\n"
+        f"\nThe cost of a turn on four connections, without a pause: microseconds of the process, in {rounds}"
+        f"\nrounds of {seconds:g} s, each way in its turn. Multiple of SQLAlchemy's in the same round.\n"
     )
     for work, ways in found.items():
         rows = [
@@ -93,12 +93,12 @@ def print_spike(found: dict[str, Any]) -> None:
         [name, str(each["opened"]), f"{each['median'] * 1e3:.0f}", f"{each['most'] * 1e3:.0f}"]
         for name, each in found.items()
     ]
-    print(table(["", "sessions opened, with those", "median ms", "most ms"], rows))
+    print(table(["", "sessions opened, with the five idle ones", "median ms", "most ms"], rows))
 
 
 def print_waiting(found: dict[str, Any], seconds: float) -> None:
     print(
-        f"\nRequests of 20 ms, twice as many as four connections can bear, for {seconds:g} s: ms of waiting\n"
+        f"\nRequests of 20 ms, twice as many as four sessions can serve, for {seconds:g} s: ms of waiting\n"
     )
     rows = [
         [
@@ -126,14 +126,14 @@ def print_outage(found: dict[str, Any], seconds: float) -> None:
         ]
         for name, each in found.items()
     ]
-    heads = ["", "requests", "attempts to connect", "most in a second", "longest ms", "well again after s"]
+    heads = ["", "requests", "attempts to connect", "most in a second", "longest ms", "first success after s"]
     print(table(heads, rows))
 
 
 def print_cpu(found: dict[str, Any], rounds: int, requests: int) -> None:
     print(
         f"\nMicroseconds of CPU, all in one process: medians and quartiles of {rounds} rounds, in which"
-        f"\neach thread makes {requests} requests. How much more: than stock Django in the same round.\n"
+        f"\neach thread makes {requests} requests. The difference is to stock Django in the same round.\n"
     )
     for kind, contenders in found.items():
         rows = [

@@ -1,4 +1,4 @@
-"""What is told of the figures of many rounds."""
+"""Summaries of the figures of many rounds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import statistics
 
 
 def summary(times: list[list[float]], bare: list[list[float]]) -> dict[str, float]:
-    """Of each round's times, on the clock and of the process."""
+    """Return a summary of the times of all rounds.
+
+    :param times: for each round the time on the clock, and that of the process.
+    :param bare: the times of SQLAlchemy's bare pool in the same rounds.
+    """
     clock, process = zip(*times, strict=True)
-    # Of each round its own: what slows the machine down slows both.
+    # A ratio for each round: other load of the machine affects both times.
     ratios = [one[1] / other[1] for one, other in zip(times, bare, strict=True)]
     return {
         "median": statistics.median(clock),
@@ -29,7 +33,7 @@ def quartiles(figures: list[float]) -> dict[str, float]:
 
 
 def costs(figures: dict[str, list[float]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the quartiles of each contender's cost, and of what it costs more than the first contender.
+    """Return the quartiles of each contender's cost, and of the difference to the first contender's cost.
 
     :param figures: by contender, a list with the cost in each round.
     """
@@ -37,7 +41,7 @@ def costs(figures: dict[str, list[float]]) -> dict[str, dict[str, dict[str, floa
     return {
         name: {
             "us": quartiles(each),
-            # Of each round its own: what slows the machine down slows both.
+            # A difference for each round: other load of the machine affects both times.
             "more": quartiles([one - other for one, other in zip(each, first, strict=True)]),
         }
         for name, each in figures.items()

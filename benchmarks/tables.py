@@ -1,4 +1,4 @@
-"""Plain tables."""
+"""Tables as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown, so that a page can have it as it is printed; aligned for a terminal."""
+    """Return a table in Markdown, for a page of documentation, aligned for a terminal."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     cells = [

@@ -38,16 +38,16 @@ AGES = {STOCK: None, STOCK_NEW: 0}
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is asked, under which conditions."""
+    """The requests of a scenario, and their conditions."""
 
     title: str
     view: str = "orm_get"
-    #: Seconds, each way.
+    #: Seconds that a packet takes in either direction.
     delay: float = 0.0
     tls: bool = False
-    #: Of gunicorn's worker. Stock Django has as many connections.
+    #: Threads of gunicorn's worker. Stock Django has as many connections.
     threads: int = 8
-    #: poollife's ``POOL``.
+    #: The ``POOL`` of poollife.
     pool: dict[str, Any] = field(default_factory=lambda: {"pool_size": 8, "max_overflow": 0})
     contenders: tuple[str, ...] = (STOCK, STOCK_NEW, POOLLIFE)
 
@@ -90,7 +90,7 @@ SCENARIOS = {
 
 @dataclass
 class Figures:
-    """What one contender did, a list with one figure for each round."""
+    """The figures of one contender, one for each round."""
 
     per_second: list[float] = field(default_factory=list)
     #: Microseconds of the worker's CPU for one request.
@@ -98,7 +98,7 @@ class Figures:
 
 
 class Throughput:
-    """One run: the database servers and the load generator."""
+    """A run of the part: the database servers and the load generator."""
 
     def __init__(self, server: MariaDB) -> None:
         """Prepare the run.

@@ -19,15 +19,15 @@ PATIENCE = 30.0
 
 
 class WebServer:
-    """``with WebServer(...) as server: ...``; the site answers at the latest after ``wait_until_ready()``."""
+    """A server for a ``with`` block. The site answers at the latest after ``wait_until_ready()``."""
 
     def __init__(self, name: str, threads: int, site: dict[str, Any], log: Path) -> None:
         """Prepare the server.
 
-        :param name: the contender's.
-        :param threads: of the worker.
+        :param name: the contender's name.
+        :param threads: the threads of the worker.
         :param site: Django's settings.
-        :param log: the file that gets all that gunicorn prints.
+        :param log: the file for gunicorn's output.
         """
         self.name = name
         self.port = free_port()
@@ -60,13 +60,13 @@ class WebServer:
 
     @property
     def log(self) -> str:
-        """All that gunicorn has printed."""
+        """The output of gunicorn."""
         return self._log.read_text(errors="replace")
 
     def wait_until_ready(self) -> None:
         """Wait until the site answers.
 
-        :raises RuntimeError: it does not start.
+        :raises RuntimeError: the site has not answered within ``PATIENCE`` seconds.
         """
         assert self._process
         deadline = time.monotonic() + PATIENCE

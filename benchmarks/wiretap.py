@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from servers.proxy import Proxy
 
-#: What a client's packet asks for, by its first byte. Those without an answer cost no round trip.
+#: MySQL's commands by the first byte of their packets. Commands in ``UNANSWERED`` cost no round trip.
 COMMANDS = {
     0x02: "COM_INIT_DB",
     0x03: "COM_QUERY",
@@ -28,17 +28,17 @@ ENCRYPTED = 0x0800
 
 
 class Wiretap(Proxy):
-    """``with Wiretap(host, port) as tap: ...``: connect to ``tap.port``, and read ``tap.heard``.
+    """A proxy for a ``with`` block that notes the commands of its clients in ``heard``.
 
-    A command is noted before it is passed on, so whoever has its answer finds it there. A handshake is noted
-    as one ``connect``, whatever it takes.
+    A command is noted before it is passed on, so it is in the list when its client has the answer. A
+    handshake is noted as one ``connect``, however many packets it has.
     """
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
-        #: What was asked, in order: a statement's text, or a command's name.
+        #: The commands in their order: the text of a statement, or the name of a command.
         self.heard: list[str] = []
-        #: Why this can't be relied on, if so.
+        #: The reason why the list is not complete; None if it is.
         self.failed: str | None = None
         self._packets: dict[socket.socket, Packets] = {}
 
@@ -48,9 +48,9 @@ class Wiretap(Proxy):
 
     @contextmanager
     def listening(self) -> Iterator[list[str]]:
-        """A list that has, after the block, what was asked in it.
+        """Yield a list that has the commands of the block after its end.
 
-        :raises RuntimeError: if something passed that can't be read.
+        :raises RuntimeError: data passed that can't be read.
         """
         heard: list[str] = []
         before = len(self.heard)
@@ -65,7 +65,7 @@ class Wiretap(Proxy):
 
     def _note(self, sequence: int, payload: bytes) -> None:
         if sequence == 1 and len(payload) >= 32:
-            # The client's answer to the server's greeting. Of an encrypted one no more than this can be read.
+            # The client's answer to the server's greeting. With TLS this is the last packet that can be read.
             if int.from_bytes(payload[:4], "little") & ENCRYPTED:
                 self.failed = "a client talks TLS, which can't be counted"
             self.heard.append(CONNECT)
@@ -76,13 +76,13 @@ class Wiretap(Proxy):
 
 
 class Packets:
-    """Cuts a stream into MySQL's packets: three bytes length, one byte number, payload."""
+    """The packets of a stream of MySQL: three bytes length, one byte number, payload."""
 
     def __init__(self) -> None:
         self._data = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """The packets that are whole now."""
+        """Add data, and yield the number and the payload of each packet that is complete now."""
         self._data += data
         while len(self._data) >= 4 and len(self._data) >= (
             end := 4 + int.from_bytes(self._data[:3], "little")

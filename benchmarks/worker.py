@@ -1,6 +1,6 @@
-"""The process of one peer: ``benchmarks.__main__`` sends it orders.
+"""The process of one peer: ``benchmarks.bench`` sends it orders.
 
-Each peer has a process of its own: their settings differ, and so does what they import.
+Each peer has a process of its own, because the peers differ in settings and imports.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENCE = 10
 
 
 class Worker:
-    """Each public method is an order."""
+    """The peer; each public method is an order."""
 
     def __init__(self, peer: dict[str, Any]) -> None:
         self._persistent = peer["persistent"]
@@ -52,20 +52,30 @@ class Worker:
     # --- orders -----------------------------------------------------------------------------------------
 
     def request(self, view: str, atomic: bool) -> Any:
-        """One request, with ATOMIC_REQUESTS or without."""
+        """Make a request.
+
+        :param view: ``read`` or ``write``.
+        :param atomic: the value of ATOMIC_REQUESTS.
+        """
         connections.settings["default"]["ATOMIC_REQUESTS"] = atomic
         return self._request({"read": self._read, "write": self._write}[view])
 
     def ask(self, sql: str) -> Any:
-        """A request that sends this statement (or does this deed): the answer, or the number of the error."""
+        """Make a request that sends a statement; return the answer, or the number of the error.
+
+        :param sql: the statement, or a key of ``DEEDS``.
+        """
         return self._request(lambda: self._answer(sql))
 
     def ask_twice(self, first: str, then: str) -> Any:
-        """A request that sends two; the answer to the second."""
+        """Make a request that sends two statements; return the answer to the second."""
         return self._request(lambda: (self._answer(first), self._answer(then))[1])
 
     def renew(self) -> None:
-        """All sessions were killed from outside: go on with new ones."""
+        """Make requests until one succeeds with a new session, after all sessions were killed.
+
+        :raises RuntimeError: none succeeds.
+        """
         self._kept = None
         for _ in range(PATIENCE):
             if self.ask("SELECT 1") == "1":
@@ -73,11 +83,11 @@ class Worker:
         raise RuntimeError("it does not recover from killed sessions")
 
     def forget(self) -> None:
-        """Let go of what the last deed has kept."""
+        """Drop the cursor that the last deed has kept."""
         self._kept = None
 
     def cycles(self, number: int) -> tuple[float, float]:
-        """Microseconds for a checkout and a return: on the clock, and of this process."""
+        """Return the microseconds of a checkout and a checkin: on the clock, and of this process."""
         cycle = self._cycle
         gc.collect()
         clock, process = time.perf_counter(), time.process_time()
@@ -87,11 +97,11 @@ class Worker:
         return clock / number * 1e6, process / number * 1e6
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of memory, and objects that the collector knows."""
+        """Return the bytes of memory, and the number of objects that the collector tracks."""
         gc.collect()
         return resident(), len(gc.get_objects())
 
-    # --- what they do -----------------------------------------------------------------------------------
+    # --- the work of the orders -------------------------------------------------------------------------
 
     def _cycle(self) -> None:
         connection.ensure_connection()
@@ -101,7 +111,7 @@ class Worker:
             connection.close()
 
     def _request(self, view: Callable[[], Any]) -> Any:
-        """What a WSGI server does."""
+        """Do what a WSGI server does for one request, and return the result of the view."""
         result = []
         self._view = lambda: result.append(view())
         environ = RequestFactory().get("/").environ
@@ -128,7 +138,7 @@ class Worker:
         try:
             return DEEDS[sql](self) if sql in DEEDS else ask(sql)
         except InterfaceError:
-            # poollife's: nobody but another borrower has done what this asks about.
+            # poollife refuses a question whose answer depends on another borrower of the session.
             return ["refused"]
         except DatabaseError as error:
             return [f"error {getattr(error.__cause__, 'errno', error.args[0])}"]
@@ -156,7 +166,7 @@ class Worker:
         self._kept.fetchall()
 
     def _commit_by_kept_cursor(self) -> Any:
-        """Whether a row that is rolled back is there."""
+        """Return the number of rows that were rolled back and are there."""
         if self._kept is None:
             return "0"
         try:
@@ -164,7 +174,7 @@ class Worker:
                 ask("INSERT INTO other VALUES (666)")
                 try:
                     self._kept.execute("COMMIT")
-                except Exception as error:  # whatever the driver calls it: refused is what it should be
+                except Exception as error:  # drivers have different errors for this refusal
                     print("the stale cursor was refused:", error)
                 transaction.set_rollback(True)
         except DatabaseError as error:
@@ -181,7 +191,7 @@ DEEDS: dict[str, Callable[[Worker], Any]] = {
 
 
 class BareWorker(Worker):
-    """SQLAlchemy's pool without Django and without anything that it would send."""
+    """SQLAlchemy's pool without Django, which sends nothing to the server."""
 
     def __init__(self, peer: dict[str, Any]) -> None:
         from sqlalchemy.pool import QueuePool
@@ -193,18 +203,18 @@ class BareWorker(Worker):
 
 
 def ask(sql: str) -> Any:
-    """The first column of the first row."""
+    """Send a statement, and return the first column of the first row; None if it has no result."""
     with connection.cursor() as cursor:
         cursor.execute(sql)
         return str(cursor.fetchall()[0][0]) if cursor.description else None
 
 
 def resident() -> int:
-    """Bytes of memory that this process has now."""
+    """Return the bytes of memory of this process."""
     try:
         pages = Path("/proc/self/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    except FileNotFoundError:  # not Linux: the most that it ever had
+    except FileNotFoundError:  # not Linux: the most that this process has had so far
         import resource
 
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

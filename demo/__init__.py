@@ -1,1 +1,1 @@
-"""A ticket desk on pooled connections, and the runner that tries to break it: `python -m demo`."""
+"""A site for tickets on pooled connections, and a runner that tests it under load: `python -m demo`."""

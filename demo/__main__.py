@@ -1,4 +1,4 @@
-"""`python -m demo`: start a ticket desk, let a crowd loose on it, say what happened, and go on serving."""
+"""`python -m demo`: start a ticket desk, send it many requests at once, show the result, and serve on."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NEEDED = {"django": "Django", "gunicorn": "gunicorn", "rich": "rich"}
 
 
 def main() -> int:
-    """Run the demo; the exit status says whether every law held."""
+    """Run the demo; return its exit status, which is 0 if every guarantee held."""
     options = _options()
     if missing := [name for module, name in _NEEDED.items() if importlib.util.find_spec(module) is None]:
         print(f"The demo needs {', '.join(missing)}: pip install -e '.[demo]'", file=sys.stderr)
         return 2
     for number in _ENDINGS:
         signal.signal(number, _stop_once)
-    from demo import story  # imports what was looked for above
+    from demo import story  # needs the packages in _NEEDED
 
     with tempfile.TemporaryDirectory(prefix="poollife-demo-") as folder:
         return story.tell(options, Path(folder))
@@ -40,7 +40,7 @@ def _options() -> argparse.Namespace:
 
 
 def _stop_once(number: int, frame: FrameType | None) -> None:
-    """End as after Ctrl-C, and let nothing interrupt the tidying up."""
+    """End as after Ctrl-C, and ignore further signals, so that the clean-up is complete."""
     for each in _ENDINGS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -26,25 +26,25 @@ a child that closes one it has inherited can ruin the database file.
 
 
 class Database(Protocol):
-    """What the runner wants to know about a database, asked past the site."""
+    """A database of the demo, and the questions that the runner asks it directly, not through the site."""
 
     kind: str
     name: str
 
     def settings(self) -> dict[str, object]:
-        """The entry for DATABASES."""
+        """Return the entry for DATABASES."""
 
     def connections(self) -> int | None:
-        """How many connections were ever opened, this question's own left out. None if nobody counts."""
+        """Return how many connections were opened, without those of this question; None without a counter."""
 
     def is_alive(self, session: int) -> bool:
-        """Does the server still have this session?"""
+        """Return whether the server still has this session."""
 
     def texts(self) -> set[str]:
-        """All that was ever written and committed: comments and titles."""
+        """Return all texts that were committed: comments and titles."""
 
     def damage(self) -> str:
-        """What the database says against its own integrity; nothing, as a rule."""
+        """Return the damage that the database finds in itself; an empty text if there is none."""
 
 
 class MySQL:
@@ -54,34 +54,37 @@ class MySQL:
     name = "a private MariaDB server"
 
     def __init__(self, server: MariaDB) -> None:
-        """Take a server that runs, and give it a database."""
+        """Create the database of the demo on a server that runs."""
         self._server = server
         self._asked = 0
         server.create_database("tickets")
 
     def settings(self) -> dict[str, object]:
-        """The ENGINE is poollife's, the rest is the server's."""
+        """Return the entry for DATABASES."""
         return {"ENGINE": "poollife.backends.mysql", **self._server.database("tickets")}
 
     def connections(self) -> int | None:
-        """Asking may cost connections, too: ask twice to see how many, and take all of them off."""
+        """Return how many connections were opened.
+
+        The question may itself open connections. It is asked twice to see how many, and these are subtracted.
+        """
         first = self._server.status("Connections")
         second = self._server.status("Connections")
         self._asked += 2 * (second - first)
         return second - self._asked
 
     def is_alive(self, session: int) -> bool:
-        """Look into the list of the server's sessions."""
+        """Return whether the server's process list has this session."""
         sql = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = %s"
         return bool(self._server.execute(sql, session)[0][0])
 
     def texts(self) -> set[str]:
-        """Read them with the server's own client."""
+        """Read all committed texts with the server's own client."""
         sql = "SELECT text FROM tickets.tickets_comment UNION SELECT title FROM tickets.tickets_ticket"
         return {str(text) for (text,) in self._server.execute(sql)}
 
     def damage(self) -> str:
-        """A server of its own cannot be damaged by our children."""
+        """Return an empty text: children of the site's processes can't damage a server."""
         return ""
 
 
@@ -92,11 +95,11 @@ class SQLite:
     name = "SQLite"
 
     def __init__(self, path: Path) -> None:
-        """Name the file; migrating creates it."""
+        """Note the path of the file, which the migrations create."""
         self._path = path
 
     def settings(self) -> dict[str, object]:
-        """WAL, and writers that queue up instead of failing: as one sets up a busy SQLite site."""
+        """Return the entry for DATABASES of a busy site: WAL, and writers that wait for each other."""
         options = {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
@@ -105,20 +108,20 @@ class SQLite:
         return {"ENGINE": "poollife.backends.sqlite3", "NAME": str(self._path), "OPTIONS": options}
 
     def connections(self) -> int | None:
-        """Nobody counts them."""
+        """Return None: SQLite does not count connections."""
         return None
 
     def is_alive(self, session: int) -> bool:
-        """A file handle of another process cannot be looked at; the master says it itself at the end."""
+        """Return True: no process can check another's file handle. The master checks its own at the end."""
         return True
 
     def texts(self) -> set[str]:
-        """Read them with a handle of our own."""
+        """Read all committed texts with a connection of the runner's own."""
         sql = "SELECT text FROM tickets_comment UNION SELECT title FROM tickets_ticket"
         return {str(text) for (text,) in self._execute(sql)}
 
     def damage(self) -> str:
-        """SQLite reads the whole file and says what is wrong with it."""
+        """Have SQLite check the whole file, and return its findings; an empty text if there are none."""
         found = "; ".join(str(line) for (line,) in self._execute("PRAGMA integrity_check"))
         return "" if found == "ok" else found
 
@@ -128,7 +131,7 @@ class SQLite:
 
 
 def why_not_mysql() -> str:
-    """What is missing for MySQL on this machine; nothing if it can run."""
+    """Return what is missing for MySQL on this machine; an empty text if it can run."""
     if MariaDB.find() is None:
         return "no MariaDB server program was found"
     try:
@@ -140,7 +143,7 @@ def why_not_mysql() -> str:
 
 @contextmanager
 def opened(kind: str, folder: Path) -> Iterator[Database]:
-    """The database, for as long as the demo runs."""
+    """Yield the database, and stop its server at the end of the block."""
     if kind == "sqlite":
         yield SQLite(folder / "tickets.sqlite3")
         return

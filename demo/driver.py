@@ -1,4 +1,4 @@
-"""The burst: clients that use every corner of the site at once, and check every answer they get."""
+"""The burst: clients that use every part of the site at the same time, and check each answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from demo.tickets.samples import COMMENTS, TICKETS, title
 
 CLIENTS = 8
 _TIMEOUT = 60.0
-_CSRF = "demo" * 8  # Django compares cookie and header; the runner may choose both
+_CSRF = "demo" * 8  # Django compares the cookie with the header, and the runner sends both
 _DROPPED_AFTER = 2000  # bytes
 
 Headers = dict[str, str]
@@ -26,7 +26,7 @@ Headers = dict[str, str]
 
 @dataclass
 class Outcome:
-    """What one request showed. A text in one of the first three fields is a law that was broken."""
+    """The result of one request. A text in one of the first three fields is a broken guarantee."""
 
     unexpected: str = ""
     wrong: str = ""
@@ -38,25 +38,31 @@ class Outcome:
 
 
 class Unexpected(Exception):
-    """An answer with another status than it should have."""
+    """An answer with another status than the expected one."""
 
 
 TROUBLE = (Unexpected, OSError, http.client.HTTPException, ValueError)
 
 
 class Client:
-    """One request after another, each on a connection of its own, so that they spread over the workers."""
+    """A client with a new HTTP connection for each request, so that the requests reach all workers."""
 
     def __init__(self, address: tuple[str, int]) -> None:
-        """Where the site is."""
+        """Note the address of the site, host and port."""
         self._address = address
 
     def get(self, path: str) -> str:
-        """The whole body of a page."""
+        """Return the whole body of a page.
+
+        :raises Unexpected: the status is not 200.
+        """
         return self._ask("GET", path, 200)
 
     def post(self, path: str, data: dict[str, str], *, status: int = 302, accept: str = "text/html") -> str:
-        """Send a form."""
+        """Send a form, and return the body of the answer.
+
+        :raises Unexpected: the answer has another status.
+        """
         headers = {
             "Accept": accept,
             "Content-Type": "application/x-www-form-urlencoded",
@@ -66,7 +72,7 @@ class Client:
         return self._ask("POST", path, status, urlencode(data), headers)
 
     def hang_up(self, path: str) -> None:
-        """Read the beginning of a long answer and go away."""
+        """Read the beginning of a long answer, and close the connection."""
         connection = self._connect()
         try:
             connection.request("GET", path)
@@ -155,7 +161,7 @@ def _fail(client: Client) -> Outcome:
 
 
 def _export(client: Client) -> Outcome:
-    """The seeded comments of every ticket, each once and in order."""
+    """Read the export, and check that it has the seeded comments of each ticket once and in order."""
     rows = list(csv.reader(client.get("/export.csv").splitlines()))[1:]
     keys = [(int(row[0]), int(row[3])) for row in rows]
     seeded = sum(number <= TICKETS for number, _ in keys)
@@ -185,7 +191,10 @@ def _fork(way: str) -> Callable[[Client], Outcome]:
 
 
 def _harm(way: str, answer: dict[str, Any]) -> str:
-    """What a fork did to the request that forked. The row it wrote is looked for at the very end."""
+    """Return what a fork did to the request that forked; an empty text if nothing.
+
+    The row that the request wrote is checked after the burst.
+    """
     child = answer["child"]
     if answer["before"] != answer["after"]:
         return f"fork ({way}): the parent's session {answer['before']} became {answer['after']}"
@@ -193,19 +202,19 @@ def _harm(way: str, answer: dict[str, Any]) -> str:
         return f"fork ({way}): {child['error']}"
     if way == "transaction" and "refused" not in child:
         return f"fork ({way}): the child worked in the parent's transaction"
-    # On SQLite any thread's transaction or open cursor will do: the locks belong to the whole process.
+    # On SQLite a transaction or an open cursor of any thread has this effect: locks belong to the process.
     if way != "transaction" and "refused" in child and answer["vendor"] != "sqlite":
         return f"fork ({way}): the child could not work: {child['refused']}"
     return ""
 
 
 def _mixed(way: str, answer: dict[str, Any]) -> str:
-    """What parent and child made of each other's answers."""
+    """Return how many answers reached the wrong process, as a text; an empty text if none."""
     count = answer.get("wrong", 0) + answer["child"].get("wrong", 0)
     return f"fork ({way}): {count} answers were mixed up between parent and child" if count else ""
 
 
-# Which requests, and how many of each in a hundred.
+# The kinds of requests, and how many of each are in a hundred.
 _MIX: list[tuple[int, Callable[[Client], Outcome]]] = [
     (18, _read_list),
     (18, _read_detail),
@@ -225,19 +234,23 @@ _MIX: list[tuple[int, Callable[[Client], Outcome]]] = [
 
 
 def burst(address: tuple[str, int], count: int) -> Iterator[Outcome]:
-    """Send that many requests from all clients at once, and hand over each outcome as it comes."""
+    """Send requests from all clients at once, and yield each outcome as it comes.
+
+    :param address: the host and port of the site.
+    :param count: the number of requests.
+    """
     client = Client(address)
     clients = ThreadPoolExecutor(CLIENTS)
     try:
         tasks = [clients.submit(_guarded, request, client) for request in _plan(count)]
         yield from (task.result() for task in as_completed(tasks))
     finally:
-        # After Ctrl-C: do not wait for answers. The site is stopped next, and that ends what is under way.
+        # After Ctrl-C: do not wait for answers. The site is stopped next, and that ends the open requests.
         clients.shutdown(wait=False, cancel_futures=True)
 
 
 def _plan(count: int) -> Iterable[Callable[[Client], Outcome]]:
-    """The mix, over and over, in an order that is no order."""
+    """Return so many requests of the mix, in random order; a long plan repeats that order."""
     once = [request for share, request in _MIX for _ in range(share)]
     random.shuffle(once)
     return itertools.islice(itertools.cycle(once), count)

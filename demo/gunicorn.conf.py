@@ -1,6 +1,6 @@
-"""How the demo serves: preloaded, two processes, four threads each. The address comes from the runner.
+"""The configuration of the demo's gunicorn: preloaded, two processes of four threads each.
 
-No hook of poollife's is needed: the backend installs its own when it loads.
+The runner gives the address. No hook of poollife is needed: the backend installs its own when it loads.
 """
 
 from demo import master
@@ -15,5 +15,5 @@ control_socket_disable = True  # a demo leaves nothing in the home directory
 
 
 def on_exit(server: object) -> None:
-    """The workers are gone, the master is about to go."""
+    """Have the master query once more: its workers have ended, and it is about to end itself."""
     master.look_back()

@@ -1,4 +1,4 @@
-"""What the gunicorn master notes about its own session, so that the runner can see whether it lives on."""
+"""The gunicorn master's notes about its own session, by which the runner sees whether that still works."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 
 def warm_up() -> None:
-    """Query the database in the master, before any worker is forked, and note who we were."""
+    """Query the database in the master before any worker is forked, and note the session."""
     from demo.tickets.sessions import session_id
 
     _note("master", session_id())
 
 
 def look_back() -> None:
-    """Query once more when all workers have ended: every one of them held a copy of the master's session."""
+    """Query once more after all workers have ended, and note the session: each worker had a copy of it."""
     from demo.tickets.sessions import session_id
 
     try:
         _note("farewell", session_id())
-    except Exception as error:  # whatever it is, the runner has to tell it
+    except Exception as error:  # the runner reports it
         _note("farewell", f"{type(error).__name__}: {error}")
 
 

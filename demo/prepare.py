@@ -15,7 +15,7 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "demo.settings")
     django.setup()
     call_command("migrate", verbosity=0)
-    from demo.tickets.models import Ticket  # models want Django set up
+    from demo.tickets.models import Ticket  # models need django.setup()
 
     if not Ticket.objects.exists():
         _seed(range(1, samples.TICKETS + 1))

@@ -1,4 +1,4 @@
-"""What the burst has shown, in numbers and in plain words."""
+"""The result of the burst, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _SETTLING = 10.0  # seconds; a worker notices a client that hung up when it next
 
 @dataclass
 class Evidence:
-    """What was seen from outside."""
+    """The observations of the runner."""
 
     outcomes: list[Outcome]
     before: Pools
     after: Pools
-    opened: int | None  # as the server counts; None if nobody does
+    opened: int | None  # as the server counts; None if it does not
     master: int  # the session that the gunicorn master opened before it forked the workers
 
 
 @dataclass
 class Findings:
-    """Everything that was counted."""
+    """The counts, and the lines about what went wrong."""
 
     kind: str
     requests: int = 0
@@ -48,12 +48,15 @@ class Findings:
     checkouts: int = 0
 
     def faults(self) -> list[str]:
-        """One line for each thing that must not happen and did."""
+        """Return one line for each event that must not happen."""
         return self.unexpected + self.wrong + self.broken + self.rows + self.out
 
 
 def ask_workers(address: tuple[str, int], workers: int) -> Pools:
-    """The pools of every worker. Whoever is free answers, so ask several at once until all have."""
+    """Return the pools of each worker.
+
+    Any free worker answers a request, so several clients ask at once until all workers have answered.
+    """
     answers: Pools = {}
     deadline = time.monotonic() + _SETTLING
     with ThreadPoolExecutor(CLIENTS) as clients:
@@ -69,18 +72,18 @@ def _unsettled(answers: Pools, workers: int) -> bool:
 def _ask_one(client: Client) -> tuple[int, dict[str, dict[str, Any]]] | None:
     try:
         answer = json.loads(client.get("/__pool__/"))
-    except TROUBLE:  # a worker without an answer is missing in the end, which counts
+    except TROUBLE:  # a worker that never answers is missing in the result, which is a fault
         return None
     return answer["pid"], answer["pools"]
 
 
 def pools_out(pools: dict[str, dict[str, Any]]) -> int:
-    """How many connections of one process are not at home."""
+    """Return how many sessions of one process are borrowed."""
     return sum(int(pool["out"]) for pool in pools.values())
 
 
 def judge(evidence: Evidence, database: Database) -> Findings:
-    """Put together what the clients saw, what the workers say and what the database really holds."""
+    """Return the findings from the clients' outcomes, the workers' pools and the rows of the database."""
     findings = Findings(database.kind)
     texts = database.texts()
     for outcome in evidence.outcomes:
@@ -116,7 +119,7 @@ def _add_pools(findings: Findings, before: Pools, after: Pools) -> None:
 
 
 def show(console: Console, findings: Findings) -> None:
-    """Print the table, and below it everything that went wrong."""
+    """Print the table, and below it the faults."""
     table = Table(show_lines=True)
     table.add_column("What was counted")
     table.add_column("Count", justify="right")
@@ -130,7 +133,7 @@ def show(console: Console, findings: Findings) -> None:
 
 
 def _rows(findings: Findings) -> list[tuple[str, int, str, bool]]:
-    """Name, count, explanation, and whether anything but 0 is a fault."""
+    """Return the rows: name, count, explanation, and True if a count other than 0 is a fault."""
     sessions = "file handles" if findings.kind == "sqlite" else "sessions"
     opened, how = _opened(findings)
     return [
@@ -147,20 +150,20 @@ def _rows(findings: Findings) -> list[tuple[str, int, str, bool]]:
 
 
 _REQUESTS = "Pages, searches, forms, downloads, failures, forks."
-_UNEXPECTED = "An error where none should be, or no answer at all."
+_UNEXPECTED = "An unexpected error, or no answer."
 _HARM = {
-    "sessions": "What a child did reached its parent: the session ended, or another one took its place.",
-    "file handles": "What a child did reached its parent: a handle was replaced, or the file is damaged.",
+    "sessions": "A child has changed its parent: the session ended, or another session took its place.",
+    "file handles": "A child has changed its parent: a handle was replaced, or the file is damaged.",
 }
-_WRONG = "A request got what another one had asked for."
-_ROWS = "The site said stored and it was not, or it was rolled back and is there."
-_OUT = "Still taken out of a worker's pool although no request is running."
+_WRONG = "A request got the answer to another request."
+_ROWS = "The site said that a row was stored and it is missing, or it was rolled back and is there."
+_OUT = "Still borrowed from a worker's pool although no request is running."
 
 
 def _opened(findings: Findings) -> tuple[int, str]:
     pooled = f"{findings.in_workers} by the workers' pools, 1 by the gunicorn master before it forked them"
     if findings.opened is None:
-        return findings.in_workers + 1, f"{pooled}. (Those of the children are not counted.)"
+        return findings.in_workers + 1, f"{pooled}. (Handles of the children are not counted.)"
     rest = findings.opened - findings.in_workers - 1
     return findings.opened, f"The server's own count: {pooled}, {rest} by the children for themselves."
 
@@ -171,6 +174,6 @@ def _reused(findings: Findings) -> str:
 
 def _forked(findings: Findings) -> str:
     return (
-        "In the middle of requests. Each child did its worst to the connections it had inherited. "
+        "In the middle of requests. Each child used, closed and freed the connections it had inherited. "
         f"{findings.refused} were refused the database, because their parent was in a transaction."
     )

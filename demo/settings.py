@@ -1,4 +1,4 @@
-"""The settings of the ticket desk. Everything poollife needs stands in the three marked places."""
+"""The settings of the ticket desk. poollife needs the three numbered places, and no other setting."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import json
 import os
 from typing import Any
 
-# The runner hands the database over in the environment. Without one, say for `django makemigrations`, a file
-# will do.
+# The runner gives the database in the environment. Without it, as for `django makemigrations`, it is a file.
 _FILE = '{"ENGINE": "poollife.backends.sqlite3", "NAME": "demo.sqlite3"}'
 _DATABASE: dict[str, Any] = json.loads(os.environ.get("POOLLIFE_DEMO_DATABASE", _FILE))
 
-# 1. The engine is one of poollife's, and POOL says how many connections one process may have.
-#    A gunicorn worker of the demo runs four threads, so four connections are enough for its requests.
+# 1. The ENGINE is one of poollife's, and POOL says how many sessions one process may have open.
+#    A gunicorn worker of the demo runs four threads, so four sessions are enough for its requests.
 DATABASES = {"default": {**_DATABASE, "POOL": {"pool_size": 4, "max_overflow": 4}}}
 
 # 2. The app.
 INSTALLED_APPS = ["poollife", "demo.tickets"]
 
-# 3. The middleware comes first, so that it is the last to see a response end.
+# 3. The middleware comes first, so that it returns the sessions after all other middleware.
 MIDDLEWARE = [
     "poollife.middleware.PoolMiddleware",
     "django.middleware.common.CommonMiddleware",

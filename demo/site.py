@@ -1,4 +1,4 @@
-"""The ticket desk as a running gunicorn."""
+"""The ticket desk under gunicorn."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ _STOPPING = 20.0
 
 
 class SiteError(Exception):
-    """The site did not start, or is gone. The text ends with the last lines of its log."""
+    """The error of a site that did not start, or has ended. Its text ends with the last lines of the log."""
 
 
 class Site:
-    """One gunicorn, started and stopped by us."""
+    """A gunicorn that the runner starts and stops."""
 
     def __init__(self, database: Database, folder: Path) -> None:
-        """Nothing runs yet."""
+        """Prepare a site without starting it.
+
+        :param database: the site's database.
+        :param folder: the folder for the log and for the master's notes.
+        """
         self.address = ("127.0.0.1", 0)
         self._folder = folder
         self._log = folder / "gunicorn.log"
@@ -42,18 +46,25 @@ class Site:
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """The address of the site for a browser."""
         return f"http://{self.address[0]}:{self.address[1]}/"
 
     def prepare(self) -> None:
-        """Create the tables and fill them."""
+        """Create the tables and fill them.
+
+        :raises SiteError: a command failed.
+        """
         command = [sys.executable, "-m", "demo.prepare"]
         done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True)
         if done.returncode:
             raise SiteError(f"The tables could not be created:\n{_tail(done.stderr)}")
 
     def start(self, port: int = 0) -> None:
-        """Start gunicorn on a socket that is already bound, so that nobody can take the port in between."""
+        """Start gunicorn on a socket that is already bound, so that no other program can take the port.
+
+        :param port: the port; 0: any free one.
+        :raises SiteError: the site does not answer.
+        """
         with socket.create_server(("127.0.0.1", port)) as listener:
             self.address = listener.getsockname()
             command = [sys.executable, "-m", "gunicorn", "-c", "demo/gunicorn.conf.py"]
@@ -66,7 +77,7 @@ class Site:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    start_new_session=True,  # Ctrl-C is for the runner, which then stops things in order
+                    start_new_session=True,  # Ctrl-C reaches the runner only, which then stops gunicorn
                 )
         self._wait_until_it_answers()
 
@@ -91,27 +102,27 @@ class Site:
             return False
 
     def is_running(self) -> bool:
-        """Is the master still there?"""
+        """Return whether gunicorn's master runs."""
         return self._process is not None and not _has_ended(self._process.pid)
 
     def log_tail(self) -> str:
-        """The last lines it wrote."""
+        """Return the last lines of gunicorn's log."""
         return _tail(self._log.read_text(errors="replace") if self._log.exists() else "")
 
     def note(self, name: str) -> int | str | None:
-        """What the master noted about its session: "master" at the start, "farewell" at the end."""
+        """Return the master's note about its session: "master" at the start, "farewell" at the end."""
         path = self._folder / f"{name}.json"
         return json.loads(path.read_text())["session"] if path.exists() else None
 
     def stop(self) -> None:
-        """Ask the master to end, which ends its workers first; then kill whatever is left of its group."""
+        """Ask the master to end, which ends its workers first; then kill the rest of its process group."""
         if self._process is None:
             return
         self._process.terminate()
         deadline = time.monotonic() + _STOPPING
         while not _has_ended(self._process.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
-        # The master is not waited for yet, so its number, which is its group's too, cannot be another one's.
+        # The master is not waited for yet, so no other process can have its id, which is also its group's.
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
@@ -123,7 +134,7 @@ def _has_ended(pid: int) -> bool:
 
 @contextmanager
 def running(site: Site, port: int) -> Iterator[None]:
-    """The site, started, and stopped in the end."""
+    """Start the site, and stop it at the end of the block."""
     try:
         site.start(port)
         yield

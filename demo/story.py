@@ -1,4 +1,4 @@
-"""The demo from beginning to end."""
+"""The course of the demo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ WORKERS = 2
 
 
 def tell(options: argparse.Namespace, folder: Path) -> int:
-    """Choose a database, start the site, run the burst, show the table, serve. 0 if every law held."""
+    """Choose a database, start the site, run the burst, show the table, and go on serving.
+
+    :returns: the exit status, 0 if every guarantee held.
+    """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     missing = databases.why_not_mysql()
     kind = options.db or ("sqlite" if missing else "mysql")
@@ -27,7 +30,7 @@ def tell(options: argparse.Namespace, folder: Path) -> int:
     try:
         with databases.opened(kind, folder) as database:
             return _run(console, options, Site(database, folder), database)
-    except (SiteError, RuntimeError, OSError) as error:  # no start: of the site, of the server, on that port
+    except (SiteError, RuntimeError, OSError) as error:  # the site, the server or the port is not available
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -36,7 +39,7 @@ def tell(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _explain(console: Console, kind: str, missing: str) -> None:
-    """Say what is not there, and how to get it."""
+    """Print what is missing, and how to install it."""
     words = [f"MySQL is left out: {missing}."] if missing else []
     words += [databases.WITHOUT_SERVER] if kind == "sqlite" else []
     words += [databases.HOW_TO_GET_MYSQL] if missing else []
@@ -58,12 +61,12 @@ def _run(console: Console, options: argparse.Namespace, site: Site, database: da
             console.print(f"The end of gunicorn's log:\n{site.log_tail()}", markup=False, soft_wrap=True)
         if not options.once:
             _serve(console, site)
-    faults += _farewell(evidence.master, site)
+    faults += _faults_of_master(evidence.master, site)
     return _verdict(console, faults)
 
 
 def _burst(console: Console, count: int, site: Site) -> report.Evidence:
-    """Let the crowd loose, with a bar for those who watch."""
+    """Run the burst with a progress bar, and return the evidence."""
     console.print(f"Sending {count} requests from {driver.CLIENTS} clients at once ...")
     master = site.note("master")
     before = report.ask_workers(site.address, WORKERS)
@@ -78,7 +81,10 @@ def _difference(now: int | None, before: int | None) -> int | None:
 
 
 def _serve(console: Console, site: Site) -> None:
-    """Stay until somebody presses Ctrl-C."""
+    """Serve until Ctrl-C.
+
+    :raises SiteError: gunicorn has ended.
+    """
     console.print(
         f"The ticket desk goes on at {site.url} until you press Ctrl-C.\nForks by hand: {site.url}reports/",
         soft_wrap=True,
@@ -92,8 +98,8 @@ def _serve(console: Console, site: Site) -> None:
     raise SiteError(f"gunicorn has ended by itself. The end of its log:\n{site.log_tail()}")
 
 
-def _farewell(master: int, site: Site) -> list[str]:
-    """Compare the first and the last query of the master.
+def _faults_of_master(master: int, site: Site) -> list[str]:
+    """Return the faults of the master's session: its first and its last query must have the same session.
 
     All workers have ended by now, and each had a copy of the master's session.
     """
@@ -106,9 +112,9 @@ def _farewell(master: int, site: Site) -> list[str]:
 def _verdict(console: Console, faults: list[str]) -> int:
     if not faults:
         console.print(
-            "Every promise held, and the gunicorn master's own connection has outlived all its workers."
+            "Every guarantee held, and the gunicorn master's own connection has outlived all its workers."
         )
         return 0
-    line = f"{len(faults)} promises were broken, the first: {faults[0]}"
+    line = f"{len(faults)} faults, the first: {faults[0]}"
     console.print(line, style="bold red", markup=False, soft_wrap=True)
     return 1

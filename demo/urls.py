@@ -1,4 +1,4 @@
-"""The addresses of the ticket desk, and two that the runner uses to check on it."""
+"""The URLs of the ticket desk, and two for the runner."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The WSGI application, with a query at import time.
 
-Many sites do that without noticing: a setting read from a table, a cache warmed up. With gunicorn's --preload
-the query runs in the master, whose session every worker then inherits. It is the classic wound of pooling, so
-the demo has it on purpose: the master must end up with the session it began with.
+Many sites have such a query without intent: a setting is read from a table, or a cache is filled. With
+gunicorn's --preload the query runs in the master, and each worker inherits the master's session. This is a
+frequent error with pools, so the demo does it on purpose: at its end the master must have the session of its
+begin.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connection pooling for Django on SQLAlchemy's pool, with the life cycle that makes it safe."""
+"""Connection pooling for Django on SQLAlchemy's pool, with hooks for requests, threads and processes."""
 
 from poollife.control import drain_pool, resize_pool, resume_pool, suspend_pool
 from poollife.fork import close_pool

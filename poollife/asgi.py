@@ -1,9 +1,9 @@
-"""Clocks 1 and 3 under ASGI: a request or a websocket ends, a server shuts down.
+"""Request and process hooks of ASGI: a request or a websocket ends, a server shuts down.
 
     application = poollife.asgi.PoolASGIMiddleware(get_asgi_application())
 
-Some servers (uvicorn) end their processes by a signal, after which no exit handler runs. What they do before
-that is to tell the application, by the part of ASGI that is called lifespan.
+Some servers (uvicorn) end their processes by a signal, after which no exit handler runs. Before that, they
+tell the application by ASGI's lifespan messages.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ logger = logging.getLogger("poollife")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-#: Each framework has types of its own for the three.
+#: The arguments are scope, receive and send. Each framework has types of its own for these.
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class PoolASGIMiddleware:
-    """Put around the application that a server loads: Django's, or one that has Django's in it.
+    """An ASGI middleware, to be put around the application that a server loads.
 
-    A request gives back when the application's call ends, whoever answers it. It has a thread of its own for
-    ``sync_to_async`` and the ORM's async methods, as Django gives to each. A websocket may live for hours and
-    has no such thread: what it still has when it ends goes back then.
+    The application is Django's, or another one that has Django's in it. The sessions of a request return when
+    the application's call ends, also for a request that another framework answers. A request has a thread of
+    its own for ``sync_to_async`` and the ORM's async methods, as in Django. A websocket may live for hours
+    and has no such thread: its sessions return between two statements, and the rest when it ends. At the end
+    of the lifespan the pools are closed.
     """
 
     def __init__(self, application: Application, *, warm: int = 0) -> None:
-        """
+        """Wrap an application.
+
+        :param application: an ASGI application.
         :param warm: how many sessions each pool opens before the server's first request, ``pool_size`` at
-            most. Servers without lifespan (daphne) open none.
+            most. Default: 0. Servers without lifespan (daphne) open none.
         """
         self._application = application
         self._warm = warm
@@ -56,8 +60,8 @@ class PoolASGIMiddleware:
             await run(work, partial(work.end, False), self._application, scope, receive, send)
 
     async def _converse(self, scope: Message, receive: Receive, send: Send) -> None:
-        # Others work in the same thread: not with what they are reading from. And it may last for hours: what
-        # it borrows goes back between two statements.
+        # Other works share the thread, so a session with an open cursor is not returned here. A websocket may
+        # last for hours: its work is not in charge, so its sessions return between two statements.
         work = work_of(scope)
         await run(work, work.release_closed, self._application, scope, receive, send)
 
@@ -65,7 +69,7 @@ class PoolASGIMiddleware:
         try:
             await lifespan.work.run_async(self._application, scope, lifespan.receive, lifespan.send)
         except Exception:
-            # The way to say that one knows no lifespan, as Django's own application does.
+            # An application without lifespan raises at its begin, as Django's does.
             if lifespan.begun:
                 await lifespan.drain()
                 raise
@@ -73,21 +77,25 @@ class PoolASGIMiddleware:
 
 
 def work_of(scope: Message, *, asynchronous: bool = False) -> Work:
-    """Begin the work of a request or a websocket, named by its method and path."""
-    # Whoever outlives it in its context keeps this, and must not keep the scope with it.
+    """Return the new work of a request or a websocket, named by its method and path."""
+    # A task that outlives the request keeps the work in its context, and must not keep the scope with it.
     kind, path = scope.get("method", scope["type"]), scope.get("path", "")
     return Work(lambda: f"{kind} {path}", asynchronous=asynchronous)
 
 
 async def run(work: Work, end: Callable[[], None], application: Application, *channel: Any) -> None:
-    """Call it as this work, and have ``end`` give back in the thread of its sync code."""
+    """Call an application as a work.
+
+    :param end: the function that returns the sessions, called in the thread of the work's sync code.
+    :param channel: the arguments of the application: scope, receive and send.
+    """
     try:
         await work.run_async(application, *channel)
     except GeneratorExit:
-        # The loop is gone: what is out goes back when its thread ends.
+        # The event loop is gone: borrowed sessions return when their thread ends.
         raise
     except BaseException:
-        # Cancelled, maybe in the middle of a borrowing: queue behind it.
+        # Cancelled, maybe in the middle of a checkout: the hop waits in the queue behind that.
         await work.hop(end)
         raise
     work.mark_ended()
@@ -96,23 +104,25 @@ async def run(work: Work, end: Callable[[], None], application: Application, *ch
 
 
 class Lifespan:
-    """Passes on what a server and its application say, and answers where the application does not."""
+    """The lifespan messages between a server and its application, and answers if the application has none."""
 
     def __init__(self, receive: Receive, send: Send, warm: int) -> None:
         self.work = Work(lambda: "the application's lifespan", asynchronous=True)
-        #: Whether the application has taken part.
+        #: True after the application's first message.
         self.begun = False
         self._receive, self._send, self._warm = receive, send, warm
         self._question: str | None = None
         self._over = False
 
     async def receive(self) -> Message:
+        """Receive a message of the server for the application."""
         self.begun = True
         message = await self._receive()
         self._question = message["type"]
         return message
 
     async def send(self, message: Message) -> None:
+        """Send a message to the server; before that, warm the pools up or close them."""
         self.begun, self._question, kind = True, None, message["type"]
         if kind == "lifespan.startup.complete":
             await self.work.end_async(True)
@@ -123,24 +133,27 @@ class Lifespan:
         await self._send(message)
 
     async def finish(self) -> None:
-        """Say what a server expects, in place of an application that has not."""
+        """Send the messages that the server still expects, in place of the application."""
         while not self._over:
             question = self._question or (await self.receive())["type"]
             await self.send({"type": f"{question}.complete"})
 
     async def drain(self) -> None:
-        """End the sessions."""
+        """Close all pools of this process."""
         await sync_to_async(close)(None, "its ASGI server shuts down")
 
 
 async def warm_up(count: int) -> None:
-    """Have each pool open this many sessions. A database out of reach keeps no server from starting."""
+    """Open this many sessions in each pool.
+
+    If a database does not answer, the log says so and no error is raised, so that the server can start.
+    """
     if count:
         await sync_to_async(_warm_up, thread_sensitive=False)(count)
 
 
 def _warm_up(count: int) -> None:
-    # Here: a framework beside Django may set that up when it starts.
+    # Imported here: a framework beside Django may set Django up when it starts.
     from django.db import connections
 
     for alias in connections:
@@ -155,7 +168,7 @@ def _warm_up(count: int) -> None:
 def _open(connections: Any, alias: str, count: int) -> None:
     wrappers = [connections.create_connection(alias) for _ in range(count)]
     try:
-        # All at once, or each would get the one that the last gave back.
+        # All are borrowed at the same time: otherwise each would get the session that was just returned.
         for wrapper in wrappers:
             wrapper.ensure_connection()
     finally:

@@ -1,11 +1,13 @@
-"""Clocks 2 and 3 under Celery: a task ends, a worker's processes begin and end.
+"""Thread and process hooks of Celery: a task ends, a worker's processes begin and end.
 
-The app in ``INSTALLED_APPS`` calls ``install()``. Without it, in the site's ``celery.py``, at the end::
+The app in ``INSTALLED_APPS`` calls ``install()``. A site without the app calls it at the end of its
+``celery.py``::
 
     import poollife.celery; poollife.celery.install()
 
 Sessions are safe without it, across every fork, and Celery's own support of Django closes the connections of
-a task's thread when the task is over. What that leaves open is closed here: see ``docs/tasks.md``.
+a task's thread when the task is over. This module returns the sessions that Celery leaves open:
+``docs/tasks.md``.
 """
 
 from __future__ import annotations
@@ -20,33 +22,38 @@ from poollife.work import Work, current_work
 
 
 def install() -> None:
-    """Have poollife take part in the life of Celery's workers. Harmless if repeated, or outside of them."""
+    """Connect poollife's receivers to Celery's signals when a worker starts.
+
+    A second call changes nothing. In a process that is no worker it has no effect.
+    """
+    # `celery worker` sends this first.
     signals.celeryd_init.connect(connect)
-    # By then `celery worker` has done so. Workers that programs embed send this first, ...
+    # A worker that a program embeds sends this first.
     signals.worker_init.connect(connect)
-    # ... and children that were spawned, which is what macOS does, nothing but this.
+    # A child that was spawned, as on macOS, sends only this.
     signals.worker_process_init.connect(connect)
 
 
 def connect(**_: Any) -> None:
-    """A worker has imported what it needs, and so all receivers of the site's.
+    """Connect poollife's receivers.
 
-    Ours come behind those, to close what they open, and ahead of Celery's own support of Django.
+    The worker has imported the site's modules by now, so the site's receivers are connected. Ours come behind
+    them, to return the sessions that they borrow, and ahead of Celery's own support of Django.
     """
     signals.worker_process_init.connect(give_back)
     for signal in OUTSIDE_TASKS:
         signal.connect(give_back)
     signals.task_prerun.connect(begin_task)
-    # Twice: should a time limit strike in the one, Celery goes on with the other.
+    # Twice: if a time limit raises its exception in the first, Celery goes on with the second.
     signals.task_postrun.connect(end_task)
     signals.task_postrun.connect(end_task, dispatch_uid="poollife, once more")
     signals.task_internal_error.connect(end_broken_task)
     signals.worker_process_shutdown.connect(say_goodbye)
-    # A spawned child learns of this only now, when the site's receivers may have been called.
+    # In a spawned child the site's receivers may have been called before this.
     give_back()
 
 
-#: What a worker sends in the thread that receives tasks, and never from within one.
+#: The signals that a worker sends in the thread that receives tasks, and never from within a task.
 OUTSIDE_TASKS = (
     signals.worker_ready,
     signals.task_received,
@@ -57,35 +64,36 @@ OUTSIDE_TASKS = (
 
 
 def give_back(**_: Any) -> None:
-    """Give back what receivers, or the storing of a result, have borrowed in this thread.
+    """Return the sessions that receivers, or the storing of a result, have borrowed in this thread.
 
-    At the start of a process, where Celery itself would close the descriptor of a connection that it finds
-    borrowed: the number is given to the next that opens something, and two would write into one socket.
+    At the start of a process this comes before Celery's own support of Django, which closes the descriptor of
+    a connection that it finds borrowed. The system would give that number to the next file or socket, and two
+    objects would write into it.
     """
     live.release(None)
 
 
 def begin_task(sender: Any, task_id: str, **_: Any) -> None:
-    """Whatever this thread borrows from here on belongs to this task."""
-    # An eager one runs within other work, a request's say, and ends with that.
+    """Begin the work of a task: the sessions that this thread borrows from here on belong to the task."""
+    # An eager task runs within other work, such as a request, and its sessions end with that.
     if not sender.request.is_eager:
         current_work.set(Work(lambda: f"task {sender.name}[{task_id}]"))
 
 
 def end_task(sender: Any, **_: Any) -> None:
-    """However it ended: on success, on error, for a retry, at a time limit."""
+    """End the work of a task, after a success, an error, a retry or a time limit."""
     if not sender.request.is_eager:
         end()
 
 
 def end_broken_task(request: dict[str, Any] | None = None, **_: Any) -> None:
-    """A time limit struck where Celery was about to call the receivers of ``task_postrun``."""
+    """End the work of a task whose time limit came when Celery was about to send ``task_postrun``."""
     if not (request and request.get("is_eager")):
         end()
 
 
 def end() -> None:
-    """Nothing goes on in this thread any more."""
+    """End the current work and all leases of this thread, where no code runs any more that needs them."""
     if work := current_work.get():
         work.mark_ended()
     current_work.set(None)
@@ -93,5 +101,5 @@ def end() -> None:
 
 
 def say_goodbye(**_: Any) -> None:
-    """Close the pools of a child: it leaves by ``os._exit()``, which runs no exit handler."""
+    """Close the pools of a child, which ends by ``os._exit()`` and so runs no exit handler."""
     registry.close("its Celery worker process ends")

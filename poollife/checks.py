@@ -1,6 +1,6 @@
-"""System checks: ``manage.py check`` names a bad setting, and the cure. None of them opens a connection.
+"""System checks: ``manage.py check`` names a bad setting and the cure. No check opens a session.
 
-Registered by the app, and by whatever loads one of the backends: so a missing app can be told, too.
+The app registers the checks, and so does each backend when it is loaded: they also report a missing app.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from poollife.conf import PoolOptions
 from poollife.engines import missing_engine
 from poollife.option_values import READERS
 
-#: Not Django's "database": `manage.py check` of newer versions leaves those out where no alias is named.
+#: The tag of all checks. Not Django's "database": newer versions of Django skip that without an alias.
 TAG = "poollife"
 MIDDLEWARE = "poollife.middleware.PoolMiddleware"
-#: gunicorn's own ``timeout``, where nothing else is said.
+#: Seconds: the default of gunicorn's ``timeout``.
 WORKER_TIMEOUT = 30.0
-#: Where other packages for pooling have their options: in ``DATABASES[alias]``, and beside ``DATABASES``.
+#: The options of other packages for pooling: keys of ``DATABASES[alias]``, and settings.
 FOREIGN_KEYS = {"POOL_OPTIONS", "SA_POOL_KEY", *(key.upper() for key in READERS)}
 FOREIGN_SETTINGS = (
     *("DATABASE_POOL_ARGS", "DATABASE_POOL_CLASS", "DATABASE_POOL_CHECK"),
     *("MYSQLPOOL_ARGUMENTS", "MYSQLPOOL_BACKEND"),
     *("MYSQLPOOL_MAX", "MYSQLPOOL_OVERFLOW", "MYSQLPOOL_TIMEOUT", "MYSQLPOOL_RECYCLE"),
 )
-#: Options of pools that had them in OPTIONS.
+#: Options of other pools that stand in OPTIONS.
 FOREIGN_OPTIONS = {"MAX_CONNS", "MAX_LIFETIME", "REUSE_CONNS", "pool_name", "pool_reset_session"}
-#: What no driver knows; "timeout" is one of sqlite3's.
+#: Keys of OPTIONS that no driver knows. "timeout" is an option of sqlite3.
 NOT_FOR_DRIVERS = (READERS.keys() - {"timeout"}) | FOREIGN_OPTIONS
 
 
-#: Of POOL: any of them shows that somebody has thought of the size.
+#: Keys of POOL that show that the size of the pool is a choice, and not the default.
 SIZES = ("pool_size", "max_overflow", "preset")
 
 
@@ -51,44 +51,50 @@ class Database(NamedTuple):
 
     @property
     def options(self) -> PoolOptions:
-        """:raises ImproperlyConfigured: says what is wrong with POOL."""
+        """The options in POOL.
+
+        :raises ImproperlyConfigured: POOL has a mistake; the message names it.
+        """
         return PoolOptions.from_settings(self.alias, self.entry)
 
     @property
     def given(self) -> Mapping[str, Any]:
-        """What POOL says, where it says anything."""
+        """The keys that POOL has; none if POOL is no dictionary."""
         pool = self.entry.get("POOL")
         return pool if isinstance(pool, Mapping) else {}
 
     @property
     def driver_options(self) -> Mapping[str, Any]:
+        """The options in OPTIONS."""
         return self.entry["OPTIONS"] or {}
 
     @property
     def place(self) -> str:
+        """The name of the entry in messages."""
         return f"DATABASES[{self.alias!r}]"
 
     @property
     def wrapper(self) -> Any:
-        """The class that ENGINE names."""
+        """The DatabaseWrapper class of ENGINE."""
         return load_backend(self.entry["ENGINE"]).DatabaseWrapper
 
 
 def databases() -> list[Database]:
-    """Those that poollife's backends serve."""
+    """Return the entries of ``DATABASES`` that poollife's backends serve."""
     return [
         Database(alias, entry) for alias, entry in connections.settings.items() if is_ours(entry["ENGINE"])
     ]
 
 
 def is_ours(engine: str) -> bool:
-    """Whether this ENGINE pools, composed ones included."""
-    # By its mark: backends import this. Of one that can't be loaded Django says so itself.
+    """Return whether this ENGINE pools; a composed ENGINE may, too."""
+    # An attribute is the mark, because backends import this module. If the ENGINE can't be loaded, Django
+    # reports that itself.
     return hasattr(wrapper_of(engine), "pool_options")
 
 
 def wrapper_of(engine: str) -> type | None:
-    """Return the DatabaseWrapper of this ENGINE; None: it can't be loaded."""
+    """Return the DatabaseWrapper of this ENGINE; None if it can't be loaded."""
     try:
         wrapper: type = load_backend(engine).DatabaseWrapper
     except (ImportError, ImproperlyConfigured):
@@ -99,7 +105,7 @@ def wrapper_of(engine: str) -> type | None:
 def read_options() -> None:
     """Read POOL of all databases, for programs that start without system checks.
 
-    :raises ImproperlyConfigured: says what is wrong with it.
+    :raises ImproperlyConfigured: POOL has a mistake; the message names it.
     """
     for database in databases():
         _ = database.options
@@ -107,7 +113,7 @@ def read_options() -> None:
 
 @register(TAG)
 def check_databases(**_: Any) -> list[CheckMessage]:
-    """Each entry of ``DATABASES``, by itself and beside the others."""
+    """Check each entry of ``DATABASES``, alone and together with the other entries."""
     ours = databases()
     issues = [issue for database in ours for issue in _of_one(database)]
     several = list(_of_several(ours)) or _of_servers(ours)
@@ -116,7 +122,7 @@ def check_databases(**_: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_project(**_: Any) -> list[CheckMessage]:
-    """What belongs to a pooled ENGINE elsewhere in the settings."""
+    """Check the other settings that a pooled ENGINE needs."""
     if not (ours := databases()):
         return list(_of_no_pool())
     return [*_of_the_app(), *_of_the_middleware(), *_of_predecessors(ours)]
@@ -139,12 +145,12 @@ def _of_one(database: Database) -> Iterator[CheckMessage]:
 
 
 def _of_django(database: Database) -> Iterator[CheckMessage]:
-    """Django's own keys, beside a pooled ENGINE."""
+    """Check Django's own keys of an entry with a pooled ENGINE."""
     place, entry = database.place, database.entry
     if entry["CONN_MAX_AGE"] != 0:
         yield checks.Error(
-            f"{place}: CONN_MAX_AGE is {entry['CONN_MAX_AGE']!r}: a thread that is done "
-            f"would keep its connection, and the pool would run dry.",
+            f"{place}: CONN_MAX_AGE is {entry['CONN_MAX_AGE']!r}: a thread would keep its connection after "
+            f"its work, and the pool would be exhausted.",
             hint="Leave it out (dj-database-url: conn_max_age=0). POOL['recycle'] is a session's age.",
             id="poollife.E003",
         )
@@ -171,7 +177,7 @@ def _of_django(database: Database) -> Iterator[CheckMessage]:
 
 
 def _of_options(database: Database, options: PoolOptions) -> Iterator[CheckMessage]:
-    """Options that are right each by itself."""
+    """Check options that are right alone, but not together."""
     place, given = database.place, database.given
     if options.pre_ping and "ping_idle" in given:
         yield checks.Warning(
@@ -181,7 +187,7 @@ def _of_options(database: Database, options: PoolOptions) -> Iterator[CheckMessa
         )
     elif "ping_idle" in given and 0 < (options.recycle or 0) <= options.ping_idle:
         yield checks.Warning(
-            f"{place}: POOL['ping_idle'] is {options.ping_idle:g}: it never comes to that, because a "
+            f"{place}: POOL['ping_idle'] is {options.ping_idle:g}: that has no effect, because a "
             f"session is replaced after POOL['recycle'], {options.recycle} seconds.",
             hint="Give a ping_idle below recycle, or leave it out.",
             id="poollife.W007",
@@ -212,7 +218,7 @@ def _of_options(database: Database, options: PoolOptions) -> Iterator[CheckMessa
 
 
 def _of_option_files(database: Database, options: PoolOptions) -> Iterator[CheckMessage]:
-    """Options that a reset can't repeat."""
+    """Check for option files, which a reset can't read again."""
     files: set[str] = getattr(database.wrapper.driver, "DEFAULTS_FILES", set())
     if not (named := sorted(files & database.driver_options.keys())):
         return
@@ -239,7 +245,7 @@ def _is_poolable(alias: str) -> bool:
 
 
 def _of_several(ours: list[Database]) -> Iterator[CheckMessage]:
-    """Aliases that lead to the same database."""
+    """Check the aliases that lead to the same database."""
     first: dict[tuple[str, ...], Database] = {}
     for database in ours:
         key = tuple(str(database.entry[part]) for part in ("HOST", "PORT", "NAME", "USER"))
@@ -254,9 +260,10 @@ def _of_several(ours: list[Database]) -> Iterator[CheckMessage]:
 
 
 def _of_servers(ours: list[Database]) -> Iterator[CheckMessage]:
-    """Aliases whose limits add up on one server, unless each of them was given a size.
+    """Check the aliases whose limits add up on one server, unless POOL of each alias has a size.
 
-    One that says in TEST that it is another's database is there on purpose, and most processes never use it.
+    An alias with ``MIRROR`` in TEST is left out: it has the same database on purpose, and most processes
+    never use it.
     """
     servers: dict[tuple[str, ...], list[tuple[Database, int]]] = {}
     for database in ours:
@@ -280,18 +287,18 @@ def _limit_of(database: Database) -> int | None:
     try:
         return database.options.limit
     except ImproperlyConfigured:
-        return None  # it has an error of its own
+        return None  # another check reports this mistake
 
 
 def _of_no_pool() -> Iterator[CheckMessage]:
-    """The app, or the middleware, and no ENGINE that pools: something may have replaced it."""
+    """Check for the app or the middleware without a pooled ENGINE, which other code may have replaced."""
     entries = connections.settings
     named = [
         f"{alias!r}: {entry['ENGINE']!r}" for alias, entry in entries.items() if _is_real(entry["ENGINE"])
     ]
     parts = ["INSTALLED_APPS"] if apps.is_installed("poollife") else []
     parts += ["MIDDLEWARE"] if any(map(_is_pool_middleware, settings.MIDDLEWARE)) else []
-    # What can't be loaded, and POOL beside another ENGINE, have issues of their own.
+    # Other checks report an ENGINE that can't be loaded, and POOL beside an ENGINE that does not pool.
     told = any("POOL" in entry or wrapper_of(entry["ENGINE"]) is None for entry in entries.values())
     if parts and named and not told:
         yield checks.Warning(
@@ -308,7 +315,7 @@ def _is_real(engine: str) -> bool:
 
 
 def _of_others(ours: set[str]) -> Iterator[CheckMessage]:
-    """ENGINEs that do not exist, and POOL beside an ENGINE that does not read it."""
+    """Check for an ENGINE that does not exist, and for POOL beside an ENGINE that does not read it."""
     for alias, entry in connections.settings.items():
         if found := missing_engine(alias, entry["ENGINE"]):
             yield checks.Error(found[0], hint=found[1], id="poollife.E005")
@@ -344,7 +351,7 @@ def _of_the_middleware() -> Iterator[CheckMessage]:
         yield checks.Warning(
             f"{settings.MIDDLEWARE[0]} stands before {MIDDLEWARE}: what it borrows is not given back with "
             f"the response.",
-            hint="Put PoolMiddleware first. If those before it make no queries, silence this.",
+            hint="Put PoolMiddleware first. If the middleware before it makes no queries, silence this.",
             id="poollife.W003",
         )
 
@@ -355,12 +362,12 @@ def _is_pool_middleware(path: str) -> bool:
     try:
         found = import_string(path)
     except ImportError:
-        return False  # Django says so itself
+        return False  # Django reports this itself
     return isinstance(found, type) and getattr(found, "gives_back_connections", False)
 
 
 def _of_predecessors(ours: list[Database]) -> Iterator[CheckMessage]:
-    """Settings of other packages, which were understood before the ENGINE was changed."""
+    """Check for settings of other packages, which the ENGINE before this one has read."""
     strays = [
         f"{database.place}[{key!r}]"
         for database in ours

@@ -1,4 +1,4 @@
-"""For operators: empty, stop, start and resize the pools of this process, by alias."""
+"""Functions for operators: drain, suspend, resume and resize the pools of this process, by alias."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
 
 
 def drain_pool(alias: str | None = None, timeout: float = 10.0) -> bool:
-    """``close_pool()``, and then wait until what is out has come back, and was closed.
+    """Do what ``close_pool()`` does, and wait until the borrowed sessions have been returned and closed.
 
-    Queries that come meanwhile open new sessions, in a new pool; with ``suspend_pool()`` before, they wait.
+    Queries that come meanwhile open sessions in a new pool. After ``suspend_pool()`` they wait instead.
 
-    :param alias: a key of ``DATABASES``; None: all of them.
-    :param timeout: seconds.
-    :returns: whether all came back in time. What did not is closed when it comes.
-    :raises: as ``close_pool()``.
+    :param alias: a key of ``DATABASES``. Default: None, all of them.
+    :param timeout: the longest wait in seconds. Default: 10.
+    :returns: True if all sessions were returned in time. The others are closed when they are returned.
+    :raises ConnectionDoesNotExist: there is no such alias.
+    :raises SynchronousOnlyOperation: called in a coroutine whose thread has a borrowed session.
     """
     from poollife.pools.registry import registry
 
@@ -27,12 +28,14 @@ def drain_pool(alias: str | None = None, timeout: float = 10.0) -> bool:
 
 
 def suspend_pool(alias: str) -> None:
-    """From now on, have who asks for a connection wait, until ``resume_pool()`` or his ``timeout``.
+    """Have each checkout wait from now on, until ``resume_pool()`` or until its ``timeout`` is over.
 
-    What is out goes on, and comes back. Idle sessions stay; ``drain_pool()`` ends them.
+    Borrowed sessions stay in use, and are returned as usual. Idle sessions stay open; ``drain_pool()`` closes
+    them.
 
+    :param alias: a key of ``DATABASES``.
     :raises ConnectionDoesNotExist: there is no such alias.
-    :raises NotSupportedError: with a ``poolclass`` other than ``FairQueuePool``, or ``POOL: False``.
+    :raises NotSupportedError: with a ``poolclass`` other than ``FairQueuePool``, or with ``POOL: False``.
     """
     from poollife.pools.registry import registry
 
@@ -41,9 +44,11 @@ def suspend_pool(alias: str) -> None:
 
 
 def resume_pool(alias: str) -> None:
-    """End what ``suspend_pool()`` began: who waits is served, first come, first served.
+    """End what ``suspend_pool()`` began: waiting checkouts go on, first come, first served.
 
-    :raises: as ``suspend_pool()``.
+    :param alias: a key of ``DATABASES``.
+    :raises ConnectionDoesNotExist: there is no such alias.
+    :raises NotSupportedError: with a ``poolclass`` other than ``FairQueuePool``, or with ``POOL: False``.
     """
     from poollife.pools.registry import registry
 
@@ -59,13 +64,21 @@ def resize_pool(
     core_size: int | None = None,
     min_idle: int | None = None,
 ) -> None:
-    """Have other sizes than the settings say, in this process; what is left out stays as it is.
+    """Give the pools of an alias other sizes than the settings, in this process.
 
-    Whoever waits and has room now is served. Of what is too much, idle sessions are closed now, and those out
-    when they come back.
+    Checkouts that wait get the new slots at once. If there are more sessions than the new limit, idle
+    sessions are closed now, and borrowed ones when they are returned.
 
-    :raises ImproperlyConfigured: as the settings would.
-    :raises: as ``suspend_pool()``.
+    Each size is a number of sessions. Default: None, the size stays as it is.
+
+    :param alias: a key of ``DATABASES``.
+    :param pool_size: as ``POOL["pool_size"]``: from 1.
+    :param max_overflow: as ``POOL["max_overflow"]``: sessions beyond ``pool_size``, from 0.
+    :param core_size: as ``POOL["core_size"]``: the sessions that the pool keeps, at most the limit.
+    :param min_idle: as ``POOL["min_idle"]``: the sessions that the pool holds ready, at most the limit.
+    :raises ImproperlyConfigured: a value that ``POOL`` could not have either.
+    :raises ConnectionDoesNotExist: there is no such alias.
+    :raises NotSupportedError: with a ``poolclass`` other than ``FairQueuePool``, or with ``POOL: False``.
     """
     from poollife.pools.registry import registry
 
@@ -84,5 +97,5 @@ def _options_of(alias: str) -> PoolOptions:
 
     options: PoolOptions | None = getattr(connections[alias], "pool_options", None)
     if options is None or not options.fair:
-        raise NotSupportedError(f"DATABASES[{alias!r}] has no pool of FairQueuePool's, which this takes.")
+        raise NotSupportedError(f"DATABASES[{alias!r}] has no FairQueuePool, which this function needs.")
     return options

@@ -1,29 +1,32 @@
-"""Clock 3: a process forks or ends. The at-fork core is in drivers/; this is for programs to call."""
+"""Process hooks for programs to call. The fork hooks themselves are in ``process/atfork.py``."""
 
 from __future__ import annotations
 
 
 def close_pool(alias: str | None = None) -> None:
-    """End this process's idle sessions now, and the borrowed ones when they are given back.
+    """Close the idle sessions of this process now, and each borrowed session when it is returned.
 
-    For before a long sleep, or a fork whose child should not even hold /dev/null in their place; the next
-    query opens a new session. What the calling thread has borrowed goes back first, as by
-    ``connection.close()``, unless it is in an atomic block. What other threads have ends with their work.
+    Call it before a long sleep, or before a fork whose child should not even hold ``/dev/null`` in place of
+    their sockets. The next query opens a new session. The sessions of the calling thread are returned first,
+    as by ``connection.close()``, but not those in an atomic block. Other threads keep their sessions until
+    their work ends.
 
-    :param alias: a key of ``DATABASES``; None: all of them.
+    :param alias: a key of ``DATABASES``. Default: None, all of them.
     :raises ConnectionDoesNotExist: there is no such alias.
-    :raises SynchronousOnlyOperation: in a coroutine, if its thread has borrowed something.
+    :raises SynchronousOnlyOperation: called in a coroutine whose thread has a borrowed session.
     """
     close(alias, "close_pool() was called")
 
 
 def close(alias: str | None, reason: str) -> None:
-    """Do what ``close_pool()`` does, for a reason of the caller's.
+    """Do what ``close_pool()`` does, with another reason.
 
-    :param reason: for people.
-    :raises: as ``close_pool()``.
+    :param alias: a key of ``DATABASES``; None: all of them.
+    :param reason: the text that the log has as the reason.
+    :raises ConnectionDoesNotExist: there is no such alias.
+    :raises SynchronousOnlyOperation: called in a coroutine whose thread has a borrowed session.
     """
-    # Here: `import poollife` needs no settings, no driver, and no SQLAlchemy either.
+    # Imported here: `import poollife` needs no settings, no driver and no SQLAlchemy.
     from django.db import connections
     from django.utils.connection import ConnectionDoesNotExist
 

@@ -1,14 +1,14 @@
-"""Clock 3 under gunicorn: its master forks, its workers end.
+"""Process hooks of gunicorn: its master forks, its workers end.
 
 The last line of ``gunicorn.conf.py``::
 
     import poollife.gunicorn; poollife.gunicorn.install(globals())
 
-Sessions are safe without it, across every fork. It adds manners: a master that keeps no session, workers that
-leave none with their main thread and say goodbye to the server before they wait for their threads, and a line
-in the log that compares what they may open with what the server allows.
+Sessions are safe without it, across every fork. It closes idle sessions at the right hooks: the master keeps
+no session, a worker's main thread keeps none, and a worker closes its sessions in order before it waits for
+its threads. A line in the log compares the sessions that all workers may open with the server's limit.
 
-Neither gunicorn nor Django is imported with this: a master without ``--preload`` loads no application.
+This module imports neither gunicorn nor Django: a master without ``--preload`` loads no application.
 """
 
 from __future__ import annotations
@@ -25,27 +25,32 @@ if TYPE_CHECKING:
 
 Hook = Callable[..., Any]
 
-#: How many connections a server allows, by the vendor that Django knows it as.
-QUESTIONS = {"mysql": "SELECT @@max_connections", "postgresql": "SHOW max_connections"}
+#: The SQL that asks for the server's limit of connections, by Django's name of the vendor.
+LIMIT_QUERIES = {"mysql": "SELECT @@max_connections", "postgresql": "SHOW max_connections"}
 
-#: The worker that tells, in the master and in the worker itself.
-_speaker: Any = None
+#: The worker that logs the comparison; set in the master, and so in the worker itself.
+_announcer: Any = None
 
 
 def install(namespace: MutableMapping[str, Any]) -> None:
-    """Add poollife's hooks behind the ones that a configuration has. Harmless when repeated.
+    """Add poollife's hooks behind the hooks of a gunicorn configuration. A second call changes nothing.
 
-    :param namespace: ``globals()`` of the configuration.
-    :raises ImportError, AttributeError: a hook is given as a dotted path that leads nowhere.
+    :param namespace: ``globals()`` of the configuration; its hooks are replaced in place.
+    :raises ImportError: a hook is a dotted path whose module can't be imported.
+    :raises AttributeError: a hook is a dotted path whose module has no such name.
     """
     for name, ours in HOOKS.items():
         theirs = namespace.get(name, ours)
-        # gunicorn takes a dotted path, too.
+        # gunicorn also takes a dotted path.
         namespace[name] = behind(resolve_name(theirs) if isinstance(theirs, str) else theirs, ours)
 
 
 def behind(theirs: Hook, ours: Hook) -> Hook:
-    """One hook that calls both; the user's comes first, so that ours closes what that opens."""
+    """Return a hook that calls both. Ours comes second, to close the sessions that theirs opens.
+
+    :param theirs: the hook of the configuration. If it has ours behind it already, it is the result.
+    :param ours: the hook of poollife.
+    """
     if theirs is ours or hasattr(theirs, "with_poollife"):
         return theirs
 
@@ -61,71 +66,71 @@ def behind(theirs: Hook, ours: Hook) -> Hook:
 
 
 def nworkers_changed(server: Any, new: int, old: int | None) -> None:
-    """The first hook that gunicorn calls after it has read its configuration.
+    """Put our hooks behind the hooks that a configuration defines below ``install()``, in place of ours.
 
-    Hooks that were defined below ``install()`` have replaced ours there: put ours behind them, too.
+    gunicorn calls this hook first after it has read its configuration.
     """
     for name, ours in HOOKS.items():
         server.cfg.set(name, behind(getattr(server.cfg, name), ours))
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """The master of a preloaded site keeps no session: nobody there would use it."""
-    global _speaker
-    if _speaker is None or _speaker.cfg is not server.cfg:
-        _speaker = worker  # the first one since the configuration was read
+    """Close the pools of the master of a preloaded site, which serves no request and needs no session."""
+    global _announcer
+    if _announcer is None or _announcer.cfg is not server.cfg:
+        _announcer = worker  # the first worker after the configuration was read
     close_pools("gunicorn's master is about to fork a worker")
 
 
 def post_worker_init(worker: Any) -> None:
-    """Give back what loading the application and the hooks have borrowed, and tell what the workers may open.
+    """Return the sessions that the application's import and the hooks borrowed; log the comparison.
 
-    A gthread worker serves no request in this thread, so that slot of the pool would be lost for good.
+    A gthread worker serves no request in this thread: a slot that the thread kept would be lost for good.
     """
-    global _speaker
+    global _announcer
     if "poollife.pools.registry" not in sys.modules:
         return
     from poollife.pools import live
 
     live.release(None)
-    if worker is _speaker:
-        _speaker = None
+    if worker is _announcer:
+        _announcer = None
         try:
             announce(worker)
-        except Exception as error:  # the database may be down: no reason not to serve
+        except Exception as error:  # the database may be down: the worker serves all the same
             worker.log.warning("poollife: could not compare the workers with the database server: %s", error)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Say goodbye to the database server ahead of Python's own exit, which first waits for all threads."""
+    """Close the worker's idle sessions in order, before Python's exit, which first waits for all threads."""
     if worker.pid == os.getpid():  # gunicorn may call this in the master for a worker that has vanished
         close_pools()
 
 
-# worker_int and worker_abort are called by signal handlers, maybe while a pool's lock is held: none of ours.
+# Not worker_int and worker_abort: signal handlers call them, maybe while a pool's lock is held.
 HOOKS: dict[str, Hook] = {
     hook.__name__: hook for hook in (nworkers_changed, pre_fork, post_worker_init, worker_exit)
 }
 
 
 def close_pools(reason: str = "its gunicorn worker ends") -> None:
-    """Close this process's pools, if it ever loaded one of poollife's backends.
+    """Close this process's pools, if it has any: ``close_pool()`` without an import of Django.
 
-    :param reason: for the log.
+    :param reason: the text that the log has as the reason.
     """
     if pools := sys.modules.get("poollife.pools.registry"):
         pools.registry.close(reason)
 
 
 def announce(worker: Any) -> None:
-    """Log how many connections all workers may open, beside what each server allows."""
+    """Log how many sessions all workers may open, and how many each server allows."""
     from django.db import connections
 
     from poollife.backends.mixin import PooledMixin
 
     servers: dict[Any, list[PooledMixin]] = {}
     for wrapper in connections.all():
-        if isinstance(wrapper, PooledMixin) and wrapper.vendor in QUESTIONS:
+        if isinstance(wrapper, PooledMixin) and wrapper.vendor in LIMIT_QUERIES:
             servers.setdefault((wrapper.vendor, wrapper.pool_key().server), []).append(wrapper)
             _compare_settings(worker, wrapper)
     for wrappers in servers.values():
@@ -141,7 +146,7 @@ def _compare_settings(worker: Any, wrapper: PooledMixin) -> None:
             options.limit,
             alias,
         )
-    # Other kinds of workers are not killed for a request that waits.
+    # gunicorn kills only a sync worker for a request that waits.
     if cfg.worker_class_str == "sync" and 0 < cfg.timeout <= options.timeout:
         worker.log.warning(
             "poollife: POOL['timeout'] of %r is %g: gunicorn kills the worker after %d s, before the pool "
@@ -167,14 +172,14 @@ def _compare_server(worker: Any, wrappers: list[PooledMixin]) -> None:
 
 
 def limit(worker: Any, wrapper: PooledMixin) -> int:
-    """The most connections that a worker may have open at once."""
+    """Return the most sessions that a worker may have open at once; without a limit, one for each thread."""
     return wrapper.pool_options.limit or worker.cfg.threads
 
 
 def _ask(wrapper: PooledMixin) -> int:
     try:
         with wrapper.cursor() as cursor:
-            cursor.execute(QUESTIONS[wrapper.vendor])
+            cursor.execute(LIMIT_QUERIES[wrapper.vendor])
             return int(cursor.fetchone()[0])
     finally:
         wrapper.release()

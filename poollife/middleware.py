@@ -1,4 +1,4 @@
-"""Clock 1: a response ends, and its connections go back."""
+"""Request hook of Django: the sessions of a request return to their pools when the response is made."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ GetResponse = Callable[[HttpRequest], Any]
 
 
 class PoolMiddleware:
-    """Gives back what a request borrowed as soon as its response is made; put it first in MIDDLEWARE.
+    """A middleware that returns the sessions of a request as soon as its response is made.
 
-    A plain response is sent without holding anything, however slow the client. A streaming response gives
-    back before its body starts, unless a cursor is open: then when the body ends, or the client leaves. What
-    a body borrows itself goes back at ``request_finished``, by Django's own hand.
+    Put it first in ``MIDDLEWARE``. A plain response is sent without a borrowed session, however slow the
+    client is. A streaming response returns its sessions before the body starts. If a cursor is open then, its
+    session is returned when the body ends, or when the client leaves. A session that the body itself borrows
+    is returned by Django's ``request_finished``.
     """
 
-    #: By which the system checks know it: they can't import this.
+    #: The mark by which the system checks recognise this class: they can't import it.
     gives_back_connections = True
     sync_capable = True
     async_capable = True
 
     def __init__(self, get_response: GetResponse) -> None:
-        # A web server runs no system checks, and a mistake in POOL must not wait for the first request. Nor
-        # should SQLAlchemy's import, of which the children of a preloading server share one.
+        """Read ``POOL`` of all databases.
+
+        :param get_response: the next middleware or the view, synchronous or asynchronous.
+        :raises ImproperlyConfigured: ``POOL`` has a mistake; the message names it.
+        """
+        # A web server runs no system checks, and a mistake in POOL must show before the first request.
+        # SQLAlchemy is imported here, so that the children of a preloading server share its memory.
         read_options()
         import poollife.pools.registry  # noqa: F401
 
@@ -52,15 +58,16 @@ class PoolMiddleware:
         return response
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
-        # A sync view's connections live in its own thread: a hop, made only where one is to be given back.
+        # The sessions of a sync view belong to its own thread, and only that thread can return them. The hop
+        # into it is made only if the work has a lease.
         work = work_of(request, asynchronous=True)
         try:
             response: HttpResponseBase = await work.run_async(self.get_response, request)
         except GeneratorExit:
-            # The loop is gone: what is out goes back when its thread ends.
+            # The event loop is gone: borrowed sessions return when their thread ends.
             raise
         except BaseException:
-            # Cancelled, maybe in the middle of a borrowing: queue behind it.
+            # Cancelled, maybe in the middle of a checkout: the hop waits in the queue behind that.
             await work.hop(work.release)
             raise
         if work.leases:
@@ -71,26 +78,26 @@ class PoolMiddleware:
 
 
 def work_of(request: HttpRequest, *, asynchronous: bool = False) -> Work:
-    """Begin the work of a request, named by its method and path."""
-    # Whoever outlives the request in its context keeps this, and must not keep the request with it.
+    """Return the new work of a request, named by its method and path."""
+    # A task that outlives the request keeps the work in its context, and must not keep the request with it.
     method, path = request.method, request.path
     return Work(lambda: f"{method} {path}", asynchronous=asynchronous)
 
 
 def end_of(response: HttpResponseBase, work: Work) -> Callable[[], None]:
-    """What gives back now. Where the body reads from a cursor, its end gives back the rest."""
+    """Return the function that ends the work now; if the body reads from a cursor, its end ends the rest."""
     if not (isinstance(response, StreamingHttpResponse) and work.has_open_cursors()):
         return work.release
     content: Any = response.streaming_content
     response.streaming_content = AsyncBody(content, work) if response.is_async else Body(content, work)
-    # Should the client leave: ahead of the view's own close(), which would read the rest of the result to
-    # free its cursor. (A private name of Django's, pinned by tests/compatibility/test_private_names.py.)
+    # If the client leaves, this runs before the view's own close(), which would read the rest of the result
+    # to free its cursor. (A private name of Django's, pinned by tests/compatibility/test_private_names.py.)
     response._resource_closers.insert(0, work.release_unread)  # type: ignore[attr-defined]
     return work.release_closed
 
 
 class Body:
-    """A streamed body that gives back at its end. The server's ``response.close()`` calls ``close()``."""
+    """A streamed body that ends its work at its own end. The server's ``response.close()`` closes it."""
 
     def __init__(self, content: Iterator[bytes], work: Work) -> None:
         self._content = content
@@ -111,7 +118,7 @@ class Body:
 
 
 class AsyncBody:
-    """The same for an asynchronous body, whose connections live in another thread."""
+    """An asynchronous streamed body that ends its work, whose leases belong to another thread."""
 
     def __init__(self, content: AsyncIterator[bytes], work: Work) -> None:
         self._content = content

@@ -1,6 +1,6 @@
-"""For users' own tests: fail one that leaves a connection out.
+"""Helpers for the tests of a project: a test fails if it does not return a session that it borrowed.
 
-For pytest there is the fixture ``gives_back`` in ``poollife.pytest``.
+pytest has the fixture ``gives_back`` in ``poollife.pytest``.
 """
 
 from __future__ import annotations
@@ -20,34 +20,40 @@ if TYPE_CHECKING:
 else:
     TestCase = object
 
-#: Seconds for those who are about to give back, such as a server's thread that has just answered.
+#: Seconds for threads that are about to return a session, such as a server's thread that has just answered.
 PATIENCE = 1.0
+#: Seconds between two looks.
 INTERVAL = 0.01
 
 
 class GivesBackMixin(TestCase):
-    """Put before any TestCase, Django's or another: a test that leaves a connection out fails.
+    """A mixin for any TestCase, Django's or another: a test that does not return a session fails.
 
-    Out is what the test, or a thread of its, has borrowed and not given back when all its clean-ups have
-    run. What the thread of the test has by ``django.db.connections`` is not: Django keeps that from test to
-    test, and inside of TestCase's atomic blocks.
+    A session counts if the test, or a thread of the test, has borrowed it, and has not returned it when all
+    clean-ups have run. Sessions in ``django.db.connections`` of the test's own thread do not count: Django
+    keeps them from test to test, and inside of the atomic blocks of its TestCase.
     """
 
     def run(self, result: TestResult | None = None) -> TestResult | None:
-        """Run the test, and look."""
+        """Run the test, and check its sessions after the last clean-up.
+
+        :param result: the object that collects the results, as in ``unittest.TestCase.run()``.
+        :returns: that object.
+        """
         from poollife.pools.leaks import tracing
 
         with tracing():
-            # Not in setUp(), which tests override. The first to be added is the last to be run.
+            # Not in setUp(), which tests override. The clean-up that is added first runs last.
             self.addCleanup(check, leases_out())
             return super().run(result)
 
 
 @contextmanager
 def gives_back() -> Iterator[None]:
-    """The same for one block.
+    """Check the sessions of a ``with`` block, as ``GivesBackMixin`` does for a test.
 
-    :raises AssertionError: says who has it, and what line borrowed it.
+    :raises AssertionError: at the end of the block a session has not been returned. The message names the
+        borrower, and the line that borrowed it.
     """
     # Imported here: `import poollife` needs no settings and no Django app.
     from poollife.pools.leaks import tracing
@@ -59,24 +65,24 @@ def gives_back() -> Iterator[None]:
 
 
 def check(before: set[Lease]) -> None:
-    """Give those who are about to give back the time for it, and complain of the others.
+    """Wait up to ``PATIENCE`` seconds until the sessions of the test are returned.
 
-    :param before: what was out already.
-    :raises AssertionError: if there are any.
+    :param before: the leases that were there before the test.
+    :raises AssertionError: a session has not been returned.
     """
     deadline = clock.monotonic() + PATIENCE
     while (left := _left(before)) and clock.monotonic() < deadline:
         time.sleep(INTERVAL)
     if left:
-        # Wrappers are reference cycles. Those that nobody has any more are taken back.
+        # Wrappers are reference cycles, and only the collector frees them. Their leases are then reclaimed.
         gc.collect()
         left = _left(before)
     if left:
-        raise AssertionError(_told(left))
+        raise AssertionError(_report_of(left))
 
 
 def leases_out() -> set[Lease]:
-    """All that is out in this process, whoever has it."""
+    """Return the leases of all borrowed sessions of this process."""
     from poollife.pools.live import live_pools
     from poollife.process.atfork import at_fork
 
@@ -94,7 +100,7 @@ def _left(before: set[Lease]) -> list[Lease]:
     return sorted(left, key=lambda lease: lease.since)
 
 
-def _told(left: list[Lease]) -> str:
+def _report_of(left: list[Lease]) -> str:
     from poollife.pools.exhaustion import hold_of
     from poollife.stacks import text_of
 

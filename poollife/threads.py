@@ -1,8 +1,8 @@
-"""Clock 2: a task or a thread ends, and its connections go back.
+"""Thread hooks: the sessions of a task, a block or a thread return to their pools when it ends.
 
-Something from outside (a task's time limit, Ctrl-C) may strike wherever Python calls a function, so an end of
-work is tried again where it was struck: in a ``finally`` of the frame that did the work, and with no call
-before it.
+An asynchronous exception (a task's time limit, Ctrl-C) may come at each point where Python calls a function.
+So the end of a work is tried again after an exception: in a ``finally`` of the frame that did the work, and
+with no call before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound="classmethod[Any, ..., Any]")
 Wrapper = Callable[..., Any]
 
-#: Gives back; told whether the work went well.
+#: A function that ends a work. Its argument is False after an error.
 End = Callable[[bool], None]
 
 
@@ -38,23 +38,25 @@ def auto_close_db(function: M, /) -> M: ...
 @overload
 def auto_close_db(function: F, /) -> F: ...
 def auto_close_db(function: Any = None, /) -> Any:
-    """Give back what a function or a block borrows when it ends: for work that no request waits for.
+    """Return the sessions that a function or a block borrows when it ends: for work outside of requests.
 
-    As a decorator, with or without parentheses, for functions, methods, generators, coroutine functions and
-    async generators; as a context manager ``with auto_close_db():`` or ``async with auto_close_db():``. An
-    inner one gives nothing back that was borrowed outside of it, nor does one inside an atomic block take
-    that block's connection away.
+    Use it as a decorator, with or without parentheses, for functions, methods, generators, coroutine
+    functions and async generators, or as a context manager: ``with auto_close_db():``, in coroutines
+    ``async with auto_close_db():``. An inner block returns no session that was borrowed outside of it. Inside
+    of an atomic block it does not return the session of that block.
 
-    A generator's work is what its own body does, and ends when it is exhausted, closed or raises. Decorate
-    generators: a ``with`` block around a ``yield`` takes what its consumer does for its own work. Works that
-    take turns in one thread share its connection, and that which borrowed it gives it back. What happens in
-    threads that the work starts is theirs: wrap what they run. In a coroutine only ``async with`` reaches the
-    thread that ``sync_to_async`` borrows in.
+    - **Generators**: the work is the code of the generator's body. It ends when the generator is exhausted,
+      closed, or raises. Decorate a generator: a ``with`` block around a ``yield`` also counts the consumer's
+      code as its own work.
+    - **Works that take turns in one thread** share its session. The work that borrowed it returns it.
+    - **Threads that the work starts** are not a part of it: wrap the functions that they run.
+    - **Coroutines**: only ``async with`` reaches the thread in which ``sync_to_async`` borrows.
 
-    :param function: what to wrap; a ``staticmethod`` or ``classmethod`` is wrapped underneath. What returns a
-        coroutine or a generator without being a function of that kind can't be told from other functions.
-    :returns: a function of the same kind and signature; without an argument a ``Block``.
-    :raises TypeError: for something else than a function, such as a class.
+    :param function: the function to wrap. A ``staticmethod`` or ``classmethod`` is wrapped underneath. A
+        plain function that returns a coroutine or a generator is wrapped as a plain function.
+    :returns: a function of the same kind and signature; without an argument a ``Block``, which is a context
+        manager and a decorator.
+    :raises TypeError: the argument is not a function, but a class or another object that can't be called.
     """
     if function is None:
         code = sys._getframe(1).f_code
@@ -67,18 +69,21 @@ def auto_close_db(function: Any = None, /) -> Any:
 
 
 class Block:
-    """What ``auto_close_db()`` returns: a context manager for one block at a time, and a decorator."""
+    """The result of ``auto_close_db()``: a context manager for one block at a time, and a decorator."""
 
     def __init__(self, describe: Callable[[], str]) -> None:
         self._describe = describe
         self._work: _BlockWork | None = None
 
     def __call__(self, function: F) -> F:
-        """Decorate, as ``auto_close_db`` does."""
+        """Wrap a function as ``auto_close_db`` does."""
         return auto_close_db(function)
 
     def __enter__(self) -> None:
-        """:raises RuntimeError: while it is in use already."""
+        """Begin the block.
+
+        :raises RuntimeError: the object is in use for another block.
+        """
         self._begin()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -89,7 +94,10 @@ class Block:
             raise
 
     async def __aenter__(self) -> None:
-        """:raises RuntimeError: while it is in use already."""
+        """Begin the block in a coroutine.
+
+        :raises RuntimeError: the object is in use for another block.
+        """
         self._begin(asynchronous=True)
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -132,33 +140,36 @@ class _BlockWork(Work):
         self, describe: Callable[[], str], block: Block, previous: Work | None, asynchronous: bool
     ) -> None:
         super().__init__(describe, asynchronous=asynchronous)
-        #: Lives as long as its ``with`` statement, so if it is gone and this is not over, something struck in
-        #: the very call of ``__exit__``.
+        #: The block, which lives as long as its ``with`` statement. If it is gone and this work is not over,
+        #: an asynchronous exception came in the call of ``__exit__`` itself.
         self.block = weakref.ref(block)
         self.over = False
         self.previous = previous
 
     def leave(self) -> None:
-        """Make the work around it the current one, unless blocks end in another order than they began."""
+        """Make the work around this one current, unless blocks end in another order than they began."""
         previous = self.previous
         while isinstance(previous, _BlockWork) and previous.over:
             previous = previous.previous
-        # Not by way of those: the next of an endless row keeps this one.
+        # Blocks that are over are skipped: a loop of blocks would otherwise keep all of them alive.
         self.previous = previous
         if current_work.get() is self:
             current_work.set(previous)
 
 
 class PooledThread(threading.Thread):
-    """A ``threading.Thread`` that gives back what it borrowed when its ``run()`` ends, however that ends."""
+    """A ``threading.Thread`` that returns its sessions when its ``run()`` ends, with or without an error.
+
+    It takes the arguments of ``threading.Thread``. A subclass may override ``run()``.
+    """
 
     def start(self) -> None:
         """Start the thread.
 
-        :raises RuntimeError: if it was started before.
+        :raises RuntimeError: the thread was started before.
         """
         if self.ident is None:
-            # On the instance, around whatever run() a subclass has, and only for as long as needed.
+            # On the instance, around the run() of a subclass, and only until the thread calls it.
             self.run = partial(self._run_and_give_back, self.run)  # type: ignore[method-assign]
         try:
             super().start()
@@ -174,10 +185,10 @@ class PooledThread(threading.Thread):
 
 
 class PooledThreadPoolExecutor(ThreadPoolExecutor):
-    """A ``ThreadPoolExecutor`` whose jobs, and whose initializer, give back what they borrowed as they end.
+    """A ``ThreadPoolExecutor`` whose jobs, and whose initializer, return their sessions when they end.
 
-    A job sees the context variables of whoever submitted it. By the time its future is done, its connection
-    is back.
+    A job sees the context variables of the code that submitted it. When its future is done, its sessions have
+    been returned.
     """
 
     def __init__(
@@ -188,19 +199,29 @@ class PooledThreadPoolExecutor(ThreadPoolExecutor):
         initargs: tuple[Any, ...] = (),
         **kwargs: Any,
     ) -> None:
-        """Takes what ``ThreadPoolExecutor`` takes, and raises what that raises."""
+        """Create the executor, with the arguments and errors of ``ThreadPoolExecutor``.
+
+        :param max_workers: the most threads. Default: that of ``ThreadPoolExecutor``.
+        :param thread_name_prefix: the begin of the threads' names. Default: that of ``ThreadPoolExecutor``.
+        :param initializer: a function that each thread calls at its start. Default: none.
+        :param initargs: the arguments of ``initializer``.
+        :raises ValueError: ``max_workers`` is 0 or less.
+        :raises TypeError: ``initializer`` can't be called.
+        """
         if callable(initializer):
             initializer = partial(_run_job, initializer)
         super().__init__(max_workers, thread_name_prefix, initializer, initargs, **kwargs)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a worker thread call this, in a copy of the present context.
+        """Have a worker thread call a function, in a copy of the present context.
 
-        :raises RuntimeError: after ``shutdown()``.
+        :param fn: the function, called with ``args`` and ``kwargs``.
+        :returns: the future of its result.
+        :raises RuntimeError: the executor was shut down.
         """
         context = copy_context()
-        # Nor does it see which thread asgiref has chosen for the submitter, which may wait for this job: sync
-        # code of the job must not queue for that.
+        # The job must not see the thread that asgiref has chosen for the submitting code. That thread may
+        # wait for the job, and sync code of the job would wait for that thread.
         context.run(SyncToAsync.thread_sensitive_context.set, None)  # type: ignore[arg-type]  # counts as unset
         context.run(SyncToAsync.deadlock_context.set, False)
         return super().submit(partial(context.run, _run_job, fn, *args, **kwargs))
@@ -210,7 +231,7 @@ class PooledThreadPoolExecutor(ThreadPoolExecutor):
 
 
 def _outer_work() -> Work | None:
-    """The work that is current, after an end of those blocks that had none."""
+    """Return the current work, after ending blocks whose ``__exit__`` did not run."""
     work = current_work.get()
     while isinstance(work, _BlockWork) and (work.over or work.block() is None):
         if not work.over:
@@ -221,7 +242,7 @@ def _outer_work() -> Work | None:
 
 
 def _run(work: Work, end: End, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Call it as this work, and end that."""
+    """Call a function as a work, end the work, and return the function's result."""
     well = False
     _outer_work()
     try:
@@ -243,10 +264,10 @@ def _run_job(job: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
 
 def _end_thread(work: Work, well: bool) -> None:
     work.mark_ended()
-    # Here: `import poollife` needs neither Django nor SQLAlchemy.
+    # Imported here: `import poollife` needs neither Django nor SQLAlchemy.
     from poollife.pools import live
 
-    # All of it, whatever work it belongs to: asyncio.to_thread() brings along its caller's context.
+    # All leases, whichever work they belong to: asyncio.to_thread() runs in a copy of its caller's context.
     live.end_thread()
 
 
@@ -256,7 +277,7 @@ def _end_thread(work: Work, well: bool) -> None:
 def _wrapper_for(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Wrapper]:
     while isinstance(function, partial):
         function = function.func
-    # An object may be callable by a method of any kind.
+    # An object may be callable by a __call__ of any of these kinds.
     for called in (function, type(function).__call__):
         if inspect.isasyncgenfunction(called):
             return _wrap_async_generator
@@ -324,7 +345,8 @@ def _wrap_coroutine(function: Callable[..., Awaitable[Any]]) -> Wrapper:
         try:
             result = await work.run_async(function, *args, **kwargs)
         except GeneratorExit:
-            # Closed, and not cancelled: nobody can wait. What is out goes back when its thread ends.
+            # Closed, and not cancelled: no code can await here. Borrowed sessions return when their thread
+            # ends.
             raise
         except BaseException:
             await work.end_async(False)

@@ -1,9 +1,9 @@
-"""Clock 1 under WSGI: a response ends, whoever made it, and its connections go back.
+"""Request hook of WSGI: the sessions of a response return to their pools when the response ends.
 
     application = poollife.wsgi.PoolWSGIMiddleware(get_wsgi_application())
 
-For what ``PoolMiddleware`` can't see: other frameworks that use Django's ORM, applications that are mounted
-beside Django, other people's middleware around it. Both may be there; the inner one gives back first.
+It serves what ``PoolMiddleware`` can't see: other frameworks that use Django's ORM, applications that are
+mounted beside Django, WSGI middleware around Django. Both may be installed; the inner one returns first.
 """
 
 from __future__ import annotations
@@ -25,14 +25,19 @@ Application = Callable[[Environ, Callable[..., Any]], Any]
 
 
 class PoolWSGIMiddleware:
-    """Put around the application that a server loads, or that another one mounts.
+    """A WSGI middleware, to be put around the application that a server loads or another application mounts.
 
-    What is clean and in autocommit goes back before the body is sent, and between its parts, unless a cursor
-    is open; the rest when the body ends or the server closes it. If no server does (it lost it, or the
-    application took over the socket), the next request of the same thread finds and ends it.
+    A clean session in autocommit is returned before the body is sent, and between its parts, unless a cursor
+    is open. Other sessions are returned when the body ends or when the server closes it. If no server closes
+    the body (the server lost it, or the application took over the socket), the next request of the same
+    thread ends it.
     """
 
     def __init__(self, application: Application) -> None:
+        """Wrap an application.
+
+        :param application: a WSGI application, Django's or another.
+        """
         self._application = application
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Any:
@@ -48,36 +53,39 @@ class PoolWSGIMiddleware:
 
 
 def is_complete(body: Any) -> bool:
-    """Whether the application has no more part in it. Servers ask for the length of a list, and more."""
+    """Return whether the body needs no more code of the application.
+
+    Such a body is not wrapped, because servers ask for the length of a list, and for more.
+    """
     whole = isinstance(body, list | tuple | bytes) or not hasattr(body, "__iter__")
     return whole and not hasattr(body, "close")
 
 
 def is_file(body: Any, environ: Environ) -> bool:
-    """Whether the server is to send it as a file, which it would not do with something around it."""
+    """Return whether the server is to send the body as a file. It would not do so with a wrapped body."""
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type):
         return isinstance(body, wrapper)
-    # uWSGI's is a function that returns the file itself.
+    # In uWSGI the wrapper is a function that returns the file itself.
     return wrapper is not None and hasattr(body, "read")
 
 
-class Responses(threading.local):
-    """Those of one thread that are not over."""
+class OpenResponses(threading.local):
+    """The responses of one thread that have not ended."""
 
     def __init__(self) -> None:
         self.open: list[Response] = []
 
 
-here = Responses()
+_responses = OpenResponses()
 
 
 def end_lost() -> None:
-    """End those of this thread that their server has forgotten: it begins another."""
-    # An application may call others while it makes its own response.
-    if not any(response.active for response in here.open):
-        for response in here.open.copy():
-            response.abandon()
+    """End the open responses of this thread: its server begins another request, and so has lost them."""
+    # An application may call other applications while it makes its own response.
+    if not any(response.active for response in _responses.open):
+        for response in _responses.open.copy():
+            response.end_lost()
 
 
 class Response(GeneratorWork):
@@ -87,20 +95,23 @@ class Response(GeneratorWork):
 
     def __init__(self, method: str, path: str) -> None:
         super().__init__(lambda: f"{method} {path}")
-        #: Whether its thread is at work on it.
+        #: True while the application's code runs for this response.
         self.active = False
         self._body: Callable[[], Body | None] = lambda: None
-        self._open = here.open
+        self._open = _responses.open
         self._open.append(self)
 
     def step(self, function: Callable[..., T], /, *args: Any) -> T:
-        """Have the application do a part of it."""
+        """Run a function of the application as a part of this work, and return its result.
+
+        :param function: the function, called with ``args``. After an error the work ends.
+        """
         try:
             self.active = True
-            # The end of a body is followed by its close().
+            # The end of a body is followed by its close(), which goes on with the work.
             self.ended = False
             result = self.run(function, *args)
-            self.rest()
+            self.release_if_idle()
             return result
         except BaseException:
             self.finish()
@@ -108,23 +119,24 @@ class Response(GeneratorWork):
         finally:
             self.active = False
 
-    def rest(self) -> None:
-        """Give back what nothing depends on, for as long as the client takes."""
+    def release_if_idle(self) -> None:
+        """Return the sessions that the response does not depend on, while the server sends a part of it."""
         for lease in self._leases_of_this_thread():
             lease.release(if_idle=True)
 
     def finish(self) -> None:
-        """Give back all, and leave the atomic blocks that it has opened: nothing will."""
+        """Return all sessions, and leave the atomic blocks of this work: no code is left to end these."""
         try:
             self.end(False)
         finally:
-            # What is left is in other threads, or was struck from outside: the next request finds it.
+            # A lease that is left belongs to another thread, or an asynchronous exception came in its return.
+            # The next request ends it.
             if not self.leases:
                 with suppress(ValueError):
                     self._open.remove(self)
 
-    def abandon(self) -> None:
-        """Do what its server should have done."""
+    def end_lost(self) -> None:
+        """Close the body and end the work, as the server should have done."""
         try:
             if body := self._body():
                 body.close()
@@ -135,19 +147,23 @@ class Response(GeneratorWork):
             with suppress(ValueError):
                 self._open.remove(self)
 
-    def has(self, body: Body) -> None:
-        """Its server lets go of this, sooner or later."""
+    def set_body(self, body: Body) -> None:
+        """Note the body, by a weak reference: the server owns it."""
         self._body = weakref.ref(body)
 
     def follow(self, file: Any) -> Any:
-        """Finish when the server closes this file."""
+        """Have the close of a file end this work; return the file."""
         close = getattr(file, "close", None)
-        # Where it can't be set, the next request finds the rest.
+        # If the attribute can't be set, the next request ends the work.
         with suppress(AttributeError):
             file.close = partial(self.close, close)
         return file
 
     def close(self, close: Callable[[], object] | None) -> None:
+        """End the work.
+
+        :param close: the ``close()`` of the application's body, called before that; None: it has none.
+        """
         try:
             if close:
                 self.step(close)
@@ -156,14 +172,14 @@ class Response(GeneratorWork):
 
 
 class Body:
-    """A body whose parts are made, and whose end is found, as parts of its response's work."""
+    """A body whose iteration is a part of its response's work, and whose close ends that work."""
 
     def __init__(self, body: Iterable[bytes], response: Response) -> None:
         self._body = body
         self._parts: Iterator[bytes] | None = None
         self._response = response
         self._closed = False
-        response.has(self)
+        response.set_body(self)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -177,14 +193,14 @@ class Body:
         return part
 
     def close(self) -> None:
-        """The server's last word, whatever came before."""
+        """Close the application's body and end the work. Only the first call has an effect."""
         if not self._closed:
             self._closed = True
             self._response.close(getattr(self._body, "close", None))
 
 
 class SizedBody(Body):
-    """One whose length the server may want to know."""
+    """A body with a length, which the server may ask for."""
 
     _body: Any
 

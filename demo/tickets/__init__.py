@@ -1,1 +1,1 @@
-"""The ticket desk itself."""
+"""The app of the ticket desk."""

@@ -6,6 +6,6 @@ from django.apps import AppConfig
 
 
 class TicketsConfig(AppConfig):
-    """Tickets and their comments."""
+    """The configuration of the app with the tickets and their comments."""
 
     name = "demo.tickets"

@@ -1,8 +1,8 @@
-"""Forking a child in the middle of a request, and everything that such a child can do to its parent.
+"""Forks in the middle of a request, and all that such a child can do to the sessions of its parent.
 
-A child made by fork() has a copy of all that its parent has, database sessions included. Whatever it does to
-them goes out on the parent's own sockets, even if it only frees their memory. The children in here do all of
-it: they collect garbage, query, close, and end. The request that forked must not notice.
+A child made by fork() has a copy of all objects of its parent, driver connections included. Each use of these
+reaches the parent's sockets, even if the child only frees their memory. The children in here collect garbage,
+query, close, and end. The request that forked must not be affected.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _ECHOES = 50
 
 
 def nothing() -> Answer:
-    """What a parent does that only waits."""
+    """Return an empty answer, for a parent that only waits."""
     return {}
 
 
 def count() -> Answer:
-    """Honest work: a report on the tickets, with a session of the child's own."""
+    """Return a report on the tickets, from a session of the child's own."""
     return {
         "session": session_id(),
         "open": Ticket.objects.filter(closed=False).count(),
@@ -48,7 +48,7 @@ def count() -> Answer:
 
 
 def echoes() -> Answer:
-    """Ask many things and compare the answers: those of somebody else are wrong."""
+    """Send many different queries, and count the answers that belong to another query."""
     words = [secrets.token_hex(8) for _ in range(_ECHOES)]
     return {"asked": len(words), "wrong": sum(echo(word) != word for word in words)}
 
@@ -59,7 +59,13 @@ def intrude() -> Answer:
 
 
 def ask_child(work: Work, *, finalize: bool, meanwhile: Work = nothing) -> tuple[Answer, Answer]:
-    """Fork a child for some work; return its answer, and that of the work which the parent did meanwhile."""
+    """Fork a child for a work.
+
+    :param work: the function that the child calls.
+    :param finalize: True: the child ends as an interpreter ends, and frees all objects.
+    :param meanwhile: the function that the parent calls at the same time.
+    :returns: the answers of the child and of the parent.
+    """
     receiver, sender = _FORK.Pipe(duplex=False)
     child = _FORK.Process(target=_child, args=(sender, work, finalize))
     child.start()
@@ -85,8 +91,8 @@ def _receive(pipe: Connection) -> Answer:
 
 
 def _child(pipe: Connection, work: Work, finalize: bool) -> None:
-    """Some work, and around it everything that hurts an inherited session."""
-    # Lest the standard library wait, in the end, for threads that stayed behind in the parent.
+    """Do the work, and before and after it all that could harm an inherited session."""
+    # Otherwise the standard library would wait at the exit for threads that exist only in the parent.
     thread._threads_queues.clear()  # type: ignore[attr-defined]
     gc.collect()
     pipe.send({"pid": os.getpid(), **_do(work)})
@@ -94,14 +100,14 @@ def _child(pipe: Connection, work: Work, finalize: bool) -> None:
     gc.collect()
     if finalize:
         _end_interpreter()
-    sys.exit(0)  # multiprocessing makes os._exit() of it: nothing is freed
+    sys.exit(0)  # multiprocessing turns this into os._exit(), which frees nothing
 
 
 def _end_interpreter() -> None:
     """End as an interpreter ends by itself: run exit handlers and free all objects, inherited ones too."""
     if sys.version_info < (3, 13):
         ctypes.pythonapi.Py_Exit(0)
-    # Later versions crash in there if a thread other than the main one has forked. At least the handlers:
+    # Later versions crash in there if a thread other than the main one has forked, so only the handlers run.
     atexit._run_exitfuncs()
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""Failing on purpose, without filling the log with it."""
+"""The failure on purpose, and a filter that keeps it out of the log."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import logging
 
 
 class OnPurpose(Exception):
-    """What the failing view raises."""
+    """The error of the failing view."""
 
 
 class Surprises(logging.Filter):
-    """Let through whatever was not raised on purpose."""
+    """A filter for log records without an error that was raised on purpose."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Look at the exception, if the record has one."""
+        """Return whether the record has no such error."""
         return not (record.exc_info and isinstance(record.exc_info[1], OnPurpose))

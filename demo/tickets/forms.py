@@ -1,4 +1,4 @@
-"""What people may write."""
+"""The forms for tickets and comments."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from demo.tickets.models import Comment, Ticket
 
 
 class TicketForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A new ticket."""
+    """The form for a new ticket."""
 
     class Meta:
-        """Everything but the state, which starts open."""
+        """The fields, without the state: a new ticket is open."""
 
         model = Ticket
         fields = ["title", "author", "text"]
 
 
 class CommentForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A new comment."""
+    """The form for a new comment."""
 
     class Meta:
-        """The ticket comes from the address."""
+        """The fields, without the ticket: the view takes that from the URL."""
 
         model = Comment
         fields = ["author", "text"]

@@ -1,4 +1,4 @@
-"""A ticket and what people say about it."""
+"""Tickets and their comments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Ticket(models.Model):
-    """Something somebody wants done."""
+    """A ticket: a title, a text, an author, and whether it is closed."""
 
     title = models.CharField(max_length=120)
     author = models.CharField(max_length=60)
@@ -15,17 +15,17 @@ class Ticket(models.Model):
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        """Newest first."""
+        """The order: the newest ticket first."""
 
         ordering = ["-pk"]
 
     def __str__(self) -> str:
-        """The title is the name."""
+        """Return the title."""
         return self.title
 
 
 class Comment(models.Model):
-    """One remark below a ticket."""
+    """A comment on a ticket."""
 
     ticket = models.ForeignKey(Ticket, models.CASCADE, related_name="comments")
     author = models.CharField(max_length=60)
@@ -33,10 +33,10 @@ class Comment(models.Model):
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        """In the order they were said."""
+        """The order: the oldest comment first."""
 
         ordering = ["pk"]
 
     def __str__(self) -> str:
-        """Enough to recognise it."""
+        """Return the author and the begin of the text."""
         return f"{self.author}: {self.text[:40]}"

@@ -1,4 +1,4 @@
-"""Two addresses for the runner, not for people."""
+"""Two views for the runner."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from poollife import pool_stats
 
 
 def echo(request: HttpRequest, word: str) -> JsonResponse:
-    """A word that has been through the database, and in which session."""
+    """Return a word after a round trip through the database, and the session that it took."""
     return JsonResponse({"word": sessions.echo(word), "session": sessions.session_id(), "pid": os.getpid()})
 
 
 def pool(request: HttpRequest) -> JsonResponse:
-    """The pools of the process that happens to answer."""
+    """Return the pools of the process that answers."""
     return JsonResponse({"pid": os.getpid(), "pools": pool_stats()})

@@ -1,4 +1,4 @@
-"""The page about forks: reports that a child process makes."""
+"""The page about forks: a child process makes a report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _together(ticket: Ticket, text: str) -> tuple[Answer, Answer]:
 
 
 def _transaction(ticket: Ticket, text: str) -> tuple[Answer, Answer]:
-    """The row is written before the fork and committed after it: without the session it would be lost."""
+    """Write the row before the fork and commit it after the fork: if the session ends, the row is lost."""
     with transaction.atomic():
         ticket.comments.create(author="report", text=text)
         return ask_child(children.intrude, finalize=True)
@@ -45,15 +45,15 @@ def _transaction(ticket: Ticket, text: str) -> tuple[Answer, Answer]:
 
 _WAYS: dict[str, tuple[str, Way]] = {
     "plain": ("A child counts the tickets, closes its connection and leaves", _plain),
-    "finalized": ("The same, and the child frees everything it has inherited", _finalized),
-    "together": ("Parent and child query at the same time, and check whose answers they get", _together),
+    "finalized": ("A child counts the tickets, and frees all objects it has inherited", _finalized),
+    "together": ("Parent and child query at the same time, and each checks its answers", _together),
     "transaction": ("A child is forked inside an open transaction, and tries to work in it", _transaction),
 }
 
 
 @require_http_methods(["GET", "POST"])
 def page(request: HttpRequest) -> HttpResponse:
-    """Explain the reports; on POST, make one."""
+    """Show the page; on POST, make a report and show it."""
     result = _report(request) if request.method == "POST" else None
     if request.headers.get("Accept") == "application/json":
         return JsonResponse(result or {})

@@ -1,6 +1,6 @@
 """The tickets that the desk starts with.
 
-All of them follow from their numbers, so that a reader can check what comes back.
+Each text follows from the number of its ticket, so a client can check the answers of the site.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ COMMENTS = len(_REMARKS)
 
 
 def title(number: int) -> str:
-    """What ticket 17, say, is called."""
+    """Return the title of the ticket with this number."""
     return f"#{number}: the {thing(number)} {_pick(_TROUBLES, number)}"
 
 
 def thing(number: int) -> str:
-    """What it is about."""
+    """Return the thing that the ticket is about."""
     return _pick(_THINGS, number)
 
 
 def text(number: int) -> str:
-    """What it says."""
+    """Return the text of the ticket."""
     return f"The {thing(number)} on floor {number % 9} needs a look."
 
 
 def author(number: int) -> str:
-    """Who wrote it."""
+    """Return the author of the ticket."""
     return _pick(_PEOPLE, number)
 
 
 def remarks(number: int) -> list[tuple[str, str]]:
-    """Who said what about it."""
+    """Return the comments on the ticket, each with its author."""
     return [(author(number + i), line.format(thing=thing(number))) for i, line in enumerate(_REMARKS, 1)]
 
 

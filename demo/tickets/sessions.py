@@ -1,4 +1,4 @@
-"""Which session are we talking in, and does it answer us? What every check of the demo comes down to."""
+"""The two questions of the demo to the database: the id of the session, and a word to send back."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from django.db import connection
 
 
 def session_id() -> int:
-    """The server's own number for the session that this thread holds.
+    """Return the server's id of the session that this thread has.
 
-    SQLite has no server, so there it is the address of the file handle.
+    SQLite has no server, so there it is the address of the connection object.
     """
     with connection.cursor() as cursor:
         if connection.vendor == "mysql":
@@ -19,7 +19,7 @@ def session_id() -> int:
 
 
 def echo(word: str) -> str:
-    """Send a word through the database. Over a session shared by accident, another word comes back."""
+    """Return the word that the database sends back. In a shared session it may be another process's word."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT %s", [word])
         return str(cursor.fetchone()[0])

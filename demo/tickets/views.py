@@ -1,4 +1,4 @@
-"""The pages. Ordinary Django: nothing in here knows that connections are pooled."""
+"""The pages: plain Django code, without a word about pools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from demo.tickets.models import Comment, Ticket
 
 
 def ticket_list(request: HttpRequest) -> HttpResponse:
-    """All tickets, or those that a search finds, a page at a time."""
+    """Show one page of all tickets, or of the tickets that a search finds."""
     search = request.GET.get("q", "").strip()
     tickets = Ticket.objects.annotate(remarks=Count("comments")).order_by("-pk")
     if search:
@@ -29,12 +29,12 @@ def ticket_list(request: HttpRequest) -> HttpResponse:
 
 
 def detail(request: HttpRequest, number: int) -> HttpResponse:
-    """One ticket with its comments."""
+    """Show a ticket with its comments."""
     return _detail(request, get_object_or_404(Ticket, pk=number), CommentForm())
 
 
 def new_ticket(request: HttpRequest) -> HttpResponse:
-    """A ticket and the first comment below it: both or neither."""
+    """Store a ticket and its first comment in one transaction."""
     form = TicketForm(request.POST or None)
     if not form.is_valid():
         return render(request, "tickets/new.html", {"form": form})
@@ -46,7 +46,7 @@ def new_ticket(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def add_comment(request: HttpRequest, number: int) -> HttpResponse:
-    """One statement, which commits by itself."""
+    """Store a comment in autocommit."""
     ticket = get_object_or_404(Ticket, pk=number)
     form = CommentForm(request.POST)
     if not form.is_valid():
@@ -59,7 +59,7 @@ def add_comment(request: HttpRequest, number: int) -> HttpResponse:
 @require_POST
 @transaction.atomic
 def close(request: HttpRequest, number: int) -> HttpResponse:
-    """Close a ticket and say so below it, with the row locked meanwhile."""
+    """Close a ticket and add a comment, with the row locked meanwhile."""
     ticket = get_object_or_404(Ticket.objects.select_for_update(), pk=number)
     ticket.closed = True
     ticket.save(update_fields=["closed"])
@@ -70,22 +70,22 @@ def close(request: HttpRequest, number: int) -> HttpResponse:
 @require_POST
 @transaction.atomic
 def fail(request: HttpRequest, number: int) -> HttpResponse:
-    """Write a comment and then break: the comment must be gone, and the connection must come back clean."""
+    """Write a comment and raise: the comment must be rolled back, and the session must return clean."""
     Comment.objects.create(ticket_id=number, author="nobody", text=request.POST.get("text", "never stored"))
     raise OnPurpose("This view fails after it has written to the database.")
 
 
 class _Echo:
-    """csv.writer wants a file; this one hands the line back."""
+    """A file for ``csv.writer`` that returns each line."""
 
     def write(self, line: str) -> str:
         return line
 
 
 def export(request: HttpRequest) -> StreamingHttpResponse:
-    """Every comment as CSV.
+    """Stream all comments as CSV.
 
-    The cursor is opened here and read while the body is sent, long after this function has returned.
+    The cursor is opened here, and read while the body is sent, after this function has returned.
     """
     cursor = connection.cursor()
     cursor.execute(

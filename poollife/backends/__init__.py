@@ -1,4 +1,4 @@
-"""Floor 1, Django: one mixin, and one package per ENGINE."""
+"""The Django layer: one mixin, and one package for each ENGINE."""
 
-# The system checks come with whatever loads an ENGINE, so that a site without the app is told of that, too.
+# Loading an ENGINE registers the system checks, so that they also report a site without the app.
 import poollife.checks  # noqa: F401

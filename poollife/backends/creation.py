@@ -1,4 +1,4 @@
-"""Law 8: tests never touch the real database."""
+"""Test databases. Invariant 8: tests never touch the real database."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ else:
 
 
 class PooledCreation(BaseDatabaseCreation):
-    """Closes this alias's pools whenever the database behind it changes.
+    """A creation class that closes the pools of its alias when the database behind the alias changes.
 
-    Pools are keyed by database, so a checkout can't get the wrong one; this also leaves no session on a
-    database that is about to be dropped, or on the real one while tests run.
+    The database is a part of a pool's key, so a checkout can't get a session of another database. Closing the
+    pools also ends the sessions on a database that is about to be dropped, and those on the real database
+    while tests run.
     """
 
-    # Not create_test_db(): Django blames the line that calls that for what is deprecated in it.
+    # Not create_test_db(): Django's deprecation warnings in there point to the line that calls it.
     def _create_test_db(self, *args: Any, **kwargs: Any) -> str:
         with self._disposing("a test database was created"):
             name: str = super()._create_test_db(*args, **kwargs)  # type: ignore[misc]
@@ -48,10 +49,12 @@ class PooledCreation(BaseDatabaseCreation):
 
     @contextmanager
     def _disposing(self, reason: str, *, touched: bool = False) -> Iterator[None]:
-        """Close the pools before, for the database's sake, and after, for what was opened meanwhile.
+        """Close the pools before the block and after it.
 
-        :param reason: for people.
-        :param touched: whether the database itself is read or dropped, and not only named in the settings.
+        Before, so that no session is open on the database. After, for sessions that were opened meanwhile.
+
+        :param reason: the text that the log has as the reason.
+        :param touched: True if the database itself is read or dropped, False if only the settings change.
         """
         self._dispose(reason, touched)
         yield
@@ -59,7 +62,7 @@ class PooledCreation(BaseDatabaseCreation):
 
     @contextmanager
     def _answered(self) -> Iterator[None]:
-        """Django hands the settings themselves to ``mysqldump``."""
+        """Put the answers of secret functions into the settings: Django passes these to ``mysqldump``."""
         given = self.connection.settings_dict
         try:
             self.connection.settings_dict = answered(given)
@@ -71,21 +74,21 @@ class PooledCreation(BaseDatabaseCreation):
         from poollife.pools.registry import registry
 
         wrapper: Any = self.connection
-        # What the wrapper has without a lease is no pool's, and ends as Django says: a database in memory
+        # A connection without a lease belongs to no pool, and Django decides on its end: a database in memory
         # would end with it.
         if wrapper.lease:
             wrapper.close()
         if wrapper.settings_dict is connections.settings.get(wrapper.alias):
-            # The settings of all its threads: they lead elsewhere now.
+            # All threads share these settings, which lead to another database now.
             registry.dispose(wrapper.alias, reason)
         elif touched:
-            # A copy's own settings. All others go on, but for those whose database it is.
+            # These settings belong to one wrapper. Only the pools of its database are closed.
             registry.dispose(wrapper.alias, reason, wrapper.pool_key())
 
 
 @cache
 def pooled_creation(creation_class: type[BaseDatabaseCreation]) -> type[BaseDatabaseCreation]:
-    """That creation class, aware of pools."""
+    """Return a subclass of a backend's creation class with ``PooledCreation``; the class if it has that."""
     if issubclass(creation_class, PooledCreation):
         return creation_class
     return type(

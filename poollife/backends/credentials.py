@@ -1,4 +1,4 @@
-"""Passwords that are asked for: tokens that expire (IAM), secrets that rotate (Vault)."""
+"""Passwords that a function returns: tokens that expire (IAM), secrets that rotate (Vault)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 else:
     BaseDatabaseClient = object
 
-#: What ``POOL["credentials"]`` may answer with, beside a password.
+#: The keys of a dictionary that ``POOL["credentials"]`` may return in place of a password.
 ANSWERS = {"USER", "PASSWORD"}
 
 
 def answered(settings: dict[str, Any]) -> dict[str, Any]:
-    """This entry of ``DATABASES`` with what it asks for; itself, if it asks for nothing.
+    """Return an entry of ``DATABASES`` with the answers of its secret functions in place of the functions.
 
-    A copy: the entry keeps the question, so that the next one is asked anew. What is raised by who is asked
-    is for whoever needs the connection.
+    The result is a copy, so the entry keeps the functions for the next call. Without a function the result is
+    the entry itself. An error of a function reaches the caller as it is.
+
+    :param settings: the entry of ``DATABASES``.
+    :raises ImproperlyConfigured: a function returned something else than text or a dictionary of credentials.
     """
     if ask := asker_of(settings):
         return {**settings, **_read(settings, ask())}
@@ -39,14 +42,17 @@ def answered(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def asker_of(settings: Mapping[str, Any]) -> Any:
-    """What ``POOL["credentials"]`` names. Not from the wrapper's options: clients have the settings only."""
+    """Return the function that ``POOL["credentials"]`` names, or None.
+
+    It is read from the settings, because a client such as ``dbshell`` has no ``pool_options``.
+    """
     pool = settings.get("POOL")
     given = pool.get("credentials") if isinstance(pool, Mapping) else None
     return READERS["credentials"](given) if given is not None else None
 
 
 def askers_in(settings: Mapping[str, Any]) -> Iterator[Any]:
-    """Who is asked for something in this entry: a method, maybe, of what can't be copied."""
+    """Yield the secret functions of an entry. Each may be a method of an object that can't be copied."""
     for part in (settings, settings["OPTIONS"] or {}, settings.get("POOL")):
         if isinstance(part, Mapping):
             yield from (
@@ -58,7 +64,7 @@ def _read(settings: Mapping[str, Any], answer: object) -> dict[str, str]:
     if not isinstance(answer, Mapping):
         return {"PASSWORD": _text(settings, answer)}
     if not answer or answer.keys() - ANSWERS:
-        # Keys only, and no values. One that is none of these may be a secret by mistake.
+        # The message shows no value, and no unknown key either: that may be a secret by mistake.
         raise ImproperlyConfigured(
             f"{_place(settings)}: a dictionary of credentials has USER, PASSWORD or both, and nothing else."
         )
@@ -69,7 +75,7 @@ def _text(settings: Mapping[str, Any], answer: object) -> str:
     if not isinstance(answer, str):
         kind = type(answer).__name__
         raise ImproperlyConfigured(
-            f"{_place(settings)}: who was asked for a password gave no text, but {kind}."
+            f"{_place(settings)}: the function for the password returned no text, but {kind}."
         )
     return answer
 
@@ -79,7 +85,7 @@ def _place(settings: Mapping[str, Any]) -> str:
 
 
 class AskingClient(BaseDatabaseClient):
-    """``manage.py dbshell`` with the password of now."""
+    """A client that calls secret functions, so that ``manage.py dbshell`` has the present password."""
 
     @classmethod
     def settings_to_cmd_args_env(
@@ -90,7 +96,7 @@ class AskingClient(BaseDatabaseClient):
 
 @cache
 def asking_client(client_class: type[BaseDatabaseClient]) -> type[BaseDatabaseClient]:
-    """That client class, which asks for passwords."""
+    """Return a subclass of a backend's client class with ``AskingClient``; the class if it has that."""
     if issubclass(client_class, AskingClient):
         return client_class
     return type(client_class.__name__, (AskingClient, client_class), {"__module__": client_class.__module__})

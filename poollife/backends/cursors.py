@@ -1,4 +1,4 @@
-"""Django's side of a cursor: the end of a statement gives its connection back where no work is in charge."""
+"""Django's cursor wrappers. With automatic release, the end of a statement returns the session."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from django.db.backends.utils import CursorWrapper
 class PooledCursorWrapper(CursorWrapper):
     """The cursor that Django's code gets.
 
-    Django's class finds these methods by ``__getattr__``, and wraps them anew for each call. Here each is one
-    call: three less for each statement and each row, which pays for what the pool adds.
+    Django's class finds these methods by ``__getattr__``, and wraps them anew for each call. Here each method
+    is one call. That is three calls less for each statement and each row, about as many as the pool adds.
     """
 
     db: Any
     cursor: Any
 
     def close(self) -> None:
-        """Close the cursor; then see whether its connection can go back."""
+        """Close the cursor. Then return the session, if its lease is automatic and nothing needs it."""
         try:
             self.cursor.close()
         finally:
@@ -45,7 +45,10 @@ def _pooled(cursor_class: type[CursorWrapper]) -> type[CursorWrapper]:
 
 
 def pooled_cursor(cursor: Any) -> Any:
-    """Have a cursor of another wrapper class, such as Django's for ``DEBUG``, tell of its end as well."""
+    """Return a cursor of another wrapper class, such as Django's for ``DEBUG``, with the methods of this one.
+
+    :param cursor: the wrapper, whose class is replaced. Another object is returned as it is.
+    """
     if isinstance(cursor, CursorWrapper):
         cursor.__class__ = _pooled(type(cursor))  # type: ignore[arg-type]  # a class is hashable
     return cursor

@@ -36,30 +36,35 @@ else:
 
 
 class PooledMixin(BaseDatabaseWrapper):
-    """Put before a DatabaseWrapper of Django's or of anybody's, together with a ``driver``.
+    """Base class of a pooled backend, to be put before a DatabaseWrapper of Django or of another package.
 
-    ``connect()`` borrows a connection from the pool and ``close()`` gives it back; all else is the backend's.
-    What a physical connection needs (Django's session settings, receivers of ``connection_created``) happens
-    when it is opened, not at each checkout.
+    ``connect()`` borrows a session from the pool, and ``close()`` returns it. The backend below does the
+    rest. What a new session needs (Django's session settings, the receivers of ``connection_created``)
+    happens when it is opened, not at each checkout.
+
+    A subclass sets the class attribute ``driver``.
     """
 
+    #: The driver, an instance of a subclass of ``Driver``.
     driver: Driver
     #: The driver's module; the stubs leave it out.
     Database: Any
+    #: The present lease; None while this wrapper has no session of a pool.
     lease: Lease | None = None
-    #: The pool of the settings that this wrapper had at its last checkout, and what these were.
+    #: The pool of the last checkout, and the settings that led to it.
     _resolved_pool: LeasePool | None = None
     _resolved_settings: tuple[Any, ...] = ()
-    #: Whether the pool depends on nothing but the settings.
+    #: True if no subclass overrides ``pool_key()``: then the pool depends on the settings alone.
     _key_is_ours = True
     #: Whether the backend below has a cursor wrapper of its own in place of Django's.
     _wraps_cursors_itself = False
+    #: The key of the pool for which ``get_connection_params()`` has set the wrapper's attributes.
     _configured_for: PoolKey | None = None
-    #: Whether the parameters of a connection are to be used, and not just looked at.
+    #: True if ``get_connection_params()`` calls secret functions, because a session is to be opened.
     _asks = True
     #: The settings with a password that was asked for, until a connection was opened with them.
     _answered: dict[str, Any] | None = None
-    #: What NAME was at checkout: Django's test runner changes it in place.
+    #: NAME at the checkout: Django's test runner changes it in place.
     _database: Any = None
     #: The shallow copies of this wrapper and of its copies, if there are any.
     _copies: weakref.WeakSet[PooledMixin] | None = None
@@ -73,20 +78,21 @@ class PooledMixin(BaseDatabaseWrapper):
         cls._wraps_cursors_itself = (
             getattr(below, "make_cursor", None) is not wrapper.BaseDatabaseWrapper.make_cursor
         )
-        if hasattr(cls, "creation_class"):  # not yet, where the mixin is itself subclassed
+        if hasattr(cls, "creation_class"):  # a subclass that is itself a mixin has none
             cls.creation_class = pooled_creation(cls.creation_class)  # type: ignore[arg-type]  # a class is hashable
             cls.client_class = asking_client(cls.client_class)  # type: ignore[arg-type]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Who may use it. A shared one may be connected by another thread, and outlive that.
+        #: The thread that made this wrapper and may use it. Another thread may connect a shared wrapper, and
+        #: end before the owner.
         self.owner = threading.current_thread()
 
     def __copy__(self) -> Self:
-        """Return a wrapper that uses the same session, as with Django's backends.
+        """Return a shallow copy that uses the same session, as with Django's backends.
 
-        The lease stays with this one: the end of the copy ends nothing. Once this one has given its session
-        back, the copy borrows another.
+        The lease stays with the original: the end of the copy ends nothing. After the original has returned
+        its session, the copy borrows another.
         """
         twin = type(self).__new__(type(self))
         if self._copies is None:
@@ -97,33 +103,33 @@ class PooledMixin(BaseDatabaseWrapper):
 
     @cached_property
     def pool_options(self) -> PoolOptions:
-        """What ``POOL`` says, read by the first checkout.
+        """The options in ``POOL``, read at the first access, which the first checkout makes.
 
-        Not when Django makes the wrapper: the import of a model does that, and then no system check would get
-        to name the mistake.
+        Not when Django makes the wrapper: the import of a model does that, and an error at that moment would
+        come before the system check that explains it.
 
         :raises ImproperlyConfigured: names the alias, the key, the value and the nearest right key.
         """
-        # A pool of connections to no database in particular would be shared by aliases on different servers.
+        # Django uses this alias for connections without a database, whichever key of DATABASES they serve.
         if self.alias == wrapper.NO_DB_ALIAS:
             return UNPOOLED
         return PoolOptions.from_settings(self.alias, self.settings_dict)
 
     @property
     def poolable(self) -> bool:
-        """Whether a pool may have this database's connections."""
+        """True if the sessions of this database may be pooled."""
         return True
 
     @property
     def lease_pool(self) -> LeasePool:
-        """This process's pool for the present settings of this alias."""
-        # Here: who only loads an ENGINE, as most commands do, does not import SQLAlchemy.
+        """The process's pool for the present settings of this alias; it is made if there is none."""
+        # Imported here: to load an ENGINE, as most commands do, needs no SQLAlchemy.
         from poollife.pools.registry import registry
 
         settings = self.settings_dict
         pool = registry.pool(self.pool_key(), self.pool_options, self.driver)
         if self._key_is_ours:
-            # A copy, as these are changed in place.
+            # OPTIONS is copied, because code may change it in place.
             self._resolved_settings = (
                 *(settings["HOST"], settings["PORT"], settings["NAME"], settings["USER"]),
                 containers_of(settings["OPTIONS"]),
@@ -132,10 +138,11 @@ class PooledMixin(BaseDatabaseWrapper):
         return pool
 
     def pool_key(self) -> PoolKey:
-        """What makes two connections interchangeable.
+        """Return the key of this wrapper's pool: sessions of the same key are interchangeable.
 
-        Read anew at each checkout: Django's test runner changes ``settings_dict`` in place. Override it where
-        ``get_connection_params()`` depends on anything else.
+        The key is compared with the settings at each checkout, because Django's test runner changes
+        ``settings_dict`` in place. Override this method if ``get_connection_params()`` depends on anything
+        but the settings; it is then called at each checkout.
         """
         settings = self.settings_dict
         return PoolKey(
@@ -147,13 +154,13 @@ class PooledMixin(BaseDatabaseWrapper):
         )
 
     def close_if_health_check_failed(self) -> None:
-        """Look whether this may still be used. Django asks ahead of each cursor and each transaction."""
-        # In a child that no hook announced, the connection in here is the parent's. (This would be nearer in
+        """End or replace a lease that must not be used; called before each cursor and each transaction."""
+        # In a child of a bare fork, the session is the parent's. (The natural place for this call is
         # ensure_connection(), but Django's own tests put a stub below it that calls it.)
         if not alive[0]:
             at_fork.ensure_process()
         lease = self.lease
-        # Flat: this is all that a statement of a request in its own session has to ask.
+        # One flat condition saves calls: a statement of a request in its own session needs no other question.
         if (
             lease is None
             or lease.state is not HELD
@@ -162,21 +169,21 @@ class PooledMixin(BaseDatabaseWrapper):
             or lease.driver.broken is not None
             or lease.pool.disposed
             or self._database != self.settings_dict["NAME"]
-            or lease.work.asynchronous  # type: ignore[union-attr]  # what is not automatic has a work
+            or lease.work.asynchronous  # type: ignore[union-attr]  # a lease that is not automatic has a work
             or self._copies
         ):
             if lease is not None:
                 self._look_at(lease)
             elif self.in_atomic_block and self.closed_in_transaction and self.connection is not None:
-                # What Django says of a connection that was closed in an atomic block is the right answer.
+                # Closed in an atomic block: Django's own error is the right one.
                 self.validate_no_broken_transaction()
             super().close_if_health_check_failed()
 
     def _look_at(self, lease: Lease) -> None:
-        """Give a lease back, or replace its session, where its borrower must not go on with it."""
+        """Return the session of a lease, or replace it, if the borrower must not go on with it."""
         if not lease.is_held() and not lease.is_of(self):
-            if self.lease is lease:  # else the pool has taken it back
-                self.detach_lease()  # it is a copy
+            if self.lease is lease:  # otherwise the pool has taken it back
+                self.detach_lease()  # this wrapper is a copy
         elif not self.in_atomic_block:
             if not lease.is_held():
                 if self.lease is lease:
@@ -184,7 +191,7 @@ class PooledMixin(BaseDatabaseWrapper):
             elif self.autocommit and (lease.pool.disposed or self._database != self.settings_dict["NAME"]):
                 self._replace("the database behind its alias has changed")
             elif self.health_check_enabled and not self.health_check_done and not self.is_usable():
-                # Django's close() would give it back, to be handed out next.
+                # Django's close() would return the session, and the next checkout would get it.
                 self._replace("it failed Django's health check")
             elif lease.lost_when_idle:
                 self.release(if_idle=True)
@@ -193,9 +200,9 @@ class PooledMixin(BaseDatabaseWrapper):
 
     @async_unsafe
     def connect(self) -> None:
-        """Borrow a connection.
+        """Borrow a session from the pool.
 
-        :raises PoolTimeout: if none became free in time.
+        :raises PoolTimeout: no session became free within ``POOL["timeout"]`` seconds.
         """
         if self.lease:
             self._end_lease(self.lease, "its wrapper lost it")
@@ -223,8 +230,8 @@ class PooledMixin(BaseDatabaseWrapper):
             lease = self._checkout_elsewhere(closed.deadline)
         try:
             self._asks = False
-            # What decides on the state of a session, beside what its pool's key has. Receivers may set
-            # something in each new session: one that came later has to be told of the old ones.
+            # The state of a session depends on these, beside the pool's key. Receivers may set something in
+            # each new session: a receiver that was connected later has to be called for older sessions, too.
             state = [settings["AUTOCOMMIT"], settings["TIME_ZONE"]]
             if receivers := connection_created.receivers:
                 state += [receiver[0] for receiver in receivers]
@@ -232,10 +239,10 @@ class PooledMixin(BaseDatabaseWrapper):
                 self._resume(lease)
             else:
                 super().connect()
-                if self.lease is lease:  # a receiver of connection_created may have closed it
+                if self.lease is lease:  # a receiver of connection_created may have closed the connection
                     lease.pool.initialised(lease, state)
             if log.pending:
-                # Not earlier: a handler of the user's may query, on this very wrapper.
+                # Not earlier: a log handler may query, on this very wrapper.
                 log.write()
             if lease.state is OPENING:
                 lease.state = HELD
@@ -246,9 +253,9 @@ class PooledMixin(BaseDatabaseWrapper):
             self._asks = True
 
     def _checkout_elsewhere(self, deadline: float) -> Lease:
-        """Borrow from the successor of a pool that was closed while this waited there.
+        """Borrow from the successor of a pool that was closed while this checkout waited there.
 
-        :param deadline: on the monotonic clock.
+        :param deadline: the end of the wait, in seconds on the monotonic clock.
         """
         while True:
             try:
@@ -257,20 +264,25 @@ class PooledMixin(BaseDatabaseWrapper):
                 deadline = closed.deadline
 
     def copy(self, alias: str | None = None) -> Self:
-        """Another wrapper with its own settings, as Django does it; who is asked for secrets is the same."""
+        """Return another wrapper with a deep copy of the settings, as Django does.
+
+        Secret functions are not copied: both wrappers call the same ones.
+
+        :param alias: the alias of the new wrapper. Default: the alias of this one.
+        """
         memo = {id(each): each for each in askers_in(self.settings_dict)}
         return type(self)(copy.deepcopy(self.settings_dict, memo), self.alias if alias is None else alias)
 
     @property
     def is_shared(self) -> bool:
-        """Whether other threads, or shallow copies of this, may be using its session."""
+        """True if other threads, or shallow copies of this wrapper, may use its session."""
         return self.allow_thread_sharing or bool(self._copies)
 
     def get_connection_params(self) -> dict[str, Any]:
-        """What the driver's ``connect()`` is called with. Who is to be asked for a password is asked here."""
+        """Return the arguments of the driver's ``connect()``. Secret functions are called here."""
         given = self.settings_dict
         try:
-            # Not for a connection that is there already: backends set attributes of the wrapper here, too.
+            # Not while a session is there already: backends also set attributes of the wrapper in here.
             if self._asks:
                 self.settings_dict = self._answered = answered(given)
             return super().get_connection_params()
@@ -278,19 +290,23 @@ class PooledMixin(BaseDatabaseWrapper):
             self.settings_dict = given
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """What ``connect()`` puts into ``self.connection``: the borrowed one."""
-        self._asks = True  # from here on somebody else may need the parameters
+        """Return the driver connection that ``connect()`` puts into ``self.connection``: the borrowed one."""
+        self._asks = True  # from here on, code may need the parameters to open a session
         return self.lease.connection if self.lease else super().get_new_connection(conn_params)
 
     def open_connection(self, params: dict[str, Any]) -> Any:
-        """Open and guard a physical connection, as the backend below opens it."""
+        """Open a session as the backend below does, and return its guarded driver connection.
+
+        :param params: the arguments of the driver's ``connect()``.
+        """
         pid = getpid()
         with at_fork.gate.handshake(self.driver.peers(params)):
             connection = self.driver.adopt(self._connect_with_answers(params), pid, params)
             driver = self.driver.unwrap(connection)
-            # Whoever has wrapped the driver's connect() may have forked.
+            # Code that wraps the driver's connect() may have forked.
             driver.check_process()
-            # In here: no fork waits for less than a handshake, so none inherits what this has for a moment.
+            # Inside of the handshake: a fork waits for its end, so no child inherits what this call opens for
+            # a moment.
             give_up_after(driver.guard.fd, self.pool_options.network_timeout)
         return connection
 
@@ -304,52 +320,58 @@ class PooledMixin(BaseDatabaseWrapper):
             self.settings_dict, self._answered = given, None
 
     def opener(self) -> PooledMixin:
-        """Another wrapper with the settings of now, to open connections in another thread."""
-        # Settings of its own: these may be changed in place while it opens one. Not copy(): OPTIONS may have
-        # what can't be copied, such as an SSLContext.
+        """Return another wrapper with the present settings, to open sessions in another thread."""
+        # It has settings of its own, because code may change these in place while it opens a session. Not by
+        # copy(): OPTIONS may have objects that can't be copied, such as an SSLContext.
         settings = {**self.settings_dict, "OPTIONS": {**(self.settings_dict["OPTIONS"] or {})}}
         return type(self)(settings, self.alias)
 
     def leads_to(self, key: PoolKey) -> bool:
-        """Whether this is the key of its pool, in this thread as well: an override may look at a tenant."""
+        """Return whether this key is the wrapper's in the calling thread, as an override may need a tenant.
+
+        :param key: the key of a pool.
+        """
         return self.pool_key() == key
 
     def release(self, *, if_idle: bool = False) -> None:
-        """Give the connection back, unless an atomic block is open, which its owner (a TestCase, say) ends.
+        """Return the session to the pool, unless an atomic block is open: the block's owner ends the block.
 
-        Code that knows no hook of poollife calls ``close()``, which does the same for a thread's own wrapper.
+        In a thread's own wrapper ``close()`` does the same, for code that does not know poollife.
 
-        :param if_idle: nor with autocommit off, or where other threads may use it.
+        :param if_idle: also keep the session if autocommit is off, or if other threads may use the wrapper.
         """
         if self.in_atomic_block or (if_idle and not (self.autocommit and not self.allow_thread_sharing)):
             return
         if (lease := self.lease) is None:
-            self.close()  # a database in memory: no pool has it
+            self.close()  # a database in memory, which no pool has
             return
         self.run_on_commit = []
         try:
             self._end_lease(lease, "its wrapper lost it" if self.connection is None else None)
         finally:
-            # Whatever comes from outside: a connection without a lease would be used.
+            # After an asynchronous exception, too: otherwise a connection without a lease could be used.
             self.connection = None
 
     def release_when_idle(self) -> None:
-        """Give the connection back after a statement or a transaction, if nothing needs it any more.
+        """Return the session after a statement or a transaction, if nothing needs it any more.
 
-        Called where no work is in charge, with ``POOL["release"] = "statement"``, and in commands, which keep
-        what they have, and only note when they have paused.
+        Called if the lease is automatic: no work is in charge, or ``POOL["release"]`` is ``"statement"``. A
+        management command keeps its session, and only notes the time of its pause.
         """
         lease = self.lease
         if lease is None or not lease.is_idle:
             return
-        is_commands = lease.ends_with_work and lease.work is None and not lease.pool.releases_early
-        if is_commands and lease.driver.broken is None:
+        is_of_command = lease.ends_with_work and lease.work is None and not lease.pool.releases_early
+        if is_of_command and lease.driver.broken is None:
             lease.paused = clock.monotonic()
         else:
             lease.release(if_idle=True)
 
     def make_cursor(self, cursor: Any) -> Any:
-        """Wrap a cursor, and tell its lease that Django has opened it."""
+        """Return a cursor in Django's wrapper, and note in the lease that Django has opened it.
+
+        :param cursor: the driver's cursor.
+        """
         if (lease := self.lease) is not None and lease.untracked_cursors:
             lease.untracked_cursors -= 1
         if self._wraps_cursors_itself:
@@ -357,24 +379,31 @@ class PooledMixin(BaseDatabaseWrapper):
         return PooledCursorWrapper(cursor, self)
 
     def make_debug_cursor(self, cursor: Any) -> Any:
-        """Wrap a cursor whose statements are logged, and tell its lease that Django has opened it."""
+        """Return a cursor in the wrapper that logs, and note in the lease that Django has opened it.
+
+        :param cursor: the driver's cursor.
+        """
         if (lease := self.lease) is not None and lease.untracked_cursors:
             lease.untracked_cursors -= 1
         return pooled_cursor(super().make_debug_cursor(cursor))
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
-        """Django's, which also begins and ends each transaction."""
+        """Set autocommit as Django does, and return the session if nothing needs it any more.
+
+        Django calls this at the begin and at the end of each transaction.
+        """
         try:
             super().set_autocommit(autocommit, *args, **kwargs)
         finally:
-            # After an error, too: one of a function that on_commit() was given, say.
+            # After an error, too, such as an error of a function that was passed to on_commit().
             if (lease := self.lease) is not None and lease.automatic:
                 self.release_when_idle()
 
     def get_autocommit(self) -> bool:
-        """Django's, but that it borrows nothing: with no statement to come, nothing would give that back.
+        """Return whether autocommit is on, without borrowing a session for the answer.
 
-        ``on_commit()`` and ``select_for_update()`` ask this outside of transactions, too.
+        ``on_commit()`` and ``select_for_update()`` call this outside of transactions, too. A session that was
+        borrowed here would stay out, if no statement followed.
         """
         if (
             self.connection is None
@@ -388,13 +417,13 @@ class PooledMixin(BaseDatabaseWrapper):
         return autocommit
 
     def reset_atomic_state(self) -> None:
-        """Leave all atomic blocks; what is open on the connection is rolled back when it goes back."""
-        # In a shared one they may be another thread's, which goes on.
+        """Leave all atomic blocks. The return of the session rolls an open transaction back."""
+        # The blocks of a shared wrapper may belong to another thread, which goes on.
         if not self.allow_thread_sharing:
             self.in_atomic_block = self.closed_in_transaction = False
 
     def detach_lease(self) -> None:
-        """Forget a connection that is no longer its own, and fail an atomic block that was open on it."""
+        """Forget a session that this wrapper no longer has, and fail an atomic block that was open on it."""
         self.lease = None
         self.connection = None
         if self.in_atomic_block:
@@ -409,11 +438,11 @@ class PooledMixin(BaseDatabaseWrapper):
             self._end_lease(self.lease, "closed in an atomic block" if self.in_atomic_block else None)
 
     def _end_lease(self, lease: Lease, reason: str | None = None) -> None:
-        # A copy has its original's.
+        # The lease of a copy is the original's, and the copy must not end it.
         if lease.returned or lease.is_of(self):
             lease.pool.checkin(lease, reason)
-        # Forgotten last: should this be interrupted, the next connect() or release() goes on with it.
-        # It may be another by now: the pool logs, and a handler of the user's may query.
+        # Forgotten last: after an asynchronous exception the next connect() or release() ends it. The wrapper
+        # may have another lease by now: the pool logs, and a log handler may query.
         if self.lease is lease:
             self.lease = None
         if self._copies and not lease.active:
@@ -422,18 +451,18 @@ class PooledMixin(BaseDatabaseWrapper):
                     twin.detach_lease()
 
     def _replace(self, reason: str) -> None:
-        # In this order: a connection without a lease would be used.
+        # In this order: otherwise a connection without a lease could be used.
         self.connection = None
         if lease := self.lease:
             self._end_lease(lease, reason)
 
     def _resume(self, lease: Lease) -> None:
-        """Do the part of ``BaseDatabaseWrapper.connect()`` that is about this wrapper and not the session.
+        """Do the part of ``BaseDatabaseWrapper.connect()`` that sets up the wrapper, not the session.
 
-        tests/compatibility/test_private_names.py compares the two.
+        ``tests/compatibility/test_private_names.py`` compares the two methods.
         """
         if self._configured_for != lease.pool.key:
-            # Backends keep some of what they read there on the wrapper (isolation_level, transaction_mode).
+            # Backends set attributes of the wrapper in this method (isolation_level, transaction_mode).
             self.get_connection_params()
             self._configured_for = lease.pool.key
         self.in_atomic_block = False
@@ -442,7 +471,7 @@ class PooledMixin(BaseDatabaseWrapper):
         self.needs_rollback = False
         self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
         max_age = self.settings_dict["CONN_MAX_AGE"]
-        # With 0, the default, any time that has passed will do.
+        # With 0, the default, the value is 0, which is in the past.
         self.close_at = None if max_age is None else max_age and time.monotonic() + max_age
         self.closed_in_transaction = False
         self.errors_occurred = False
@@ -455,7 +484,10 @@ class PooledMixin(BaseDatabaseWrapper):
 
 
 def containers_of(value: Any) -> Any:
-    """Return a setting with copies of its dictionaries and lists, and equal to it until one is changed."""
+    """Return a copy of a setting with copies of its dictionaries, lists and sets; other objects are shared.
+
+    The copy is equal to the setting until code changes one of these in place.
+    """
     if isinstance(value, dict):
         return {key: containers_of(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -464,16 +496,16 @@ def containers_of(value: Any) -> Any:
 
 
 def freeze_options(options: dict[str, Any]) -> Any:
-    """The same for OPTIONS, without a password: which one a session was opened with makes no difference."""
+    """Return ``freeze()`` of OPTIONS without secrets, which make no difference between two sessions."""
     return frozenset((key, freeze(item)) for key, item in options.items() if key not in SECRET_OPTIONS)
 
 
-#: What freeze() makes of them.
+#: The value of ``freeze_options()`` for empty OPTIONS.
 NO_OPTIONS: frozenset[Any] = frozenset()
 
 
 def freeze(value: Any) -> Any:
-    """A hashable stand-in for a setting, equal for equal settings."""
+    """Return a hashable value for a setting: equal settings have equal values."""
     if isinstance(value, dict):
         return frozenset((key, freeze(item)) for key, item in value.items())
     if isinstance(value, set | frozenset):

@@ -1,1 +1,1 @@
-"""What is out, and who holds it."""
+"""Reports of the pools of this process."""

@@ -12,31 +12,36 @@ if TYPE_CHECKING:
 
 
 class PoolStats(TypedDict):
-    """An alias."""
+    """The numbers of one alias in this process. Counters count from the moment when the pool was made."""
 
+    #: The id of this process.
     pid: int
-    #: Of one pool: pool_size + max_overflow; None where sessions are not pooled.
+    #: The limit of one pool: pool_size + max_overflow; None if sessions are not pooled.
     limit: int | None
+    #: Borrowed sessions now.
     out: int
+    #: Idle sessions now.
     idle: int
-    #: Sessions that are being opened, or asked whether they are alive.
+    #: Sessions that are being opened or pinged now.
     opening: int
-    #: Checkouts that have to wait.
+    #: Checkouts that wait now.
     waiting: int
-    #: Physical connections.
+    #: Sessions opened.
     opened: int
+    #: Sessions closed.
     closed: int
+    #: Checkouts that got a session.
     checkouts: int
     #: Checkouts that ended in a ``PoolTimeout``.
     timeouts: int
-    #: Sessions that could not be opened.
+    #: Failed attempts to open a session.
     connect_errors: int
-    #: Sessions in which something may have been left: reset, or closed where that can't be done.
+    #: Returns that needed a reset; where that is not possible, the session was closed.
     resets: int
     #: Sessions that were closed because they could not be kept, by reason.
     replaced: dict[str, int]
-    #: Seconds from asking to having a connection, opening it included. It counts all checkouts; those that
-    #: neither queued nor opened a session count as instant, and add nothing to the sum.
+    #: Seconds from the begin of a checkout until it has a session, opening it included. All checkouts count;
+    #: a checkout that neither queued nor opened a session counts as 0 seconds.
     wait_time: HistogramStats
     #: Seconds for opening a session.
     create_time: HistogramStats
@@ -45,11 +50,28 @@ class PoolStats(TypedDict):
 
 
 def pool_stats() -> dict[str, PoolStats]:
-    """The numbers of this process, by alias.
+    """Return the numbers of this process's pools, by alias. No session is opened for that.
 
-    An alias whose database, user or options have changed has several pools, and one that was closed while
-    something was out has a second until that is back: their numbers are added up. What counts from the
-    beginning does so anew with each pool. A pool that is closed, with nothing out, is not counted any more.
+    An alias has several pools if its database, user or options have changed, or if a pool was closed while
+    sessions were borrowed: then the numbers of its pools are added up. Counters start at 0 with each pool. A
+    closed pool is counted until its last session is returned.
+
+    An alias without a checkout in this process has no entry.
+
+    :returns: for each alias a dictionary with these keys:
+
+        - ``pid``: the id of this process
+        - ``limit``: the most sessions of one pool, ``pool_size`` + ``max_overflow``; None without pooling
+        - ``out``, ``idle``, ``opening``: sessions that are borrowed, idle, being opened or pinged
+        - ``waiting``: checkouts that wait
+        - ``opened``, ``closed``: sessions opened and closed so far
+        - ``checkouts``, ``timeouts``: checkouts that got a session, and that ended in a ``PoolTimeout``
+        - ``connect_errors``: failed attempts to open a session
+        - ``resets``: returns that needed a reset
+        - ``replaced``: sessions closed because they could not be kept, by reason
+        - ``wait_time``, ``create_time``, ``use_time``: histograms in seconds of the checkout, of opening a
+          session, and of a lease; ``use_time`` is None without ``POOL["stats"]``. Each is a dictionary with
+          ``count``, ``sum``, ``counts`` and ``bounds``.
     """
     # Imported here: `import poollife` needs no settings and no Django app.
     from poollife.pools.live import live_pools
@@ -58,7 +80,7 @@ def pool_stats() -> dict[str, PoolStats]:
     at_fork.ensure_process()
     stats: dict[str, PoolStats] = {}
     for pool in live_pools.hold():
-        # What dead threads had is not out.
+        # The leases of dead threads do not count as borrowed.
         pool.reclaim(thoroughly=False)
         if pool.closed_because and not (pool.out or pool.opening):
             continue
@@ -68,10 +90,10 @@ def pool_stats() -> dict[str, PoolStats]:
 
 
 def stats_of(pool: PoolState) -> PoolStats:
-    """One pool's."""
+    """Return the numbers of one pool."""
     out, idle, opening, waiting = pool.out, pool.idle, pool.opening, pool.waiting
     meters = pool.meters
-    # No call while the lock is held; see FairQueuePool.
+    # No call while the lock is held: FairQueuePool explains this.
     with pool.counting:
         opened, closed = pool.opened, pool.closed
         checkouts, resets = pool.checkouts, pool.resets
@@ -97,7 +119,11 @@ def stats_of(pool: PoolState) -> PoolStats:
 
 
 def _sum(one: PoolStats, other: PoolStats) -> PoolStats:
-    """Two pools of one alias, the older one first: new sessions are the younger one's."""
+    """Return the sum of the numbers of two pools of one alias.
+
+    :param one: the older pool.
+    :param other: the younger pool, which opens new sessions. Its limit is the result's.
+    """
     reasons = sorted({*one["replaced"], *other["replaced"]})
     return PoolStats(
         pid=one["pid"],

@@ -1,4 +1,4 @@
-"""What a fork does to greenlets: the child of one has copies of all the others, and they can't be ended."""
+"""Greenlets in a fork: a greenlet's child has copies of all the others, and they can't be ended."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
     (
         {"shop": mysql(POOL={"recycle": 30, "ping_idle": 30})},
         "W007",
-        "POOL['ping_idle'] is 30: it never comes to that, because a session is replaced",
+        "POOL['ping_idle'] is 30: that has no effect, because a session is replaced",
         "Give a ping_idle below recycle",
     ),
     (

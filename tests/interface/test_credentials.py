@@ -416,12 +416,12 @@ def test_its_own_error_reaches_the_borrower_and_no_slot_is_lost(make_alias: Make
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "gave no text, but NoneType."),
-        (b"s3cret", "gave no text, but bytes."),
-        (("shop", "s3cret"), "gave no text, but tuple."),
+        (None, "returned no text, but NoneType."),
+        (b"s3cret", "returned no text, but bytes."),
+        (("shop", "s3cret"), "returned no text, but tuple."),
         ({}, "a dictionary of credentials has USER, PASSWORD or both, and nothing else."),
         ({"USER": "shop", "s3cret": "s3cret"}, "has USER, PASSWORD or both"),
-        ({"PASSWORD": 3}, "gave no text, but int."),
+        ({"PASSWORD": 3}, "returned no text, but int."),
     ],
 )
 def test_an_answer_that_is_none(make_alias: MakeAlias, answer: object, message: str) -> None:

@@ -25,5 +25,5 @@ def test_the_demo_keeps_every_promise(database: str) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout
-    assert "Every promise held" in done.stdout
+    assert "Every guarantee held" in done.stdout
     assert "Traceback" not in done.stdout

@@ -9,7 +9,7 @@ from poollife.drivers.mysql import mysqlclient
 
 
 class PooledMySQLMixin(ServerFactsMixin):
-    """Put before a DatabaseWrapper that is Django's MySQL one or made from it."""
+    """A mixin to be put before Django's MySQL DatabaseWrapper, or before a subclass of that."""
 
     driver = mysqlclient.driver
 

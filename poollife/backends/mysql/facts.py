@@ -1,4 +1,4 @@
-"""What the server was asked, whichever driver asks."""
+"""Facts about the server that are the same for all sessions of a pool, for each driver of MySQL."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ else:
 
 
 class ServerFactsMixin(PooledMixin, MySQLWrapper):
-    """Has a pool's wrappers ask their server once."""
+    """A mixin whose wrappers share one answer of the server for each pool."""
 
     @cached_property
     def mysql_server_data(self) -> dict[str, Any]:
-        """What Django asks once per wrapper, so under ASGI once per request: asked once per pool."""
+        """The server's version and settings, read once for each pool.
+
+        Django reads them once for each wrapper, which under ASGI is once for each request.
+        """
         return self.lease_pool.fact(
             "mysql_server_data", lambda: super(ServerFactsMixin, self).mysql_server_data
         )

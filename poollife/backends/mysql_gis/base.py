@@ -1,4 +1,4 @@
-"""GeoDjango's MySQL backend, pooled. Needs GEOS and GDAL, as GeoDjango does."""
+"""GeoDjango's MySQL backend, pooled. It needs GEOS and GDAL, as GeoDjango does."""
 
 from __future__ import annotations
 

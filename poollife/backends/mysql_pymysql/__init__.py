@@ -2,8 +2,8 @@
 
 import pymysql
 
-# Django's backend takes a version and some constants from whatever is called MySQLdb. If that is mysqlclient
-# it may stay; if it is nothing, PyMySQL takes the name, in the way that it is made for.
+# Django's backend takes a version and some constants from the module MySQLdb. mysqlclient may stay there.
+# Without it, PyMySQL takes that name by its own function for this purpose.
 try:
     import MySQLdb  # noqa: F401
 except ImportError:

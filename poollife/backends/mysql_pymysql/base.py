@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 else:
     MySQLWrapper = object
 
-#: As Django's, which are made from the other driver's.
+#: PyMySQL's converters with Django's change: Django makes its own from mysqlclient's converters.
 CONVERSIONS = {**conversions, FIELD_TYPE.TIME: typecast_time}
 
 
 class CursorWrapper(base.CursorWrapper):
-    """Raises Django's own IntegrityError where the driver has another, as Django's does for mysqlclient."""
+    """A cursor that turns some errors of the driver into IntegrityError, as Django's does for mysqlclient."""
 
     def execute(self, query: Any, args: Any = None) -> Any:
         with self._classifying():
@@ -48,7 +48,7 @@ class CursorWrapper(base.CursorWrapper):
 
 
 class PyMySQLMixin(MySQLWrapper):
-    """What Django's MySQL backend does by the module that it found under mysqlclient's name."""
+    """A mixin with PyMySQL in the methods where Django's MySQL backend uses the module ``MySQLdb``."""
 
     Database = pymysql
 
@@ -73,7 +73,7 @@ class PyMySQLMixin(MySQLWrapper):
 
 
 class PooledPyMySQLMixin(ServerFactsMixin, PyMySQLMixin):
-    """Put before a DatabaseWrapper that is Django's MySQL one or made from it."""
+    """A mixin to be put before Django's MySQL DatabaseWrapper, or before a subclass of that."""
 
     driver = pymysql_driver.driver
 

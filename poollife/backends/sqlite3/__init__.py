@@ -1,1 +1,1 @@
-"""``ENGINE = "poollife.backends.sqlite3"``."""
+"""``ENGINE = "poollife.backends.sqlite3"``: SQLite through Python's sqlite3."""

@@ -17,13 +17,16 @@ else:
 
 
 class PooledSQLiteMixin(PooledMixin, SQLiteWrapper):
-    """Put before a DatabaseWrapper that is Django's SQLite one or made from it."""
+    """A mixin to be put before Django's SQLite DatabaseWrapper, or before a subclass of that."""
 
     driver = sqlite.driver
 
     @property
     def poolable(self) -> bool:
-        """A database in memory lives as long as its connection, and forked test workers use a copy of it."""
+        """True for a file, False in memory.
+
+        A database in memory lives as long as its connection, and forked test workers use a copy of it.
+        """
         return not self.is_in_memory_db()
 
     def get_connection_params(self) -> dict[str, Any]:
