@@ -219,7 +219,7 @@ def _of_options(database: Database, options: PoolOptions) -> Iterator[CheckMessa
 
 def _of_option_files(database: Database, options: PoolOptions) -> Iterator[CheckMessage]:
     """Check for option files, which a reset can't read again."""
-    files: set[str] = getattr(database.wrapper.driver, "DEFAULTS_FILES", set())
+    files: frozenset[str] = database.wrapper.driver.option_files
     if not (named := sorted(files & database.driver_options.keys())):
         return
     hint = "Say in DATABASES what the file says: USER, PASSWORD, HOST, NAME, and the rest in OPTIONS."

@@ -87,6 +87,7 @@ class PooledMixin(BaseDatabaseWrapper):
         #: The thread that made this wrapper and may use it. Another thread may connect a shared wrapper, and
         #: end before the owner.
         self.owner = threading.current_thread()
+        self._answered = None
 
     def __copy__(self) -> Self:
         """Return a shallow copy that uses the same session, as with Django's backends.

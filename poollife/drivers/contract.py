@@ -54,6 +54,9 @@ OPENING, HELD, CLAIMED, RETURNING, INTERRUPTED, RETURNED, ABANDONED = State
 class Driver(ABC):
     """The description of a kind of driver. An instance is the ``driver`` of a backend's mixin."""
 
+    #: The keys of ``OPTIONS`` that name files with more options, which poollife can't read.
+    option_files: frozenset[str] = frozenset()
+
     @abstractmethod
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
         """Guard a new connection, and return it with the proxies of APM tools that may be around it.

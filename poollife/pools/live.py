@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.utils.asyncio import async_unsafe
+
 from poollife.pools.state import PoolState
 from poollife.process.atfork import at_fork
 from poollife.process.guard import WeakRegistry
@@ -28,10 +30,16 @@ def release(alias: str | None) -> None:
     """End the calling thread's leases, except leases in an atomic block.
 
     :param alias: a key of ``DATABASES``; None: all of them.
+    :raises SynchronousOnlyOperation: in a coroutine whose thread has borrowed something.
     """
-    for lease in leases_of_this_thread():
-        if alias in (None, lease.pool.key.alias):
-            lease.release()
+    if leases := [each for each in leases_of_this_thread() if alias in (None, each.pool.key.alias)]:
+        _release(leases)
+
+
+@async_unsafe
+def _release(leases: list[Lease]) -> None:
+    for lease in leases:
+        lease.release()
 
 
 def end_thread() -> None:

@@ -329,6 +329,7 @@ def begun():
 LOAD = """
 import poollife.uwsgi
 from poollife.process.atfork import at_fork
+from poollife.process.guard import process
 """
 DECORATORS = """
 import uwsgidecorators
@@ -423,7 +424,12 @@ def test_beside_uwsgidecorators(parts: tuple[str, ...]) -> None:
 
 def test_without_ours() -> None:
     """What the tests above would see: a C fork runs no hook of Python's."""
-    said, _ = run(HEAD, "from poollife.process.atfork import at_fork", "del uwsgi.post_fork_hook", FORK)
+    said, _ = run(
+        HEAD,
+        "from poollife.process.guard import process; import poollife.process.atfork",
+        "del uwsgi.post_fork_hook",
+        FORK,
+    )
     assert said == ["too early"]
 
 

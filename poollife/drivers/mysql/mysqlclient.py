@@ -29,7 +29,7 @@ if not hasattr(MySQLdb, "_mysql"):
     )
 
 #: Parameters that name files with more parameters in them.
-DEFAULTS_FILES = {"read_default_file", "read_default_group"}
+DEFAULTS_FILES = frozenset({"read_default_file", "read_default_group"})
 #: Parameters with a password.
 SECRETS = {"password", "passwd"}
 #: Major versions of libmysqlclient, as opposed to libmariadb.
@@ -275,6 +275,7 @@ class MySQLClient(MySQLDriver):
     """The driver mysqlclient."""
 
     error = MySQLdb.MySQLError
+    option_files = DEFAULTS_FILES
 
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
         """Implement ``Driver.adopt()``."""

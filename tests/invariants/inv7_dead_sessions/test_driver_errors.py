@@ -251,9 +251,11 @@ def test_a_cursor_that_is_misused_says_nothing_of_its_session(make_alias: MakeAl
 
 
 @pytest.mark.parametrize("code", MEANINGS)
-@pytest.mark.parametrize("driver", [mysqlclient, pymysql_driver], ids=["mysqlclient", "PyMySQL"])
+@pytest.mark.parametrize(
+    "driver", [mysqlclient.driver, pymysql_driver.driver], ids=["mysqlclient", "PyMySQL"]
+)
 def test_the_table_says_whether_an_error_of_connecting_is_an_outage(driver: Any, code: int) -> None:
-    module = MySQLdb if driver is mysqlclient else pymysql
+    module = MySQLdb if driver is mysqlclient.driver else pymysql
     verdict, texts = MEANINGS[code].verdict, MEANINGS[code].texts
     error = module.OperationalError(code, *texts[:1])
     assert driver.unreachable(error) is (
