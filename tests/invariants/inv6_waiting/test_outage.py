@@ -495,6 +495,7 @@ def requests(alias: str, number: int) -> list[Exception | None]:
         return list(executor.map(lambda _: ask(alias), range(number)))
 
 
+@pytest.mark.slow
 def test_down_and_up_again(alias: str, proxy: Proxy) -> None:
     assert not any(requests(alias, 20))
     opened = pool_of(alias).opened
