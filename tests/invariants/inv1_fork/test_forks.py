@@ -147,6 +147,7 @@ def test_hook_that_queries(entry: Entry) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["deaf_tcp", "deaf_socket", "deaf_default_socket", "full_backlog"])
 def test_fork_during_a_handshake_without_end(entry: Entry, server: str, tmp_path: Path) -> None:
     """The fork goes on, and the child still doesn't get that socket."""
@@ -308,6 +309,7 @@ def pools_begin(settings: dict[str, Any]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("via", ["tcp", "socket", "tls"])
 def test_programs_inherit_no_socket(entry: Entry, via: Via) -> None:
     """However a program is started; the one that each of them counts is the test's own."""

@@ -44,6 +44,7 @@ def count(kind: type) -> int:
 # --- in a process of its own ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_struck_fork_keeps_nobody_from_connecting(entry: dict[str, Any]) -> None:
     """It may be struck before it can say that it is over."""
     assert run_program("corners", "struck_fork", entry) == {"ignored": ["Strike"], "another session": True}
@@ -77,6 +78,7 @@ def test_child_goes_on_in_its_parents_checkout(entry: dict[str, Any], leave: boo
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["checkout", "checkin", "look"])
 def test_child_goes_on_where_its_parents_pool_called_somebodys_code(
     entry: dict[str, Any], where: str

@@ -271,6 +271,7 @@ def test_a_long_statement_is_read_too() -> None:
     assert not leaves_nothing(f"INSERT INTO t (a, b) VALUES {rows}, (sets(), 1)", is_template=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "opening",
     [

@@ -201,6 +201,7 @@ def test_with_no_time_to_wait_the_servers_error_is_told(server: Limited) -> None
     pool.drain("the test is over")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["user", "server"])
 @pytest.mark.parametrize(
     "poolclass", ["poollife.pools.fair_queue.FairQueuePool", "sqlalchemy.pool.QueuePool"]

@@ -250,7 +250,7 @@ def test_a_session_that_is_cut_off_as_it_is_opened_is_not_yet_one(
 @pytest.mark.usefixtures("endless")
 def test_what_one_pool_finds_out_all_know_that_lead_there(server: StubServer) -> None:
     """Databases and tenants have pools of their own: a hundred of them are not a hundred who try."""
-    here = [stub_pool(f"tenant {number}", server, timeout=PATIENCE) for number in range(5)]
+    here = [stub_pool(f"tenant {number}", server, timeout=PATIENCE, outage_wait=0) for number in range(5)]
     elsewhere = stub_pool("elsewhere", timeout=PATIENCE)
     server.down = refused()
     assert all(crowd(here[0], server))
@@ -269,7 +269,7 @@ def test_what_one_pool_finds_out_all_know_that_lead_there(server: StubServer) ->
 @pytest.mark.usefixtures("endless")
 def test_another_driver_is_another_way(server: StubServer) -> None:
     """Without HOST and PORT a file of SQLite's and a MySQL at its default socket have the same key."""
-    here = stub_pool("here", server, timeout=PATIENCE)
+    here = stub_pool("here", server, timeout=PATIENCE, outage_wait=0)
     driver = StubDriver()
     there = LeasePool(here.key._replace(alias="there"), here.options, driver)
     server.down = refused()
@@ -495,6 +495,7 @@ def requests(alias: str, number: int) -> list[Exception | None]:
         return list(executor.map(lambda _: ask(alias), range(number)))
 
 
+@pytest.mark.slow
 def test_down_and_up_again(alias: str, proxy: Proxy) -> None:
     assert not any(requests(alias, 20))
     opened = pool_of(alias).opened

@@ -552,6 +552,7 @@ def test_what_a_failed_checkout_has_noticed_is_told() -> None:
 # --- a real server, and real signals ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_handler_of_real_signals_queries(mariadb: MariaDB, new_database: Callable[[], str]) -> None:
     """Every few milliseconds, in the middle of whatever its thread does: all get what they ask for."""
     database = {

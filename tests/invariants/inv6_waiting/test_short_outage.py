@@ -139,6 +139,7 @@ def back_at(server: MariaDB, port: int) -> float:
     return time.monotonic()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_after_a_restart_of_two_seconds_no_request_fails(
     make_alias: MakeAlias, engine: str, caplog: pytest.LogCaptureFixture

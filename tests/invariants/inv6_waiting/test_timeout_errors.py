@@ -393,6 +393,7 @@ def test_a_deep_recursion_is_cut_off() -> None:
 # --- a bad view ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("trace", [True, False])
 def test_a_bad_view_is_named_by_whoever_waited_for_it(

@@ -150,6 +150,7 @@ def test_killed_between_requests_none_fails(make_alias: MakeAlias, mariadb: Mari
     assert (pool.out, pool.opened, pool.closed) == (0, 10 * THREADS, 9 * THREADS)
 
 
+@pytest.mark.slow
 def test_idle_for_too_long_between_requests_none_fails(make_alias: MakeAlias, mariadb: MariaDB) -> None:
     """``recycle`` would replace them before; without it, it is seen all the same."""
     alias = make_alias(POOL={**POOL, "recycle": -1}, OPTIONS={"init_command": "SET SESSION wait_timeout = 2"})

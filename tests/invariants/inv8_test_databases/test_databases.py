@@ -317,6 +317,7 @@ def test_two_rows_before_two_rows_after(server: MariaDB, make_real: MakeReal, ma
     watch.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_parallel(server: MariaDB, make_real: MakeReal, make_site: MakeSite, start_method: str) -> None:
     """Each worker stays in its own clone. With "spawn" each looks at the real database again."""
@@ -328,6 +329,7 @@ def test_parallel(server: MariaDB, make_real: MakeReal, make_site: MakeSite, sta
     watch.check()
 
 
+@pytest.mark.slow
 def test_keepdb(server: MariaDB, make_real: MakeReal, make_site: MakeSite) -> None:
     real = make_real(server)
     watch = Watch(real)
@@ -339,6 +341,7 @@ def test_keepdb(server: MariaDB, make_real: MakeReal, make_site: MakeSite) -> No
         clear_log(server)
 
 
+@pytest.mark.slow
 def test_parallel_keepdb(server: MariaDB, make_real: MakeReal, make_site: MakeSite) -> None:
     real = make_real(server)
     watch = Watch(real)
@@ -350,6 +353,7 @@ def test_parallel_keepdb(server: MariaDB, make_real: MakeReal, make_site: MakeSi
         clear_log(server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--parallel", "2")], ids=["serial", "parallel"])
 def test_mirrors(server: MariaDB, make_real: MakeReal, make_site: MakeSite, options: tuple[str, ...]) -> None:
     """A replica with TEST MIRROR, and a second alias of the same database: both had seen real rows."""
@@ -370,6 +374,7 @@ def test_mirrors(server: MariaDB, make_real: MakeReal, make_site: MakeSite, opti
     watch.check()
 
 
+@pytest.mark.slow
 def test_two_servers(
     server: MariaDB, other_server: MariaDB, make_real: MakeReal, make_site: MakeSite
 ) -> None:
@@ -383,6 +388,7 @@ def test_two_servers(
     watch.check()
 
 
+@pytest.mark.slow
 def test_same_name_on_two_servers(
     server: MariaDB, other_server: MariaDB, make_real: MakeReal, make_site: MakeSite
 ) -> None:
@@ -395,6 +401,7 @@ def test_same_name_on_two_servers(
     watch.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--parallel", "2")], ids=["serial", "parallel"])
 def test_two_databases_on_one_server(
     server: MariaDB, make_real: MakeReal, make_site: MakeSite, options: tuple[str, ...]
@@ -409,6 +416,7 @@ def test_two_databases_on_one_server(
     watch.check()
 
 
+@pytest.mark.slow
 def test_after_an_interrupted_run(server: MariaDB, make_real: MakeReal, make_site: MakeSite) -> None:
     """Killed in the middle of a test, so that a test database with rows in it is left behind."""
     real = make_real(server)
@@ -438,7 +446,9 @@ def wait_for_news(fifo: Path, process: subprocess.Popen[str]) -> None:
         os.close(reader)
 
 
-def test_without_law_8_the_rows_are_lost(server: MariaDB, make_real: MakeReal, make_site: MakeSite) -> None:
+def test_without_invariant_8_the_rows_are_lost(
+    server: MariaDB, make_real: MakeReal, make_site: MakeSite
+) -> None:
     """The same project on an engine that pools by alias: the tests above can fail."""
     real = make_real(server)
     watch = Watch(real)
@@ -485,6 +495,7 @@ def rows_in(path: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM rows_row ORDER BY id")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "start_method"),
     [((), "fork"), (("--parallel", "2"), "fork"), (("--parallel", "2"), "spawn")],
@@ -498,6 +509,7 @@ def test_in_memory(real_file: Path, make_site: MakeSite, options: tuple[str, ...
     assert list(real_file.parent.iterdir()) == [real_file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--parallel", "2")], ids=["serial", "parallel"])
 def test_in_a_file(real_file: Path, make_site: MakeSite, options: tuple[str, ...]) -> None:
     """Kept by the first two runs, so that the second finds it, and the third makes it anew."""
@@ -514,7 +526,7 @@ def test_in_a_file(real_file: Path, make_site: MakeSite, options: tuple[str, ...
     assert list(real_file.parent.iterdir()) == [real_file]
 
 
-def test_without_law_8_the_rows_in_a_file_are_lost(real_file: Path, make_site: MakeSite) -> None:
+def test_without_invariant_8_the_rows_in_a_file_are_lost(real_file: Path, make_site: MakeSite) -> None:
     assert rows_in(real_file) == ["one", "two"]
     engine = "tests.support.rows_site.careless.sqlite3"
     make_site({"default": sqlite_entry(real_file, ENGINE=engine)}).test().check_failure()
