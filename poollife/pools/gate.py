@@ -14,6 +14,7 @@ from poollife.pools import log
 from poollife.pools.base import BasePool, Borrower
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
 from poollife.pools.tickets import Postponed, SpareTicket, Ticket
+from poollife.process.guard import WeakRegistry
 
 logger = logging.getLogger("poollife")
 
@@ -22,9 +23,10 @@ class Gate:
     """What a pool asks before it opens a session, and tells after that.
 
     The outage is shared with all pools that lead to the server. What is of this pool only is whether the
-    server refuses more sessions than there are. While one that is there may come back, checkouts wait for it,
-    and none is opened before a pause is over. The three fields of that are set by single assignments, and
-    need no lock: a thread that reads an old value opens a session too early, or waits for one pause more.
+    server refuses more sessions than there are. While one may come back that is there, or is being opened,
+    checkouts wait for it, and none is opened before a pause is over. (The server counts a session from its
+    first packet on, the pool only when it is open.) The three fields of that are set by single assignments,
+    and need no lock: a thread that reads an old value opens a session too early, or waits for one pause more.
     """
 
     def __init__(self, pool: BasePool, outage: Outage) -> None:
@@ -35,11 +37,13 @@ class Gate:
         self._full_pause = FIRST_PAUSE
         #: How the server refused the last one.
         self._full_error: Exception | None = None
+        #: The checkouts that were admitted, until they have failed or come to an end.
+        self._admitted: WeakRegistry[Ticket] = WeakRegistry()
 
     def delay(self, ticket: Ticket) -> float:
         """Return the seconds until a session may be opened for a checkout that waits."""
         delay = self._outage.delay(ticket, self._pool.options.outage_wait)
-        if self._is_full(now := clock.monotonic()):
+        if self._is_full(now := clock.monotonic(), ticket):
             return max(delay, min(self._full_until, ticket.deadline) - now)
         return delay
 
@@ -50,7 +54,7 @@ class Gate:
 
     def is_closed(self) -> bool:
         """Return whether no session can be opened now: there is no server, or no room there."""
-        return self._outage.error is not None or self._is_full(clock.monotonic())
+        return self._outage.error is not None or self._is_full(clock.monotonic(), None)
 
     def check(self, ticket: Ticket) -> None:
         """Say what ``admit()`` would, before anything is asked that takes its time.
@@ -58,7 +62,7 @@ class Gate:
         :raises Postponed: it has to wait.
         :raises Exception: what the last attempt came to, where it waits no longer.
         """
-        if (error := self._full_error) and self._is_full(now := clock.monotonic()):
+        if (error := self._full_error) and self._is_full(now := clock.monotonic(), ticket):
             raise Postponed if now < ticket.deadline else remembered(error)
         try:
             self._outage.check(ticket, self._pool.options.outage_wait)
@@ -73,10 +77,13 @@ class Gate:
         :raises Exception: as ``check()``.
         """
         try:
-            return self._outage.admit(ticket, self._pool.options.outage_wait)
+            admitted = self._outage.admit(ticket, self._pool.options.outage_wait)
         except Exception as error:
             self._call_probe(ticket, error)
             raise
+        if admitted:
+            self._admitted.add(ticket)
+        return admitted
 
     def opened(self) -> None:
         """Note that a session was opened."""
@@ -90,6 +97,7 @@ class Gate:
         :raises Postponed: where another attempt makes sense, and the checkout has time for that.
         """
         driver, wait = self._pool.driver, self._pool.options.outage_wait
+        self._admitted.remove(ticket)
         if (unreachable := driver.unreachable(error)) is False:
             self._outage.over()
             if driver.is_full(error):
@@ -108,24 +116,27 @@ class Gate:
         was_full = self._full_until >= ticket.deadline - self._pool.options.timeout
         return self._outage.error or (self._full_error if was_full else None)
 
-    def _is_full(self, now: float) -> bool:
-        return now < self._full_until and self._pool.opened > self._pool.closed
+    def _is_full(self, now: float, ticket: Ticket | None) -> bool:
+        pool = self._pool
+        return now < self._full_until and (pool.opened > pool.closed or self._others_open(ticket))
+
+    def _others_open(self, ticket: Ticket | None) -> bool:
+        """Return whether sessions are being opened for other threads than that of this checkout."""
+        return any(
+            other.active and not (ticket and ticket.is_part_of(other)) for other in self._admitted.hold()
+        )
 
     def _wait_for_return(self, ticket: Ticket, error: Exception) -> None:
-        """Have a checkout wait for a session that is there, unless its thread has it."""
+        """Have a checkout wait for a session that is there or about to be, unless its thread has it."""
         now, me, pool = clock.monotonic(), threading.current_thread(), self._pool
         mine = sum(lease.thread is me for lease in pool.leases.copy())
-        others = pool.opened - pool.closed > mine
-        if not others and not ticket.refused:
-            # Those that are being opened may be there when it asks again. Not all pool classes count them.
-            others = pool.opening != 1
+        others = pool.opened - pool.closed > mine or self._others_open(ticket)
         if isinstance(ticket, SpareTicket) or ticket.deadline <= now or not others:
             return
         pause = self._full_pause * random.SystemRandom().uniform(JITTER, 1)
         self._full_pause = min(2 * self._full_pause, LONGEST_PAUSE)
         self._full_error = remembered(error)
         self._full_until = now + pause
-        ticket.refused = True
         raise Postponed
 
     def _call_probe(self, ticket: Ticket, error: Exception) -> None:

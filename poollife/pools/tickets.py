@@ -33,6 +33,7 @@ class Ticket:
     """A checkout under way, or whoever is about to close a session."""
 
     __slots__ = (
+        "__weakref__",
         "active",
         "borrower",
         "deadline",
@@ -40,7 +41,6 @@ class Ticket:
         "joined",
         "outer",
         "queue",
-        "refused",
         "served",
         "signal",
     )
@@ -54,8 +54,6 @@ class Ticket:
         self.borrower = borrower
         #: The checkout in the middle of which this one began, in the same thread.
         self.outer = outer
-        #: Whether the server has refused it a session because there are too many.
-        self.refused = False
         #: Whether a slot was found for it, and what is in there if there is something.
         self.served = False
         self.entry: Any = None
