@@ -15,6 +15,7 @@ from poollife.pools.base import Borrower
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
 from poollife.pools.state import PoolState
 from poollife.pools.tickets import Postponed, SpareTicket, Ticket
+from poollife.process.guard import WeakRegistry
 
 logger = logging.getLogger("poollife")
 
@@ -24,7 +25,8 @@ class Gate:
 
     The outage is shared with all pools that lead to the server. Each pool has its own gate, which knows
     whether the server refuses more sessions than there are. Then checkouts wait while a session of the pool
-    may be returned, and no other is opened before a pause is over. The three fields for that are set by
+    may be returned, or is being opened, and no other is opened before a pause is over. (The server counts a
+    session from its first packet on, the pool only when it is open.) The three fields for that are set by
     single assignments, and need no lock: a thread that reads an old value opens a session too early, or waits
     for one pause more.
     """
@@ -37,11 +39,13 @@ class Gate:
         self._full_pause = FIRST_PAUSE
         #: The error with which the server refused the last session.
         self._full_error: Exception | None = None
+        #: The checkouts that were admitted, until they have failed or come to an end.
+        self._admitted: WeakRegistry[Ticket] = WeakRegistry()
 
     def delay(self, ticket: Ticket) -> float:
         """Return the seconds until a session may be opened for a checkout that waits."""
         delay = self._outage.delay(ticket, self._pool.options.outage_wait)
-        if self._is_full(now := clock.monotonic()):
+        if self._is_full(now := clock.monotonic(), ticket):
             return max(delay, min(self._full_until, ticket.deadline) - now)
         return delay
 
@@ -52,7 +56,7 @@ class Gate:
 
     def is_closed(self) -> bool:
         """Return whether no session can be opened now: the server does not answer, or has no room."""
-        return self._outage.error is not None or self._is_full(clock.monotonic())
+        return self._outage.error is not None or self._is_full(clock.monotonic(), None)
 
     def check(self, ticket: Ticket) -> None:
         """Raise as ``admit()`` would, before the checkout asks for a password, which may take time.
@@ -60,7 +64,7 @@ class Gate:
         :raises Postponed: the checkout has to wait.
         :raises Exception: the error of the last attempt, if the checkout waits no longer.
         """
-        if (error := self._full_error) and self._is_full(now := clock.monotonic()):
+        if (error := self._full_error) and self._is_full(now := clock.monotonic(), ticket):
             raise Postponed if now < ticket.deadline else remembered(error)
         try:
             self._outage.check(ticket, self._pool.options.outage_wait)
@@ -75,10 +79,13 @@ class Gate:
         :raises Exception: as ``check()``.
         """
         try:
-            return self._outage.admit(ticket, self._pool.options.outage_wait)
+            admitted = self._outage.admit(ticket, self._pool.options.outage_wait)
         except Exception as error:
             self._call_probe(ticket, error)
             raise
+        if admitted:
+            self._admitted.add(ticket)
+        return admitted
 
     def opened(self) -> None:
         """Note that a session was opened."""
@@ -94,6 +101,7 @@ class Gate:
         :raises Postponed: if another attempt makes sense, and the checkout has time for that.
         """
         driver, wait = self._pool.driver, self._pool.options.outage_wait
+        self._admitted.remove(ticket)
         if (unreachable := driver.unreachable(error)) is False:
             self._outage.over()
             if driver.is_full(error):
@@ -112,28 +120,30 @@ class Gate:
         was_full = self._full_until >= ticket.deadline - self._pool.options.timeout
         return self._outage.error or (self._full_error if was_full else None)
 
-    def _is_full(self, now: float) -> bool:
-        return now < self._full_until and self._pool.opened > self._pool.closed
+    def _is_full(self, now: float, ticket: Ticket | None) -> bool:
+        pool = self._pool
+        return now < self._full_until and (pool.opened > pool.closed or self._others_open(ticket))
+
+    def _others_open(self, ticket: Ticket | None) -> bool:
+        """Return whether sessions are being opened for other threads than that of this checkout."""
+        return any(
+            other.active and not (ticket and ticket.is_part_of(other)) for other in self._admitted.hold()
+        )
 
     def _wait_for_return(self, ticket: Ticket, error: Exception) -> None:
-        """Have a checkout wait for the return of a session, unless its own thread has all of them.
+        """Have a checkout wait for a session that is open, or about to be, unless its thread has all of them.
 
         :raises Postponed: to have it wait.
         """
         now, me, pool = clock.monotonic(), threading.current_thread(), self._pool
         mine = sum(lease.thread is me for lease in pool.leases.copy())
-        others = pool.opened - pool.closed > mine
-        if not others and not ticket.refused:
-            # Sessions that are being opened may be there when the checkout asks again. Not all pool classes
-            # count them.
-            others = pool.opening != 1
+        others = pool.opened - pool.closed > mine or self._others_open(ticket)
         if isinstance(ticket, SpareTicket) or ticket.deadline <= now or not others:
             return
         pause = self._full_pause * random.SystemRandom().uniform(JITTER, 1)
         self._full_pause = min(2 * self._full_pause, LONGEST_PAUSE)
         self._full_error = remembered(error)
         self._full_until = now + pause
-        ticket.refused = True
         raise Postponed
 
     def _call_probe(self, ticket: Ticket, error: Exception) -> None:

@@ -33,6 +33,7 @@ class Ticket:
     """A checkout that is under way, or the closing of sessions."""
 
     __slots__ = (
+        "__weakref__",
         "active",
         "borrower",
         "deadline",
@@ -40,7 +41,6 @@ class Ticket:
         "joined",
         "outer",
         "queue",
-        "refused",
         "served",
         "signal",
     )
@@ -55,8 +55,6 @@ class Ticket:
         self.borrower = borrower
         #: The checkout in the middle of which this one began, in the same thread.
         self.outer = outer
-        #: Whether the server has refused a session to it, as there are too many.
-        self.refused = False
         #: Whether it was given a slot, and the record in that slot, if there is one.
         self.served = False
         self.entry: Any = None

@@ -47,12 +47,18 @@ class StubServer:
                 raise self.down
             connection = StubConnection(self)
             with self._lock:
+                if error := self.refusal():
+                    raise error
                 self.opened += 1
                 self.alive.add(connection)
             return connection
         finally:
             with self._lock:
                 self.connecting -= 1
+
+    def refusal(self) -> Exception | None:
+        """Return why there is no room for another session, if so."""
+        return None
 
     def forget(self, connection: StubConnection) -> None:
         with self._lock:
@@ -157,10 +163,11 @@ class StubBorrower:
         return self.connection
 
     def give_back(self) -> None:
-        lease, self.connection = self.lease, None
-        if lease:
+        # In the wrapper's order: without a connection, or a lease, it would have lost what it has.
+        if lease := self.lease:
             lease.pool.checkin(lease)
             self.lease = None
+        self.connection = None
 
     def release(self, *, if_idle: bool = False) -> None:
         self.give_back()
