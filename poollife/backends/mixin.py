@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 import weakref
@@ -11,31 +10,26 @@ from typing import TYPE_CHECKING, Any, Self
 from django.db.backends.base import base as wrapper
 from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
-from django.utils.functional import cached_property
 
 from poollife import clock
 from poollife.backends.creation import pooled_creation
-from poollife.backends.credentials import answered, askers_in, asking_client
+from poollife.backends.credentials import asking_client
 from poollife.backends.cursors import PooledCursorWrapper, pooled_cursor
-from poollife.conf import SECRET_OPTIONS, UNPOOLED, PoolOptions
-from poollife.drivers.contract import HELD, OPENING, Driver
-from poollife.drivers.network import give_up_after
+from poollife.backends.keys import NO_OPTIONS, containers_of, freeze_options
+from poollife.backends.opening import OpeningMixin
+from poollife.drivers.contract import HELD, OPENING
 from poollife.pools import log
 from poollife.pools.base import PoolClosed, PoolKey
 from poollife.pools.lease import Lease
 from poollife.pools.live import closed_pools
 from poollife.process.atfork import at_fork
-from poollife.process.guard import alive, getpid
+from poollife.process.guard import alive
 
 if TYPE_CHECKING:
-    from django.db.backends.base.base import BaseDatabaseWrapper
-
     from poollife.pools.pool import LeasePool
-else:
-    BaseDatabaseWrapper = object
 
 
-class PooledMixin(BaseDatabaseWrapper):
+class PooledMixin(OpeningMixin):
     """Base class of a pooled backend, to be put before a DatabaseWrapper of Django or of another package.
 
     ``connect()`` borrows a session from the pool, and ``close()`` returns it. The backend below does the
@@ -45,12 +39,6 @@ class PooledMixin(BaseDatabaseWrapper):
     A subclass sets the class attribute ``driver``.
     """
 
-    #: The driver, an instance of a subclass of ``Driver``.
-    driver: Driver
-    #: The driver's module; the stubs leave it out.
-    Database: Any
-    #: The present lease; None while this wrapper has no session of a pool.
-    lease: Lease | None = None
     #: The pool of the last checkout, and the settings that led to it.
     _resolved_pool: LeasePool | None = None
     _resolved_settings: tuple[Any, ...] = ()
@@ -60,10 +48,6 @@ class PooledMixin(BaseDatabaseWrapper):
     _wraps_cursors_itself = False
     #: The key of the pool for which ``get_connection_params()`` has set the wrapper's attributes.
     _configured_for: PoolKey | None = None
-    #: True if ``get_connection_params()`` calls secret functions, because a session is to be opened.
-    _asks = True
-    #: The settings with a password that was asked for, until a connection was opened with them.
-    _answered: dict[str, Any] | None = None
     #: NAME at the checkout: Django's test runner changes it in place.
     _database: Any = None
     #: The shallow copies of this wrapper and of its copies, if there are any.
@@ -101,25 +85,6 @@ class PooledMixin(BaseDatabaseWrapper):
         self._copies.add(twin)
         vars(twin).update(vars(self))
         return twin
-
-    @cached_property
-    def pool_options(self) -> PoolOptions:
-        """The options in ``POOL``, read at the first access, which the first checkout makes.
-
-        Not when Django makes the wrapper: the import of a model does that, and an error at that moment would
-        come before the system check that explains it.
-
-        :raises ImproperlyConfigured: names the alias, the key, the value and the nearest right key.
-        """
-        # Django uses this alias for connections without a database, whichever key of DATABASES they serve.
-        if self.alias == wrapper.NO_DB_ALIAS:
-            return UNPOOLED
-        return PoolOptions.from_settings(self.alias, self.settings_dict)
-
-    @property
-    def poolable(self) -> bool:
-        """True if the sessions of this database may be pooled."""
-        return True
 
     @property
     def lease_pool(self) -> LeasePool:
@@ -264,68 +229,10 @@ class PooledMixin(BaseDatabaseWrapper):
             except PoolClosed as closed:
                 deadline = closed.deadline
 
-    def copy(self, alias: str | None = None) -> Self:
-        """Return another wrapper with a deep copy of the settings, as Django does.
-
-        Secret functions are not copied: both wrappers call the same ones.
-
-        :param alias: the alias of the new wrapper. Default: the alias of this one.
-        """
-        memo = {id(each): each for each in askers_in(self.settings_dict)}
-        return type(self)(copy.deepcopy(self.settings_dict, memo), self.alias if alias is None else alias)
-
     @property
     def is_shared(self) -> bool:
         """True if other threads, or shallow copies of this wrapper, may use its session."""
         return self.allow_thread_sharing or bool(self._copies)
-
-    def get_connection_params(self) -> dict[str, Any]:
-        """Return the arguments of the driver's ``connect()``. Secret functions are called here."""
-        given = self.settings_dict
-        try:
-            # Not while a session is there already: backends also set attributes of the wrapper in here.
-            if self._asks:
-                self.settings_dict = self._answered = answered(given)
-            return super().get_connection_params()
-        finally:
-            self.settings_dict = given
-
-    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Return the driver connection that ``connect()`` puts into ``self.connection``: the borrowed one."""
-        self._asks = True  # from here on, code may need the parameters to open a session
-        return self.lease.connection if self.lease else super().get_new_connection(conn_params)
-
-    def open_connection(self, params: dict[str, Any]) -> Any:
-        """Open a session as the backend below does, and return its guarded driver connection.
-
-        :param params: the arguments of the driver's ``connect()``.
-        """
-        pid = getpid()
-        with at_fork.gate.handshake(self.driver.peers(params)):
-            connection = self.driver.adopt(self._connect_with_answers(params), pid, params)
-            driver = self.driver.unwrap(connection)
-            # Code that wraps the driver's connect() may have forked.
-            driver.check_process()
-            # Inside of the handshake: a fork waits for its end, so no child inherits what this call opens for
-            # a moment.
-            give_up_after(driver.guard.fd, self.pool_options.network_timeout)
-        return connection
-
-    def _connect_with_answers(self, params: dict[str, Any]) -> Any:
-        """Open a physical connection; Oracle's backend reads the settings here, and finds the answers."""
-        given = self.settings_dict
-        try:
-            self.settings_dict = self._answered or given
-            return super().get_new_connection(params)
-        finally:
-            self.settings_dict, self._answered = given, None
-
-    def opener(self) -> PooledMixin:
-        """Return another wrapper with the present settings, to open sessions in another thread."""
-        # It has settings of its own, because code may change these in place while it opens a session. Not by
-        # copy(): OPTIONS may have objects that can't be copied, such as an SSLContext.
-        settings = {**self.settings_dict, "OPTIONS": {**(self.settings_dict["OPTIONS"] or {})}}
-        return type(self)(settings, self.alias)
 
     def leads_to(self, key: PoolKey) -> bool:
         """Return whether this key is the wrapper's in the calling thread, as an override may need a tenant.
@@ -482,39 +389,3 @@ class PooledMixin(BaseDatabaseWrapper):
         self.run_on_commit = []
         if self.autocommit:
             self.run_commit_hooks_on_set_autocommit_on = False
-
-
-def containers_of(value: Any) -> Any:
-    """Return a copy of a setting with copies of its dictionaries, lists and sets; other objects are shared.
-
-    The copy is equal to the setting until code changes one of these in place.
-    """
-    if isinstance(value, dict):
-        return {key: containers_of(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [containers_of(item) for item in value]
-    return set(value) if isinstance(value, set) else value
-
-
-def freeze_options(options: dict[str, Any]) -> Any:
-    """Return ``freeze()`` of OPTIONS without secrets, which make no difference between two sessions."""
-    return frozenset((key, freeze(item)) for key, item in options.items() if key not in SECRET_OPTIONS)
-
-
-#: The value of ``freeze_options()`` for empty OPTIONS.
-NO_OPTIONS: frozenset[Any] = frozenset()
-
-
-def freeze(value: Any) -> Any:
-    """Return a hashable value for a setting: equal settings have equal values."""
-    if isinstance(value, dict):
-        return frozenset((key, freeze(item)) for key, item in value.items())
-    if isinstance(value, set | frozenset):
-        return frozenset(freeze(item) for item in value)
-    if isinstance(value, list | tuple):
-        return tuple(freeze(item) for item in value)
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return value

@@ -15,6 +15,7 @@ from django.db.backends.utils import CursorWrapper
 
 from poollife.backends.mixin import PooledMixin
 from poollife.backends.mysql.base import PooledMySQLMixin
+from poollife.backends.opening import OpeningMixin
 from tests.conftest import MakeAlias
 from tests.support.borrowing import PATIENCE, out
 from tests.support.engines.vendor import VendorWrapper
@@ -49,7 +50,7 @@ def _is_set_on_self(node: ast.AST) -> TypeGuard[ast.Attribute]:
 @pytest.mark.parametrize("path", DJANGOS, ids=lambda path: path.parent.name)
 def test_the_mixin_shadows_no_attribute_of_a_backend(path: Path) -> None:
     """PostgreSQL's and Oracle's have a ``pool`` of their own, for example: their ``connect()`` needs it."""
-    added = {name for name in vars(PooledMixin) if not name.startswith("__")}
+    added = {name for name in vars(PooledMixin) | vars(OpeningMixin) if not name.startswith("__")}
     # What the base class has is overridden on purpose; and so are two methods that every backend has.
     overridden = set(dir(BaseDatabaseWrapper)) | {"get_connection_params", "get_new_connection", "Database"}
     assert {"lease_pool", "release"} <= added

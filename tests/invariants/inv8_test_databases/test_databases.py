@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from poollife.backends.mixin import freeze
+from poollife.backends.keys import freeze
 from poollife.pools.registry import registry
 from servers import MariaDB
 from tests.conftest import MakeAlias

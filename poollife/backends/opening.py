@@ -1,0 +1,114 @@
+"""The part of the mixin that opens sessions: parameters, passwords that are asked for, and the guard."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Self
+
+from django.db.backends.base import base as wrapper
+from django.utils.functional import cached_property
+
+from poollife.backends.credentials import answered, askers_in
+from poollife.conf import UNPOOLED, PoolOptions
+from poollife.drivers.contract import Driver
+from poollife.drivers.network import give_up_after
+from poollife.pools.lease import Lease
+from poollife.process.atfork import at_fork
+from poollife.process.guard import getpid
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+else:
+    BaseDatabaseWrapper = object
+
+
+class OpeningMixin(BaseDatabaseWrapper):
+    """A DatabaseWrapper that opens guarded sessions for a pool. ``PooledMixin`` borrows them."""
+
+    #: The driver, an instance of a subclass of ``Driver``.
+    driver: Driver
+    #: The driver's module; the stubs leave it out.
+    Database: Any
+    #: The present lease; None while this wrapper has no session of a pool.
+    lease: Lease | None = None
+    #: True if ``get_connection_params()`` calls secret functions, because a session is to be opened.
+    _asks = True
+    #: The settings with a password that was asked for, until a connection was opened with them.
+    _answered: dict[str, Any] | None = None
+
+    @cached_property
+    def pool_options(self) -> PoolOptions:
+        """The options in ``POOL``, read at the first access, which the first checkout makes.
+
+        Not when Django makes the wrapper: the import of a model does that, and an error at that moment would
+        come before the system check that explains it.
+
+        :raises ImproperlyConfigured: names the alias, the key, the value and the nearest right key.
+        """
+        # Django uses this alias for connections without a database, whichever key of DATABASES they serve.
+        if self.alias == wrapper.NO_DB_ALIAS:
+            return UNPOOLED
+        return PoolOptions.from_settings(self.alias, self.settings_dict)
+
+    @property
+    def poolable(self) -> bool:
+        """True if the sessions of this database may be pooled."""
+        return True
+
+    def copy(self, alias: str | None = None) -> Self:
+        """Return another wrapper with a deep copy of the settings, as Django does.
+
+        Secret functions are not copied: both wrappers call the same ones.
+
+        :param alias: the alias of the new wrapper. Default: the alias of this one.
+        """
+        memo = {id(each): each for each in askers_in(self.settings_dict)}
+        return type(self)(copy.deepcopy(self.settings_dict, memo), self.alias if alias is None else alias)
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Return the arguments of the driver's ``connect()``. Secret functions are called here."""
+        given = self.settings_dict
+        try:
+            # Not while a session is there already: backends also set attributes of the wrapper in here.
+            if self._asks:
+                self.settings_dict = self._answered = answered(given)
+            return super().get_connection_params()
+        finally:
+            self.settings_dict = given
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Return the driver connection that ``connect()`` puts into ``self.connection``: the borrowed one."""
+        self._asks = True  # from here on, code may need the parameters to open a session
+        return self.lease.connection if self.lease else super().get_new_connection(conn_params)
+
+    def open_connection(self, params: dict[str, Any]) -> Any:
+        """Open a session as the backend below does, and return its guarded driver connection.
+
+        :param params: the arguments of the driver's ``connect()``.
+        """
+        pid = getpid()
+        with at_fork.gate.handshake(self.driver.peers(params)):
+            connection = self.driver.adopt(self._connect_with_answers(params), pid, params)
+            driver = self.driver.unwrap(connection)
+            # Code that wraps the driver's connect() may have forked.
+            driver.check_process()
+            # Inside of the handshake: a fork waits for its end, so no child inherits what this call opens for
+            # a moment.
+            give_up_after(driver.guard.fd, self.pool_options.network_timeout)
+        return connection
+
+    def _connect_with_answers(self, params: dict[str, Any]) -> Any:
+        """Open a physical connection; Oracle's backend reads the settings here, and finds the answers."""
+        given = self.settings_dict
+        try:
+            self.settings_dict = self._answered or given
+            return super().get_new_connection(params)
+        finally:
+            self.settings_dict, self._answered = given, None
+
+    def opener(self) -> Self:
+        """Return another wrapper with the present settings, to open sessions in another thread."""
+        # It has settings of its own, because code may change these in place while it opens a session. Not by
+        # copy(): OPTIONS may have objects that can't be copied, such as an SSLContext.
+        settings = {**self.settings_dict, "OPTIONS": {**(self.settings_dict["OPTIONS"] or {})}}
+        return type(self)(settings, self.alias)
