@@ -51,17 +51,16 @@ class ReturningPool(PoolState):
         """
         if not alive[0]:
             at_fork.ensure_process()
-        if lease.state is not HELD:
-            # In a child all leases are abandoned; a thread that exists only in the parent may have the lock.
-            if lease.returned:
-                self._forget(lease)
-                return
-            lease.is_held()  # cancels a claim of another thread
+        # In a child all leases are abandoned; a lost thread may hold the lock.
+        if lease.state is not HELD and lease.returned:
+            self._forget(lease)
+            return
         mine = again = False
         try:
             with self._lock:
                 state = lease.state
-                if state is HELD or state is OPENING or state is INTERRUPTED:
+                # A claim is void with this: the claiming thread looks once more, under the lock.
+                if state is HELD or state is CLAIMED or state is OPENING or state is INTERRUPTED:
                     mine, again = True, state is INTERRUPTED
                     lease.state = RETURNING
             if mine:

@@ -27,12 +27,14 @@ from MySQLdb.cursors import SSCursor
 
 from poollife import auto_close_db
 from poollife.backends.mixin import PooledMixin
+from poollife.drivers.contract import CLAIMED
 from poollife.errors import PoolTimeout
-from poollife.pools import pool as pools
+from poollife.pools import returning as pools
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.support.borrowing import PATIENCE, make_log, out, rows, session_of, sql, variable
 from tests.support.counting import pool_of
+from tests.support.stubs import StubBorrower, StubServer, stub_pool
 
 
 @pytest.fixture
@@ -410,6 +412,35 @@ def test_many_threads_wake_up_and_take_at_random(make_alias: MakeAlias) -> None:
         sql(alias, "SELECT 1")
     assert seen.keys() == {"right"}
     assert pool_of(alias).closed > 3, "the threads' sessions were taken back"
+
+
+class ClaimingLock:
+    """A pool's lock: while a thread waits for it, another thread claims its lease."""
+
+    def __init__(self, lock: Any, lease: Any) -> None:
+        self._lock = lock
+        self._lease: Any = lease
+
+    def __enter__(self) -> None:
+        if lease := self._lease:
+            lease.state = CLAIMED
+            self._lease = None
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_return_goes_on_though_another_thread_claims_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The borrower has dropped the lease by then: otherwise it would be out until a checkout looks for it."""
+    server = StubServer()
+    pool, borrower = stub_pool("stub", server), StubBorrower(server)
+    borrower.borrow(pool)
+    lease = borrower.lease
+    assert lease
+    monkeypatch.setattr(pool, "_lock", ClaimingLock(pool._lock, lease))
+    borrower.give_back()
+    assert (lease.returned, pool.out, pool.idle) == (True, 0, 1)
 
 
 def test_struck_while_it_looks_nothing_is_lost(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
 from benchmarks.wiretap import CONNECT, Wiretap
+from poollife.backends import mixin
 from poollife.pools import registry
 from servers import MariaDB
 from tests.conftest import MakeAlias
@@ -63,7 +64,8 @@ class Calls:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Neither the collector's work is counted, nor the look for what other tests have left out."""
-    monkeypatch.setattr(registry, "closed_pools", set())
+    for module in (registry, mixin):
+        monkeypatch.setattr(module, "closed_pools", set())
     gc.collect()
     gc.disable()
     yield

@@ -206,7 +206,7 @@ def test_no_fork_comes_in_between(make_alias: MakeAlias, monkeypatch: pytest.Mon
         seen.append(threading.get_ident() in at_fork.gate._handshakes)
         network.give_up_after(fd, seconds)
 
-    monkeypatch.setattr("poollife.backends.mixin.give_up_after", tell)
+    monkeypatch.setattr("poollife.backends.opening.give_up_after", tell)
     descriptor(make_alias())
     assert seen == [True]
 
