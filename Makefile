@@ -14,6 +14,9 @@ DEMO_BIN := $(DEMO_VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
 
+# The tests start hundreds of programs: each would compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help

@@ -352,6 +352,7 @@ def test_loading_an_engine_imports_few_modules() -> None:
     assert len(modules) <= 75, sorted(modules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "driver"), DRIVERS.items())
 def test_a_driver_is_imported_by_its_backend(engine: str, driver: str) -> None:
     """Nobody's else."""
@@ -383,6 +384,7 @@ def test_something_else_under_mysqlclients_name() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_site_without_mysql() -> None:
     """Set up with poollife installed and SQLite's backend in use."""
     run(
@@ -445,6 +447,7 @@ def test_there_are_driver_modules() -> None:
     assert driver_modules() == {f"poollife.drivers.{name}" for name in modules}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("."), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_backends_import_driver_modules(path: Path) -> None:
     # A helper may have the beginning of its name in common with a driver's module.

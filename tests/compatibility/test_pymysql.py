@@ -140,6 +140,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [PYMYSQL_ALONE, INSTALLED], ids=["alone", "installed as MySQLdb"])
 def test_without_mysqlclient(program: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, check=True, timeout=60)

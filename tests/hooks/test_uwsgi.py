@@ -33,6 +33,8 @@ from tests.support.uwsgi_site.running import (
 )
 from tests.support.web_server import PATIENCE, eventually
 
+pytestmark = pytest.mark.slow
+
 DEFAULT = VARIANTS["default"]
 
 
@@ -57,7 +59,6 @@ builds = pytest.mark.parametrize(
 # --- invariant 1 -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @builds
 @pytest.mark.parametrize("name", VARIANTS)
@@ -91,7 +92,6 @@ def test_debians_build_is_there_where_it_fits_this_python() -> None:
     needs.uwsgi_of_debian()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_without_the_hook_each_worker_begins_with_the_masters_sockets(
     server: MariaDB, tmp_path: Path
@@ -103,7 +103,6 @@ def test_without_the_hook_each_worker_begins_with_the_masters_sockets(
     assert (counts.alive, counts.wrong_answers, counts.aborted) == (2, 0, 0)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_without_the_guard_a_worker_ends_a_session_of_the_master(server: MariaDB, tmp_path: Path) -> None:
     """The first worker that ends is the end of a session of the master's."""
@@ -148,7 +147,6 @@ def site(
     uwsgi.wait_for_its_end()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_max_requests(server: MariaDB, tmp_path: Path) -> None:
     one = replace(DEFAULT, workers=1)
@@ -162,7 +160,6 @@ def test_max_requests(server: MariaDB, tmp_path: Path) -> None:
     assert uwsgi.aborted == 0
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @builds
 @pytest.mark.parametrize("name", ["default", "threads", "fork-hooks", "lazy-apps"])
@@ -182,7 +179,6 @@ def test_reload(server: MariaDB, tmp_path: Path, name: str, build: Build) -> Non
     assert uwsgi.aborted == 0
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_python_is_not_torn_down(server: MariaDB, tmp_path: Path) -> None:
     """Exit handlers of Python do not run then; ours is in uWSGI's slot."""
@@ -194,7 +190,6 @@ def test_python_is_not_torn_down(server: MariaDB, tmp_path: Path) -> None:
     assert uwsgi.aborted == 0
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_thread_that_hangs_takes_no_session_along(server: MariaDB, tmp_path: Path) -> None:
     """Python waits for it, and uWSGI does not wait for Python."""
@@ -210,7 +205,6 @@ def test_a_thread_that_hangs_takes_no_session_along(server: MariaDB, tmp_path: P
     assert uwsgi.aborted == 0
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_int_cuts_off_who_is_busy(server: MariaDB, tmp_path: Path) -> None:
     """uWSGI runs no exit handler in a worker that has a request, and in the others it does."""
@@ -224,7 +218,6 @@ def test_int_cuts_off_who_is_busy(server: MariaDB, tmp_path: Path) -> None:
     assert uwsgi.aborted == 1
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_mule_in_the_middle_of_a_query(server: MariaDB, tmp_path: Path) -> None:
     """It ends all the same, and takes nobody's session along."""
@@ -241,7 +234,6 @@ def test_a_mule_in_the_middle_of_a_query(server: MariaDB, tmp_path: Path) -> Non
     assert uwsgi.aborted <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_spooler_is_killed(server: MariaDB, tmp_path: Path) -> None:
     """Number 0 leaves its session open; the others call ``close_pool()``."""
@@ -292,7 +284,6 @@ class Copy(Site):
         return [*build.command, *build.arguments, "--ini", str(file), *self.signs]
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @builds
 def test_the_file_to_copy(server: MariaDB, tmp_path: Path, build: Build) -> None:

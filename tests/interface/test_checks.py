@@ -493,6 +493,7 @@ CHECK_ALL = ("-m", "django", "check")
 SERVE = ("-c", "from django.core.wsgi import get_wsgi_application; get_wsgi_application()")
 
 
+@pytest.mark.slow
 def test_a_good_project(port: int) -> None:
     done = project(*CHECK, port=port)
     assert (done.returncode, done.stdout) == (0, "System check identified no issues (0 silenced).\n"), (
@@ -501,6 +502,7 @@ def test_a_good_project(port: int) -> None:
     assert project(*SERVE, port=port).returncode == 0
 
 
+@pytest.mark.slow
 def test_an_engine_that_was_replaced_after_the_settings_were_written(port: int) -> None:
     """As nautobot does where its metrics are on: nothing pools, and nothing else says so."""
     done = project(*CHECK, port=port, DATABASES={"default": mysql(ENGINE="django.db.backends.sqlite3")})
@@ -508,6 +510,7 @@ def test_an_engine_that_was_replaced_after_the_settings_were_written(port: int) 
     assert "(poollife.W012) INSTALLED_APPS and MIDDLEWARE have poollife, but no ENGINE" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [CHECK, SERVE])
 def test_an_engine_that_does_not_exist_is_named_before_a_model_is_imported(
     port: int, command: tuple[str, ...]
@@ -520,6 +523,7 @@ def test_an_engine_that_does_not_exist_is_named_before_a_model_is_imported(
     assert "django.db.backends.XXX" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_bad_pool(port: int) -> None:
     """Although there are models, whose import makes a DatabaseWrapper."""
     done = project(*CHECK, port=port, pool={"pool_sise": 5})
@@ -527,6 +531,7 @@ def test_a_bad_pool(port: int) -> None:
     assert "(poollife.E001) DATABASES['default']: POOL['pool_sise'] is 5: unknown key" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_bad_pool_is_no_traceback(port: int) -> None:
     """Nor where Django's own checks of the models ask for a connection before ours get to say anything."""
     done = project(*CHECK_ALL, port=port, pool={"pool_sise": 5})
@@ -535,6 +540,7 @@ def test_a_bad_pool_is_no_traceback(port: int) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_web_server_refuses_a_bad_pool_at_once(port: int) -> None:
     """It runs no checks."""
     done = project(*SERVE, port=port, pool={"pool_sise": 5})
@@ -542,6 +548,7 @@ def test_a_web_server_refuses_a_bad_pool_at_once(port: int) -> None:
     assert "DATABASES['default']: POOL['pool_sise'] is 5: unknown key" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_app_is_noticed_by_the_backend(port: int) -> None:
     apps = ["django.contrib.contenttypes", "django.contrib.auth"]
     done = project(*CHECK, port=port, INSTALLED_APPS=apps)
@@ -549,6 +556,7 @@ def test_a_missing_app_is_noticed_by_the_backend(port: int) -> None:
     assert "(poollife.W001) DATABASES has an ENGINE of poollife's" in done.stderr
 
 
+@pytest.mark.slow
 def test_silenced(port: int) -> None:
     done = project(*CHECK, port=port, MIDDLEWARE=[], SILENCED_SYSTEM_CHECKS=["poollife.W002"])
     assert (done.returncode, done.stdout) == (0, "System check identified no issues (1 silenced).\n"), (

@@ -19,6 +19,8 @@ import pytest
 from servers import Certificates, MariaDB, Missing
 from servers.ports import RANGE, free_port
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def cursor(settings: dict[str, Any]) -> Iterator[Any]:

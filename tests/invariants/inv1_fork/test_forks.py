@@ -101,6 +101,7 @@ def test_fork_inside_atomic(entry: Entry) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bare", "refused"), [(False, None), (True, "InterfaceError")])
 def test_leaving_an_inherited_block(entry: Entry, bare: bool, refused: str | None) -> None:
     """A child that reaches the end of the parent's atomic block commits nothing."""
@@ -111,6 +112,7 @@ def test_leaving_an_inherited_block(entry: Entry, bare: bool, refused: str | Non
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bare", [False, True])
 def test_inherited_cursors(entry: Entry, bare: bool) -> None:
     """Reading, executing, closing and freeing them leaves the parent all its rows."""
@@ -123,6 +125,7 @@ def test_inherited_cursors(entry: Entry, bare: bool) -> None:
     }
 
 
+@pytest.mark.slow
 def test_fork_while_locks_are_held(entry: Entry) -> None:
     """A child that waited for a lock of a thread that it has not got would wait for ever."""
     assert run("fork_cases", "locks_held", entry()) == {
@@ -162,6 +165,7 @@ def test_fork_during_a_handshake_without_end(entry: Entry, server: str, tmp_path
 # --- endings -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("via", ["tcp", "socket", "tls"])
 def test_normal_end(entry: Entry, via: Via) -> None:
     """The interpreter's end frees everything: it prints nothing, and the parent doesn't notice."""
@@ -203,6 +207,7 @@ def test_one_exit_without_the_hooks(entry: Entry) -> None:
     }
 
 
+@pytest.mark.slow
 def test_fork_without_descriptors(entry: Entry) -> None:
     """The child can't open /dev/null to cover the sockets with."""
     assert run("fork_cases", "out_of_descriptors", entry()) == {"child": UNHARMED, "same sessions": True}
@@ -242,6 +247,7 @@ def test_generations(entry: Entry) -> None:
     }
 
 
+@pytest.mark.slow
 def test_failed_fork(entry: Entry) -> None:
     """The hooks before a fork that the kernel refuses must not shut the gate for good."""
     assert run("fork_cases", "failed_fork", entry()) == {
@@ -292,6 +298,7 @@ def test_log(entry: Entry) -> None:
     }
 
 
+@pytest.mark.slow
 def test_no_log_if_nobody_had_a_connection(entry: Entry) -> None:
     """Idle sessions concern nobody."""
     settings = entry()

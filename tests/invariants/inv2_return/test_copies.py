@@ -216,6 +216,7 @@ def test_database_in_memory_outlives_what_is_done_to_a_copy(make_alias: MakeAlia
     original._close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_copy_in_a_child_does_not_use_the_parents_session(entry: dict[str, Any], bare: bool) -> None:
     report = run_program("corners", "copy_in_a_child", entry, bare)

@@ -67,6 +67,7 @@ def test_signal_while_a_pool_is_made(entry: dict[str, Any]) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [False, True])
 def test_child_goes_on_in_its_parents_checkout(entry: dict[str, Any], leave: bool) -> None:
     """Lost threads have the locks of its pool."""

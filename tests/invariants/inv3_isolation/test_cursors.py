@@ -691,6 +691,7 @@ def source_of(frame: FrameType) -> str:
     return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.gettrace() is not None, reason="a debugger or coverage has the trace function")
 @pytest.mark.parametrize("cursor_class", [Cursor, SSCursor])
 @pytest.mark.parametrize("sql", ["SELECT 111 UNION SELECT 222", "SELECT 111; SELECT 222", "CALL two_sets()"])
@@ -846,6 +847,7 @@ def test_a_traced_session_is_reset_if_something_was_left(alias: str, pool: Lease
     assert (ask(alias, "SELECT @left"), pool.resets) == (None, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bare", [False, True], ids=["os.fork", "bare fork"])
 def test_a_traced_connection_is_refused_in_a_child(mariadb: MariaDB, name: str, bare: bool) -> None:
     report = run("traced_fork", mariadb.database(name), bare)

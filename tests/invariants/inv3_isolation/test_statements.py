@@ -445,6 +445,7 @@ def sessions(server: MariaDB) -> Iterator[dict[str, Session]]:
         session.connection.close()
 
 
+@pytest.mark.slow
 def test_no_stored_function_hides_behind_a_name_that_is_known(server: MariaDB) -> None:
     """Each known function exists in the server; neither it nor any word can be replaced by somebody's own."""
     session = Session(server)
@@ -578,6 +579,7 @@ FUZZ = settings(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(sql=statements, mode=modes)
 def test_what_is_taken_to_leave_nothing_leaves_nothing(
@@ -601,6 +603,7 @@ holes = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @FUZZ
 @given(
     form=st.sampled_from(FORMS),

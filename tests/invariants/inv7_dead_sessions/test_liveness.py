@@ -157,6 +157,7 @@ def test_idle_for_too_long_between_requests_none_fails(make_alias: MakeAlias, ma
     disturb(Visitors(alias), mariadb, 4, lambda: None)
 
 
+@pytest.mark.slow
 def test_restarted_between_requests_none_fails(make_alias: MakeAlias) -> None:
     with MariaDB() as server:
         server.create_database("shop")
@@ -208,6 +209,7 @@ class Killer:
         self.killed[session] = time.monotonic()
 
 
+@pytest.mark.slow
 def test_killed_at_random_only_what_was_on_its_way_fails(make_alias: MakeAlias, mariadb: MariaDB) -> None:
     alias = make_alias(POOL=POOL)
     visitors = Visitors(alias, "SELECT SLEEP(0.01)")
