@@ -69,7 +69,8 @@ class Outage:
       row that are cut off.
     - DOWN: one attempt at a time, after pauses that grow. The first that succeeds leads to REACHABLE. For the
       first ``outage_wait`` seconds checkouts wait, and the first in a queue makes the attempt. The end of
-      that time cuts the pause short: one last attempt is made, and all waiting checkouts get its outcome.
+      that time cuts the pause short: one last attempt is made, and all waiting checkouts get its outcome. It is
+      made a little earlier, by as much as another pause may be shorter: each process draws its own.
       After that, checkouts are refused with the last error, and the probe makes the attempts: a thread that
       exists until the server is back. If an attempt is overdue by GRACE seconds, there is no probe, and the
       last error may be an old one. So the next checkout makes the attempt, and the others wait for its
@@ -80,7 +81,7 @@ class Outage:
     ``connect()``. Then it is let through.
 
     The lock guards all changes of ``_state``, ``_prober``, ``_awaited``, ``_cut_off``, ``_next_attempt``,
-    ``_pause``, ``_since``, ``_tried``, ``error`` and ``attempts``; each change counts itself in
+    ``_pause``, ``_since``, ``_haste``, ``_tried``, ``error`` and ``attempts``; each change counts itself in
     ``_changes``. They are read without the lock: a thread that reads in the middle of a change waits in vain
     for a moment, or asks again. Nothing is called while the lock is held, so no signal handler, no finalizer
     and no asynchronous exception comes between.
@@ -104,6 +105,8 @@ class Outage:
         #: last attempt in it.
         self._next_attempt = self._since = self._tried = -math.inf
         self._pause = FIRST_PAUSE
+        #: The part of a pause by which the last attempt is early that checkouts wait for.
+        self._haste = 0.0
         #: The error of the last attempt, while the server is DOWN.
         self.error: Exception | None = None
         #: The number of attempts that have ended.
@@ -188,8 +191,13 @@ class Outage:
 
     def _limit(self, outage_wait: float) -> float:
         """Return the time until which checkouts wait: ``outage_wait``, and GRACE for the last attempt."""
-        limit = self._since + outage_wait
+        limit = self._last_attempt(outage_wait)
         return limit if self._tried >= limit else limit + GRACE
+
+    def _last_attempt(self, outage_wait: float) -> float:
+        """Return when the last attempt is due that checkouts wait for."""
+        longest = outage_wait if outage_wait < LONGEST_PAUSE else LONGEST_PAUSE
+        return self._since + outage_wait - self._haste * longest
 
     def _is_trying(self) -> bool:
         prober = self._prober
@@ -205,7 +213,7 @@ class Outage:
             return due
         if isinstance(ticket, SpareTicket) and self.error is not None:
             return math.inf  # no checkout waits for the session that it would open
-        return due + GRACE if self._is_long(outage_wait, now) else min(due, self._since + outage_wait)
+        return due + GRACE if self._is_long(outage_wait, now) else min(due, self._last_attempt(outage_wait))
 
     def _end(self, ticket: Ticket, outage_wait: float) -> float:
         """Return the time until which this ticket waits: its deadline, while no attempt has failed yet."""
@@ -232,7 +240,8 @@ class Outage:
         :param certain: True: no other session can be opened either. False: only CONFIRMATIONS such failures
             in a row make an outage.
         """
-        kept, now, part = remembered(error), clock.monotonic(), random.SystemRandom().uniform(JITTER, 1)
+        kept, now, dice = remembered(error), clock.monotonic(), random.SystemRandom()
+        part, haste = dice.uniform(JITTER, 1), dice.uniform(0, 1 - JITTER)
         before = self.error, self._prober  # freed after the lock
         with self._lock:
             self.attempts += 1
@@ -244,6 +253,7 @@ class Outage:
             elif first or mine:  # otherwise it began before the first failure, and says nothing new
                 if first:
                     self._since = now
+                    self._haste = haste
                 self._tried = now
                 self._next_attempt = now + part * self._pause
                 self._pause = 2 * self._pause if 2 * self._pause < LONGEST_PAUSE else LONGEST_PAUSE

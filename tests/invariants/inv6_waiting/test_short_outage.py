@@ -594,7 +594,7 @@ def test_the_end_of_the_wait_cuts_the_pause_short(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(clock, "monotonic", lambda: now)
     outage, first, second = Outage(), Ticket(deadline=1100.0), Ticket(deadline=1100.0)
     outage.failed(Ticket(), refused())
-    outage._next_attempt = 1006.0
+    outage._next_attempt, outage._haste = 1006.0, 0.0
     assert outage.delay(first, 5.0) == 5.0
     # A deadline that is earlier ends the wait, and is no reason for an attempt.
     assert outage.delay(Ticket(deadline=1002.0), 5.0) == 2.0
@@ -614,6 +614,29 @@ def test_the_end_of_the_wait_cuts_the_pause_short(monkeypatch: pytest.MonkeyPatc
     # A pool that waits for longer still does.
     with pytest.raises(Postponed):
         outage.admit(second, 10.0)
+
+
+@pytest.mark.parametrize(("outage_wait", "spread"), [(5.0, 0.24), (0.5, 0.1), (0.0, 0.0)])
+def test_processes_make_their_last_attempts_at_several_moments_and_none_later_than_before(
+    monkeypatch: pytest.MonkeyPatch, outage_wait: float, spread: float
+) -> None:
+    """They have all lost their server at the same moment."""
+    now = 1000.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    delays = set()
+    for outage in [Outage() for _ in range(50)]:
+        now, last, other = 1000.0, Ticket(deadline=1100.0), Ticket(deadline=1100.0)
+        outage.failed(Ticket(), refused())
+        outage._next_attempt = 1010.0
+        delay = outage.delay(last, outage_wait)
+        delays.add(delay)
+        assert outage_wait - spread - 1e-9 <= delay == outage.delay(other, outage_wait) <= outage_wait
+        now += delay + 1e-9
+        if outage_wait:
+            assert outage.admit(last, outage_wait)
+            outage.failed(last, refused())
+        assert not outage.is_worth_waiting(other, outage_wait)
+    assert len(delays) == (50 if outage_wait else 1)
 
 
 def test_a_last_attempt_that_gets_no_answer_is_not_waited_for_much_longer(
