@@ -69,8 +69,8 @@ class Outage:
       row that are cut off.
     - DOWN: one attempt at a time, after pauses that grow. The first that succeeds leads to REACHABLE. For the
       first ``outage_wait`` seconds checkouts wait, and the first in a queue makes the attempt. The end of
-      that time cuts the pause short: one last attempt is made, and all waiting checkouts get its outcome. It is
-      made a little earlier, by as much as another pause may be shorter: each process draws its own.
+      that time cuts the pause short: one last attempt is made, and all waiting checkouts get its outcome. It
+      is made a little earlier, by as much as another pause may be shorter: each process draws its own.
       After that, checkouts are refused with the last error, and the probe makes the attempts: a thread that
       exists until the server is back. If an attempt is overdue by GRACE seconds, there is no probe, and the
       last error may be an old one. So the next checkout makes the attempt, and the others wait for its
