@@ -170,11 +170,8 @@ class Slots(ABC):
         """Give an idle session to a lease at once, and return its handle; None: ``take()`` has to do it."""
         return None
 
-    def hand_to_ticket(self, entry: Any, ticket: Ticket) -> Ticket:
-        """Have a ticket go on with a session that ``take_idle()`` returned, and return the ticket.
-
-        :param entry: the handle.
-        """
+    def hand_to_ticket(self, entry: Any, ticket: Ticket) -> None:
+        """Have a ticket go on with what ``take_idle()`` returned."""
         raise NotImplementedError
 
     @abstractmethod

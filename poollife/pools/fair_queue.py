@@ -86,17 +86,13 @@ class FairQueuePool(TicketQueue):
                 found = False
         return entry if found else None
 
-    def hand_to_ticket(self, entry: ConnectionPoolEntry, ticket: Ticket) -> Ticket:
-        """Have a ticket go on with a session that a lease was given, and return the ticket.
-
-        The session has to be pinged, or replaced.
-        """
+    def hand_to_ticket(self, entry: ConnectionPoolEntry, ticket: Ticket) -> None:
+        """Have a ticket go on with a session that a lease was given: it has to be pinged, or replaced."""
         with self._lock:
             self._slots[entry] = ticket
             ticket.entry = entry
             ticket.served = True
             self._changes += 1
-        return ticket
 
     def put(self, handle: Any) -> None:
         """Take back a session that is clean.

@@ -113,7 +113,9 @@ class LeasePool(ReturningPool):
                     if self.options.min_idle:
                         self.housekeeping.call(borrower)
                 else:
-                    ticket = self._slots.hand_to_ticket(handle, Ticket(borrower, self._deadline(began)))
+                    # Known here before it has the slot: whatever comes then finds it, and gives the slot up.
+                    ticket = Ticket(borrower, self._deadline(began))
+                    self._slots.hand_to_ticket(handle, ticket)
                     handle = None
             if handle is None:
                 ticket = ticket or Ticket(borrower, deadline or self._deadline(began))

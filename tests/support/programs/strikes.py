@@ -363,7 +363,8 @@ def prepare(start: str) -> None:
     Holder().leave()
     if start == "dead":
         for entry in sessions._free:
-            with socket.socket(fileno=os.dup(entry.dbapi_connection.fileno())) as its:
+            # It may have been shut down for an earlier attempt, which has not come to it.
+            with socket.socket(fileno=os.dup(entry.dbapi_connection.fileno())) as its, suppress(OSError):
                 its.shutdown(socket.SHUT_RDWR)
 
 
