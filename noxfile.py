@@ -35,6 +35,7 @@ TESTS = [
     "tests/invariants/inv2_return/test_requests.py",
     "tests/invariants/inv2_return/test_asynchronous_exceptions.py",
     "tests/invariants/inv2_return/test_thread_ends.py",
+    "tests/invariants/inv2_return/test_every_kind_of_work.py",
     "tests/invariants/inv2_return/test_threads.py",
     "tests/invariants/inv2_return/test_auto_close_db.py",
     "tests/invariants/inv2_return/test_without_hooks.py",
