@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from django.db.backends.utils import CursorWrapper
+from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 
 
 class PooledCursorWrapper(CursorWrapper):
@@ -17,13 +18,16 @@ class PooledCursorWrapper(CursorWrapper):
 
     db: Any
     cursor: Any
+    #: The lease that it was opened under. A cursor that is closed later must not end the next one.
+    lease: Any = None
 
     def close(self) -> None:
         """Close the cursor. Then return the session, if its lease is automatic and nothing needs it."""
+        lease = self.lease
         try:
             self.cursor.close()
         finally:
-            if (lease := self.db.lease) is not None and lease.automatic:
+            if lease is not None and lease is self.db.lease and lease.automatic:
                 self.db.release_when_idle()
 
     def fetchone(self) -> Any:
@@ -39,16 +43,43 @@ class PooledCursorWrapper(CursorWrapper):
             return self.cursor.fetchall()
 
 
+class PooledDebugMixin(PooledCursorWrapper):
+    """A cursor that logs its statements.
+
+    Django's SQLite backend asks for the text to log by a cursor of the driver's own. That is no sign that the
+    site's code works with the driver.
+    """
+
+    def execute(self, sql: Any, params: Any = None) -> Any:
+        return self._log_without_trace(super().execute, sql, params)
+
+    def executemany(self, sql: Any, param_list: Any) -> Any:
+        return self._log_without_trace(super().executemany, sql, param_list)
+
+    def _log_without_trace(self, execute: Callable[..., Any], *arguments: Any) -> Any:
+        lease = self.lease
+        untracked = lease.untracked_cursors if lease else 0
+        try:
+            return execute(*arguments)
+        finally:
+            if lease:
+                lease.untracked_cursors = untracked
+
+
 @cache
 def _pooled(cursor_class: type[CursorWrapper]) -> type[CursorWrapper]:
-    return type(f"Pooled{cursor_class.__name__}", (PooledCursorWrapper, cursor_class), {})
+    mixin = PooledDebugMixin if issubclass(cursor_class, CursorDebugWrapper) else PooledCursorWrapper
+    return type(f"Pooled{cursor_class.__name__}", (mixin, cursor_class), {})
 
 
-def pooled_cursor(cursor: Any) -> Any:
+def pooled_cursor(cursor: Any, lease: Any) -> Any:
     """Return a cursor of another wrapper class, such as Django's for ``DEBUG``, with the methods of this one.
 
     :param cursor: the wrapper, whose class is replaced. Another object is returned as it is.
+    :param lease: the lease that it was opened under.
     """
     if isinstance(cursor, CursorWrapper):
-        cursor.__class__ = _pooled(type(cursor))  # type: ignore[arg-type]  # a class is hashable
+        if not isinstance(cursor, PooledCursorWrapper):
+            cursor.__class__ = _pooled(type(cursor))  # type: ignore[arg-type]  # a class is hashable
+        cursor.lease = lease  # type: ignore[attr-defined]
     return cursor

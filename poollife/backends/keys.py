@@ -16,6 +16,8 @@ def containers_of(value: Any) -> Any:
         return {key: containers_of(item) for key, item in value.items()}
     if isinstance(value, list):
         return [containers_of(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(containers_of(item) for item in value)
     return set(value) if isinstance(value, set) else value
 
 

@@ -7,8 +7,10 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
+from django.db.backends import utils
 from django.db.backends.base import base as wrapper
 from django.db.backends.signals import connection_created
+from django.db.backends.utils import CursorWrapper
 from django.utils.asyncio import async_unsafe
 
 from poollife import clock
@@ -42,8 +44,6 @@ class PooledMixin(OpeningMixin):
     #: The pool of the last checkout, and the settings that led to it.
     _resolved_pool: LeasePool | None = None
     _resolved_settings: tuple[Any, ...] = ()
-    #: True if no subclass overrides ``pool_key()``: then the pool depends on the settings alone.
-    _key_is_ours = True
     #: Whether the backend below has a cursor wrapper of its own in place of Django's.
     _wraps_cursors_itself = False
     #: The key of the pool for which ``get_connection_params()`` has set the wrapper's attributes.
@@ -57,7 +57,6 @@ class PooledMixin(OpeningMixin):
         super().__init_subclass__(**kwargs)
         if wrapper.BaseDatabaseWrapper in cls.__mro__[: cls.__mro__.index(PooledMixin)]:
             raise TypeError(f"{cls.__name__}: put poollife's mixin before the backend that it pools")
-        cls._key_is_ours = cls.pool_key is PooledMixin.pool_key
         below = super()
         cls._wraps_cursors_itself = (
             getattr(below, "make_cursor", None) is not wrapper.BaseDatabaseWrapper.make_cursor
@@ -94,13 +93,12 @@ class PooledMixin(OpeningMixin):
 
         settings = self.settings_dict
         pool = registry.pool(self.pool_key(), self.pool_options, self.driver)
-        if self._key_is_ours:
-            # OPTIONS is copied, because code may change it in place.
-            self._resolved_settings = (
-                *(settings["HOST"], settings["PORT"], settings["NAME"], settings["USER"]),
-                containers_of(settings["OPTIONS"]),
-            )
-            self._resolved_pool = pool
+        # OPTIONS is copied, because code may change it in place.
+        self._resolved_settings = (
+            *(settings["HOST"], settings["PORT"], settings["NAME"], settings["USER"]),
+            containers_of(settings["OPTIONS"]),
+        )
+        self._resolved_pool = pool
         return pool
 
     def pool_key(self) -> PoolKey:
@@ -183,6 +181,9 @@ class PooledMixin(OpeningMixin):
             or not alive[0]
             or pool.closed_because is not None
             or closed_pools
+            # An override may look at a tenant: then the pool depends on more than the settings.
+            or type(self).pool_key is not POOL_KEY
+            or "pool_key" in self.__dict__
             or settings["NAME"] != seen[2]
             or settings["HOST"] != seen[0]
             or settings["PORT"] != seen[1]
@@ -282,9 +283,12 @@ class PooledMixin(OpeningMixin):
         """
         if (lease := self.lease) is not None and lease.untracked_cursors:
             lease.untracked_cursors -= 1
-        if self._wraps_cursors_itself:
-            return pooled_cursor(super().make_cursor(cursor))
-        return PooledCursorWrapper(cursor, self)
+        # A tool may have put its own class in the place of Django's.
+        if self._wraps_cursors_itself or utils.CursorWrapper is not CursorWrapper:
+            return pooled_cursor(super().make_cursor(cursor), lease)
+        wrapped = PooledCursorWrapper(cursor, self)
+        wrapped.lease = lease
+        return wrapped
 
     def make_debug_cursor(self, cursor: Any) -> Any:
         """Return a cursor in the wrapper that logs, and note in the lease that Django has opened it.
@@ -293,7 +297,7 @@ class PooledMixin(OpeningMixin):
         """
         if (lease := self.lease) is not None and lease.untracked_cursors:
             lease.untracked_cursors -= 1
-        return pooled_cursor(super().make_debug_cursor(cursor))
+        return pooled_cursor(super().make_debug_cursor(cursor), lease)
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
         """Set autocommit as Django does, and return the session if nothing needs it any more.
@@ -389,3 +393,7 @@ class PooledMixin(OpeningMixin):
         self.run_on_commit = []
         if self.autocommit:
             self.run_commit_hooks_on_set_autocommit_on = False
+
+
+#: The key that depends on nothing but the settings.
+POOL_KEY = PooledMixin.pool_key

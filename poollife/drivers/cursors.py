@@ -163,6 +163,18 @@ def leased(cursor_class: type, mixin: type[Any] = LeasedCursor) -> type:
     return type(f"Leased{cursor_class.__name__}", (mixin, cursor_class), {})
 
 
+#: The modules of the drivers' own cursor classes.
+DRIVERS = {"MySQLdb.cursors", "pymysql.cursors", "sqlite3", "builtins"}
+
+
+class _ReadyInInit:
+    """A cursor class of the site's own may execute in its ``__init__()``."""
+
+    def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
+        self._driver, self._lease = connection, connection.lease
+        super().__init__(connection, *args, **kwargs)  # type: ignore[call-arg]  # the driver's
+
+
 class LeasedClasses(dict[type, type]):
     """The leased class of each cursor class: one look-up for a class seen before."""
 
@@ -176,5 +188,7 @@ class LeasedClasses(dict[type, type]):
 
     def __missing__(self, cursor_class: type) -> type:
         made: type = self._make(cursor_class)
+        if any("__init__" in vars(each) and each.__module__ not in DRIVERS for each in cursor_class.__mro__):
+            made = type(made.__name__, (_ReadyInInit, made), {})
         self[cursor_class] = made
         return made

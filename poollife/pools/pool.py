@@ -114,7 +114,7 @@ class LeasePool(ReturningPool):
                         self.housekeeping.call(borrower)
                 else:
                     # Known here before it has the slot: whatever comes then finds it, and gives the slot up.
-                    ticket = Ticket(borrower, self._deadline(began))
+                    ticket = Ticket(borrower, deadline or self._deadline(began))
                     self._slots.hand_to_ticket(handle, ticket)
                     handle = None
             if handle is None:
@@ -175,8 +175,10 @@ class LeasePool(ReturningPool):
             if ticket.joined >= began or lease.driver.born >= began:
                 self.meters.wait_time.observe(lease.since - began)
             return handle
-        except BaseException:
+        except BaseException as error:
             ticket.active = False
+            # Ahead of the slot: see checkout().
+            traceback.clear_frames(error.__traceback__)
             self._undo(handle, lease)
             raise
         finally:

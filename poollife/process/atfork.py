@@ -177,7 +177,7 @@ class AtFork:
 
     def after_uwsgi_fork(self) -> None:
         """Enter a process that uWSGI has made; without a master, go on in the one that made the others."""
-        if alive[0]:
+        if alive[0] and process.pid == getpid():
             self._resume()
         else:
             self.after_in_child()
@@ -202,7 +202,7 @@ class AtFork:
         # may hold a lock from before the fork.
         with self._entering.setdefault(getpid(), threading.RLock()):
             # Idempotent: uWSGI may run its own hook after this one.
-            if not alive[0]:
+            if not alive[0] or process.pid != getpid():
                 self._abandon(held)
                 process.enter()
 

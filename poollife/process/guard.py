@@ -52,9 +52,20 @@ def _wiped_page() -> memoryview | None:
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=flags)
         page.madvise(MADV_WIPEONFORK)
+        if _takes_any_advice(page):
+            return None
     except (AttributeError, OSError, TypeError, ValueError):
         return None
     return memoryview(page)
+
+
+def _takes_any_advice(page: mmap.mmap) -> bool:
+    """Return whether the system accepts advice that no kernel knows, as an emulator does that ignores all."""
+    try:
+        page.madvise(-1)
+    except OSError:
+        return False
+    return True
 
 
 process = Process()

@@ -12,7 +12,9 @@ import pytest
 from django.db import backends, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
+from MySQLdb.cursors import Cursor
 
+from poollife.backends.keys import containers_of
 from poollife.backends.mixin import PooledMixin
 from poollife.backends.mysql.base import PooledMySQLMixin
 from poollife.backends.opening import OpeningMixin
@@ -158,3 +160,109 @@ def test_a_password_that_is_asked_for_is_read_as_the_connection_is_opened(make_a
     assert ReadsSettingsLate.read[-1] == password
     # Once for the parameters and for the opening, and the settings keep the question.
     assert (asked, wrapper.settings_dict["PASSWORD"], wrapper._answered) == ([1], ask, None)
+
+
+# --- what changes after the first checkout ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["class", "instance"])
+def test_a_pool_key_that_is_overridden_later_counts(
+    make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    wrapper: Any = connections[make_alias()]
+    wrapper.ensure_connection()
+    first, key = wrapper.lease.pool, wrapper.pool_key()
+    wrapper.close()
+    other = key._replace(alias="of a tenant")
+    if place == "class":
+        monkeypatch.setattr(type(wrapper), "pool_key", lambda self: other)
+    else:
+        wrapper.pool_key = lambda: other
+    wrapper.ensure_connection()
+    assert (wrapper.lease.pool is first, wrapper.lease.pool.key) == (False, other)
+    wrapper.close()
+    wrapper.lease_pool.drain("the test is over")
+
+
+def test_options_that_are_changed_in_place_lead_to_another_pool(make_alias: MakeAlias) -> None:
+    wrapper: Any = connections[make_alias(OPTIONS={"charset": "utf8mb4"})]
+    wrapper.ensure_connection()
+    first = wrapper.lease.pool
+    wrapper.close()
+    wrapper.settings_dict["OPTIONS"]["charset"] = "utf8"
+    wrapper.ensure_connection()
+    assert wrapper.lease.pool is not first
+
+
+def test_containers_are_copied_whatever_they_are_in() -> None:
+    inner = {"a": 1}
+    value = {"x": (inner, [inner])}
+    copy = containers_of(value)
+    assert copy == value
+    inner["a"] = 2
+    assert copy != value
+
+
+def test_a_cursor_that_is_closed_later_does_not_end_the_next_lease(make_alias: MakeAlias) -> None:
+    alias = make_alias()
+
+    def work() -> None:
+        wrapper: Any = connections[alias]
+        cursor = wrapper.cursor()
+        cursor.execute("SELECT 1")
+        wrapper.close()
+        wrapper.ensure_connection()
+        lease = wrapper.lease
+        cursor.close()
+        assert wrapper.lease is lease
+        wrapper.close()
+
+    in_thread(work)
+
+
+def test_the_log_of_sqlites_statements_keeps_no_connection(make_alias: MakeAlias, tmp_path: Path) -> None:
+    alias = make_alias("poollife.backends.sqlite3", NAME=str(tmp_path / "db"))
+
+    def work() -> None:
+        connections[alias].force_debug_cursor = True
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT %s", [1])
+            assert cursor.fetchone() == (1,)
+        assert out(alias) == 0
+
+    in_thread(work)
+
+
+class MakesBoth(VendorWrapper):
+    """A backend whose two kinds of cursors are one."""
+
+    def make_debug_cursor(self, cursor: Any) -> Any:
+        return self.make_cursor(cursor)
+
+
+class PooledMakesBoth(PooledMySQLMixin, MakesBoth):
+    pass
+
+
+def test_a_cursor_is_pooled_once(make_alias: MakeAlias) -> None:
+    wrapper = wrapper_of(make_alias, PooledMakesBoth)
+    wrapper.ensure_connection()
+    wrapper.force_debug_cursor = True
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        assert cursor.fetchone() == (1,)
+
+
+class ExecutesInInit(Cursor):  # type: ignore[misc]  # mysqlclient is not typed
+    """A cursor class of the site's own."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        self.execute("SELECT 'ready'")
+
+
+def test_a_cursor_class_may_execute_as_it_is_made(make_alias: MakeAlias) -> None:
+    alias = make_alias()
+    connections[alias].ensure_connection()
+    with connections[alias].connection.cursor(ExecutesInInit) as cursor:
+        assert cursor.fetchone() == ("ready",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 
@@ -68,3 +69,15 @@ def test_linux_has_the_page() -> None:
     from poollife.process.guard import alive
 
     assert isinstance(alive, memoryview)
+
+
+def test_a_system_that_accepts_any_advice_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulator may ignore the advice and say that all went well: then the page would lie in each child."""
+    from poollife.process import guard
+
+    class Careless(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            pass
+
+    monkeypatch.setattr(mmap, "mmap", Careless)
+    assert guard._wiped_page() is None
