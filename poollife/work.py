@@ -30,7 +30,9 @@ class Lease(Protocol):
     shared_by_works: bool
 
     @property
-    def returned(self) -> bool: ...
+    def active(self) -> bool: ...
+    @property
+    def is_idle(self) -> bool: ...
     @property
     def orphaned(self) -> bool: ...
     @property
@@ -166,7 +168,7 @@ class Work:
         for lease in self._leases_of_this_thread():
             if not (lease.shared_by_works and lease.open_cursors):
                 lease.release()
-            if not lease.returned:
+            if lease.active:
                 # If another work still reads from the session, it is returned when the last cursor is closed.
                 around = current_work.get()
                 lease.hand_over(around if around and not around.ended else None)

@@ -122,7 +122,8 @@ class Response(GeneratorWork):
     def release_if_idle(self) -> None:
         """Return the sessions that the response does not depend on, while the server sends a part of it."""
         for lease in self._leases_of_this_thread():
-            lease.release(if_idle=True)
+            if lease.is_idle:
+                lease.release(if_idle=True)
 
     def finish(self) -> None:
         """Return all sessions, and leave the atomic blocks of this work: no code is left to end these."""

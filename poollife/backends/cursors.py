@@ -43,7 +43,7 @@ class PooledCursorWrapper(CursorWrapper):
             return self.cursor.fetchall()
 
 
-class PooledDebugMixin(PooledCursorWrapper):
+class PooledDebugCursorWrapper(PooledCursorWrapper):
     """A cursor that logs its statements.
 
     Django's SQLite backend asks for the text to log by a cursor of the driver's own. That is no sign that the
@@ -51,12 +51,12 @@ class PooledDebugMixin(PooledCursorWrapper):
     """
 
     def execute(self, sql: Any, params: Any = None) -> Any:
-        return self._log_without_trace(super().execute, sql, params)
+        return self._execute_and_log(super().execute, sql, params)
 
     def executemany(self, sql: Any, param_list: Any) -> Any:
-        return self._log_without_trace(super().executemany, sql, param_list)
+        return self._execute_and_log(super().executemany, sql, param_list)
 
-    def _log_without_trace(self, execute: Callable[..., Any], *arguments: Any) -> Any:
+    def _execute_and_log(self, execute: Callable[..., Any], *arguments: Any) -> Any:
         lease = self.lease
         untracked = lease.untracked_cursors if lease else 0
         try:
@@ -68,7 +68,7 @@ class PooledDebugMixin(PooledCursorWrapper):
 
 @cache
 def _pooled(cursor_class: type[CursorWrapper]) -> type[CursorWrapper]:
-    mixin = PooledDebugMixin if issubclass(cursor_class, CursorDebugWrapper) else PooledCursorWrapper
+    mixin = PooledDebugCursorWrapper if issubclass(cursor_class, CursorDebugWrapper) else PooledCursorWrapper
     return type(f"Pooled{cursor_class.__name__}", (mixin, cursor_class), {})
 
 

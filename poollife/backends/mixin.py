@@ -70,7 +70,6 @@ class PooledMixin(OpeningMixin):
         #: The thread that made this wrapper and may use it. Another thread may connect a shared wrapper, and
         #: end before the owner.
         self.owner = threading.current_thread()
-        self._answered = None
 
     def __copy__(self) -> Self:
         """Return a shallow copy that uses the same session, as with Django's backends.
@@ -351,7 +350,7 @@ class PooledMixin(OpeningMixin):
 
     def _end_lease(self, lease: Lease, reason: str | None = None) -> None:
         # The lease of a copy is the original's, and the copy must not end it.
-        if lease.returned or lease.is_of(self):
+        if not lease.active or lease.is_of(self):
             lease.pool.checkin(lease, reason)
         # Forgotten last: after an asynchronous exception the next connect() or release() ends it. The wrapper
         # may have another lease by now: the pool logs, and a log handler may query.

@@ -33,8 +33,11 @@ class OpeningMixin(BaseDatabaseWrapper):
     lease: Lease | None = None
     #: True if ``get_connection_params()`` calls secret functions, because a session is to be opened.
     _asks = True
-    #: The settings with a password that was asked for, until a connection was opened with them.
-    _answered: dict[str, Any] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: The settings with a password that was asked for, until a connection was opened with them.
+        self._answered: dict[str, Any] | None = None
 
     @cached_property
     def pool_options(self) -> PoolOptions:

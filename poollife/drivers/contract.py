@@ -175,9 +175,8 @@ class Guarded(metaclass=ABCMeta):
         :raises InterfaceError: in a process that did not open this connection, and if no lease has it.
         """
         self.check_process()
-        if (lease := self.lease) is not None and not lease.is_held():
-            raise self.InterfaceError(IDLE)
-        if self.idle:
+        lease = self.lease
+        if self.idle or (lease is not None and not lease.is_held()):
             raise self.InterfaceError(IDLE)
 
     def check_process(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -163,10 +164,6 @@ def leased(cursor_class: type, mixin: type[Any] = LeasedCursor) -> type:
     return type(f"Leased{cursor_class.__name__}", (mixin, cursor_class), {})
 
 
-#: The modules of the drivers' own cursor classes.
-DRIVERS = {"MySQLdb.cursors", "pymysql.cursors", "sqlite3", "builtins"}
-
-
 class _ReadyInInit:
     """A cursor class of the site's own may execute in its ``__init__()``."""
 
@@ -178,17 +175,18 @@ class _ReadyInInit:
 class LeasedClasses(dict[type, type]):
     """The leased class of each cursor class: one look-up for a class seen before."""
 
-    def __init__(self, make: Any) -> None:
+    def __init__(self, make: Callable[[type], type], modules: frozenset[str]) -> None:
         """Take the function that makes a leased class.
 
         :param make: returns the leased class of a driver's cursor class.
+        :param modules: the names of the modules of the driver's own cursor classes.
         """
         super().__init__()
-        self._make = make
+        self._make, self._modules = make, modules
 
     def __missing__(self, cursor_class: type) -> type:
-        made: type = self._make(cursor_class)
-        if any("__init__" in vars(each) and each.__module__ not in DRIVERS for each in cursor_class.__mro__):
+        made, own = self._make(cursor_class), self._modules
+        if any("__init__" in vars(each) and each.__module__ not in own for each in cursor_class.__mro__):
             made = type(made.__name__, (_ReadyInInit, made), {})
         self[cursor_class] = made
         return made

@@ -17,7 +17,9 @@ logger = logging.getLogger("poollife")
 
 def may_start_thread() -> bool:
     """Return whether a thread of the pools' own may begin in this process."""
-    return not (uwsgi.forks_in_c() or greenlets.are_copies())
+    # With gevent, the start of a thread waits in the hub.
+    copies_would_run = greenlets.are_copies() and greenlets.is_patched("threading")
+    return not (copies_would_run or uwsgi.forks_in_c())
 
 
 class Worker(threading.Thread):

@@ -75,16 +75,14 @@ class FairQueuePool(TicketQueue):
         listeners = self.dispatch.checkout  # its truth value would cost a call
         if listeners.listeners or listeners.parent_listeners:
             return None
+        entry = None
         with self._lock:
             if self._free and not self._waiting and not self.suspended:
                 entry = self._free[-1]
                 self._slots[entry] = lease
                 del self._free[-1]
                 self._changes += 1
-                found = True
-            else:
-                found = False
-        return entry if found else None
+        return entry
 
     def hand_to_ticket(self, entry: ConnectionPoolEntry, ticket: Ticket) -> None:
         """Have a ticket go on with a session that a lease was given: it has to be pinged, or replaced."""
@@ -186,7 +184,7 @@ class FairQueuePool(TicketQueue):
             if suspended is not None:
                 self.suspended = suspended
             self._changes += 1
-        self._serve()
+        self.serve()
         self._close_excess()
 
     def _do_get(self) -> ConnectionPoolEntry:
@@ -205,7 +203,7 @@ class FairQueuePool(TicketQueue):
     def _entry_for(self, ticket: Ticket) -> Any:
         with self._lock:
             if self._free and not self._waiting and not ticket.served and not self.suspended:
-                # As in _serve(), without a queue.
+                # As in serve(), without a queue.
                 ticket.entry = self._free[-1]
                 self._slots[ticket.entry] = ticket
                 del self._free[-1]
@@ -220,7 +218,7 @@ class FairQueuePool(TicketQueue):
             return ticket.entry
         entry = self._open_slot(ticket)
         # The next ticket may begin to open a session.
-        self._serve()
+        self.serve()
         return entry
 
     def _open_slot(self, ticket: Ticket) -> ConnectionPoolEntry:
@@ -255,7 +253,7 @@ class FairQueuePool(TicketQueue):
                     self._changes += 1
         if fits:
             if self._waiting:
-                self._serve()
+                self.serve()
             return
         entry.close()
         self._remove(entry)
@@ -268,7 +266,7 @@ class FairQueuePool(TicketQueue):
                 del self._slots[slot]
             self._changes += 1
         del holder
-        self._serve()
+        self.serve()
 
     def _close(self, which: Any) -> None:
         """Close the sessions in some slots, and free the slots only after that, so that the limit holds.

@@ -69,12 +69,12 @@ class Watch:
 
         :returns: seconds until the next lease may be overdue; None: each lease that is out was reported.
         """
-        waiting = [lease for lease in self._pool.leases.copy() if not (lease.reported or lease.returned)]
+        waiting = [lease for lease in self._pool.leases.copy() if lease.active and not lease.reported]
         for lease in waiting:
             if lease.age >= self._after:
                 self._warn(lease, lease.age)
         self._pool.reclaim()
-        ages = [lease.age for lease in waiting if not (lease.reported or lease.returned)]
+        ages = [lease.age for lease in waiting if lease.active and not lease.reported]
         return max(self._after - max(ages), SHORTEST_NAP) if ages else None
 
     def _warn(self, lease: Lease, held: float) -> None:
@@ -87,7 +87,7 @@ class Watch:
             lease.holder,
             held,
             self._after,
-            f", and is now at {now}" if now and not lease.returned else "",
+            f", and is now at {now}" if now and lease.active else "",
             text_of(lease.stack),
         )
 

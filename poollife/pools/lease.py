@@ -123,13 +123,8 @@ class Lease:
 
     @property
     def active(self) -> bool:
-        """True as long as the lease has its slot."""
+        """True until the pool has the slot back. False also in a child, where the session is the parent's."""
         return not (self.state is RETURNED or self.state is ABANDONED)
-
-    @property
-    def returned(self) -> bool:
-        """True if the pool has the slot back, or if the parent process has the session."""
-        return self.state is RETURNED or self.state is ABANDONED
 
     def is_held(self) -> bool:
         """Return whether the borrower may use the session. A claim of another thread is cancelled.
@@ -222,14 +217,13 @@ class Lease:
     def release(self, *, if_idle: bool = False) -> None:
         """Have the borrower end this lease, unless it is in an atomic block.
 
-        :param if_idle: only if another session would serve as well (``is_idle``), and from its own thread.
+        :param if_idle: the lease is idle (``is_idle``). Keep it as well in another thread than its own, if
+            autocommit is off, and if other threads may use the wrapper.
         """
         borrower = self._borrower()
-        if borrower and borrower.lease is self:
-            if not if_idle:
-                borrower.release()
-            elif self.is_idle and self.thread is threading.current_thread():
-                borrower.release(if_idle=True)
+        here = not if_idle or self.thread is threading.current_thread()
+        if borrower and borrower.lease is self and here:
+            borrower.release(if_idle=if_idle)
 
     # --- the session ----------------------------------------------------------------------------------------
 
@@ -361,7 +355,7 @@ class Lease:
 
     def abandon(self) -> None:
         """Give up the session, in a child: the parent still has it. No I/O, no locks."""
-        if not self.returned:
+        if self.active:
             self.detach_borrower()
         self.state = ABANDONED
 
@@ -372,7 +366,7 @@ class Lease:
         I/O, no lock, no logging.
         """
         # An asynchronous exception may have come after the return, before the pool removed the lease.
-        if not self.returned or self in self.pool.leases:
+        if self.active or self in self.pool.leases:
             self.pool.lost.put(self)
             self.pool.has_lost = True
 

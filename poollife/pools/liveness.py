@@ -97,23 +97,21 @@ class Liveness:
     def unfit(self, connection: Any) -> str | None:
         """Return the reason why a session can't be lent, None if it can. Pings the session if need be."""
         session: Guarded = self._driver.unwrap(connection)
-        now, reason = clock.monotonic(), None
+        now = clock.monotonic()
+        if self.is_fit(session, now):
+            return None
         if session.born <= self.renewed:
             reason = OUTDATED
         elif self.recycle is not None and 0 <= self.recycle * session.lifetime < now - session.born:
             reason = f"older than recycle ({self.recycle:.0f} s)"
-        elif (
-            self._options.pre_ping
-            or now - session.idle_since > self._options.ping_idle
-            or session.idle_since <= self._suspected
-            or session.closed_by_server()
-        ) and not session.answers(ping_limit(now)):
+        elif session.answers(ping_limit(now)):
+            return None
+        else:
             # The event that ended this session may have ended others, and their sockets may not show it.
             self._suspect()
             reason = "closed by the server, or out of reach"
-        if reason:
-            log.note(logging.INFO, "Pool %r replaces a session: %s", self._alias, reason)
-            self._replaced(reason)
+        log.note(logging.INFO, "Pool %r replaces a session: %s", self._alias, reason)
+        self._replaced(reason)
         return reason
 
     def note_end(self, session: Guarded) -> None:

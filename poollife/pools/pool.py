@@ -15,16 +15,12 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife import clock
 from poollife.conf import PoolOptions
-from poollife.drivers.contract import (
-    RETURNED,
-    Driver,
-)
+from poollife.drivers.contract import RETURNED, Driver
 from poollife.errors import PoolTimeout, remembered
 from poollife.pools import log
 from poollife.pools.base import Borrower, PoolClosed, PoolKey
 from poollife.pools.collector import OWN_SHARE, collector
 from poollife.pools.exhaustion import overload_of, timeout_of
-from poollife.pools.fair_queue import FairQueuePool
 from poollife.pools.gate import Gate
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.leaks import watch_for
@@ -62,14 +58,13 @@ class LeasePool(ReturningPool):
         #: other's errors. The options are, as init_command may set the session's own limit of idleness.
         self._server = (id(driver), *key.server, key.options)
         self._outage = outage_of(self._server, server_name(key))
-        self.liveness = Liveness(key.alias, options, driver, self._outage, self._count_replaced)
+        self.liveness = Liveness(key.alias, options, driver, self._outage, self.meters.replace)
         self._resets = options.resets
         self._sessions = self._make_sessions()
         #: Whether returned sessions are kept for the next checkout.
         self.keeps_sessions = isinstance(self._sessions, QueuePool)
         self._slots = slots_of(self._sessions, options.bounds)
         self._slots.unfit = self.liveness.unfit
-        self._is_fair = isinstance(self._slots, FairQueuePool)
         #: The class of the driver connection, if no proxy is around it.
         self._driver_class: type | None = None
         self._gate = Gate(self, self._outage)
@@ -99,11 +94,11 @@ class LeasePool(ReturningPool):
         :raises PoolClosed: if the pool was closed before it was the borrower's turn.
         :raises Error: the driver's, if a session had to be opened and could not be.
         """
-        began, ticket, handle = clock.monotonic(), None, None
+        began, ticket = clock.monotonic(), None
         lease = Lease(self, borrower)
         try:
             # Flat: the usual case, an idle session and no queue, has few calls and no ticket.
-            if self._is_fair and not self.has_lost and (handle := self._slots.take_idle(lease)) is not None:
+            if not self.has_lost and (handle := self._slots.take_idle(lease)) is not None:
                 driver = handle.dbapi_connection
                 if type(driver) is not self._driver_class:  # proxies of APM tools are around it
                     driver = self.driver.unwrap(driver)
@@ -113,13 +108,12 @@ class LeasePool(ReturningPool):
                     if self.options.min_idle:
                         self.housekeeping.call(borrower)
                 else:
-                    # Known here before it has the slot: whatever comes then finds it, and gives the slot up.
+                    # Assigned before the slot is the ticket's: after an exception, the code below ends both.
                     ticket = Ticket(borrower, deadline or self._deadline(began))
                     self._slots.hand_to_ticket(handle, ticket)
-                    handle = None
-            if handle is None:
+            if lease.handle is None:
                 ticket = ticket or Ticket(borrower, deadline or self._deadline(began))
-                handle = self._wait_for_session(lease, ticket, began)
+                self._wait_for_session(lease, ticket, began)
             with self._lock:
                 self.checkouts += 1
                 self.last_used = lease.since
@@ -129,7 +123,7 @@ class LeasePool(ReturningPool):
                 lease.join(None)
                 caller.set(lease.thread.ident)
             elif lease.thread is work.thread and not (work.ended or self.releases_early):
-                # As work.add() does it.
+                # work.add(), written out: that saves two calls.
                 lease.work, lease.ends_with_work, lease.automatic = work, True, False
                 work.leases.append(lease)
             else:
@@ -149,7 +143,7 @@ class LeasePool(ReturningPool):
             # A session that was being opened must not stay open in the frames of a traceback: it would be
             # one beyond the limit.
             traceback.clear_frames(error.__traceback__)
-            self._undo(handle, lease)
+            self._undo(lease)
             raise
         finally:
             if ticket is not None:
@@ -160,27 +154,20 @@ class LeasePool(ReturningPool):
     def _deadline(self, began: float) -> float:
         return began + self.options.timeout
 
-    def _wait_for_session(self, lease: Lease, ticket: Ticket, began: float) -> Any:
-        """Give a lease a session that had to be waited for, pinged or opened; return its handle."""
-        previous, handle = current.ticket, None
+    def _wait_for_session(self, lease: Lease, ticket: Ticket, began: float) -> None:
+        """Give a lease a session that had to be waited for, pinged or opened."""
+        previous = current.ticket
         ticket.outer = previous if previous and previous.active else None
         try:
             # Opening may itself borrow (a password that is kept in a database), so the ticket that was here
             # is put back at the end.
             current.ticket = ticket
-            handle = self._get(ticket)
+            lease.handle = handle = self._get(ticket)
             self.leases.add(lease)
             lease.attach(handle, self.driver.unwrap(handle.dbapi_connection), clock.monotonic())
             # The duration does not decide: the durations of other checkouts include waits for Python's lock.
             if ticket.joined >= began or lease.driver.born >= began:
                 self.meters.wait_time.observe(lease.since - began)
-            return handle
-        except BaseException as error:
-            ticket.active = False
-            # Ahead of the slot: see checkout().
-            traceback.clear_frames(error.__traceback__)
-            self._undo(handle, lease)
-            raise
         finally:
             current.ticket = previous
 
@@ -316,12 +303,12 @@ class LeasePool(ReturningPool):
         if self.has_lost:
             self.reclaim(thoroughly=False)
 
-    def _undo(self, handle: Any, lease: Lease) -> None:
+    def _undo(self, lease: Lease) -> None:
         """Free the slot of a checkout that has failed."""
         lease.state = RETURNED
         self._forget(lease)
         self.last_used = clock.monotonic()
-        self._slots.free(handle)
+        self._slots.free(lease.handle)
 
     def _open(self) -> Any:
         ticket = current.checkout

@@ -261,7 +261,7 @@ class Registry:
         self._lock = threading.RLock()
         self._sweeper = Sweeper(self.pools, self.close_unused)
         self._ends_with_process = False
-        leases = [lease for pool in held for lease in pool.leases if not lease.returned]
+        leases = [lease for pool in held for lease in pool.leases if lease.active]
         # Not logged here: a thread that exists only in the parent may have held the lock of the log's stream.
         # A child that asks for a connection does logging of its own anyway.
         forked = ", ".join(f"{lease.pool.key.alias!r} ({lease.holder})" for lease in leases)

@@ -52,7 +52,7 @@ class ReturningPool(PoolState):
         if not alive[0]:
             at_fork.ensure_process()
         # In a child all leases are abandoned; a lost thread may hold the lock.
-        if lease.state is not HELD and lease.returned:
+        if lease.state is not HELD and not lease.active:
             self._forget(lease)
             return
         mine = again = False
@@ -88,7 +88,7 @@ class ReturningPool(PoolState):
         now = clock.monotonic()
         self.last_used = now
         if reason:
-            self._count_replaced(reason)
+            self.meters.replace(reason)
             self._close(lease)
         else:
             driver.idle_since = now
@@ -166,9 +166,6 @@ class ReturningPool(PoolState):
         """Close the idle sessions."""
         self._sessions.dispose()
 
-    def _count_replaced(self, reason: str) -> None:
-        self.meters.replace(reason)
-
     def reclaim(self, *, thoroughly: bool = True, needed: bool = False) -> None:
         """End the leases whose borrower is gone.
 
@@ -187,7 +184,7 @@ class ReturningPool(PoolState):
 
     def _reclaim(self, lease: Lease, *, needed: bool) -> None:
         """Keep a lease, check it in, or close its session."""
-        if lease.returned:
+        if not lease.active:
             self._forget(lease)
         elif lease.orphaned:
             lease.detach_borrower()

@@ -7,6 +7,7 @@ the lock is held.
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 
 from sqlalchemy import exc
 
@@ -30,19 +31,15 @@ def release(signal: threading.Lock) -> None:
 class TicketQueue(NamedSlots):
     """The part of ``FairQueuePool`` that has tickets wait. First come, first served."""
 
+    @abstractmethod
     def _close_excess(self) -> None:
         """Close idle sessions beyond the limit, which has been lowered."""
-        raise NotImplementedError
 
     def withdraw(self, ticket: Ticket) -> bool:
         """End a ticket's wait; return False if it was given a slot in the last moment."""
         with self._lock:
             ticket.active = ticket.served
         return not ticket.active
-
-    def serve(self) -> None:
-        """Give free slots to the tickets that wait: something has changed."""
-        self._serve()
 
     def wake(self) -> None:
         """Wake all waiting threads, so that each looks at its pool."""
@@ -75,7 +72,7 @@ class TicketQueue(NamedSlots):
                     self._changes += 1
         if signal := ticket.signal:
             release(signal)
-        self._serve()
+        self.serve()
         self._close_excess()
 
     def _rejoin(self, ticket: Ticket) -> None:
@@ -87,7 +84,7 @@ class TicketQueue(NamedSlots):
             if slot in self._slots:
                 del self._slots[slot]
             self._changes += 1
-        self._serve()
+        self.serve()
 
     def _wait(self, ticket: Ticket) -> None:
         """Queue for a slot.
@@ -104,7 +101,7 @@ class TicketQueue(NamedSlots):
         new = ticket.joined < 0
         if ticket.queue is not self:
             self._join(ticket)
-        self._serve()
+        self.serve()
         if new and len(self._waiting) > self.bounds.max_waiting:
             self._refuse_crowds(ticket)
         signal = threading.Lock()
@@ -169,7 +166,7 @@ class TicketQueue(NamedSlots):
             refused = self._shorten(seen, waiting[:-1])
         raise QueueFull(f"{others} wait already.")
 
-    def _serve(self) -> None:
+    def serve(self) -> None:
         """Give free slots to the tickets that wait."""
         # A signal handler may run between the lock and the signal below. If the handler waits here, it first
         # wakes the tickets that were served.

@@ -21,8 +21,7 @@ class Copies:
 
     def abandon(self, held: None) -> None:
         """Look which greenlet has forked."""
-        monkey = sys.modules.get("gevent.monkey")
-        if monkey and monkey.is_module_patched("threading"):
+        if is_patched("socket") or is_patched("threading"):
             # The main one, which forks the workers of a server, has no parent.
             self.exist = self.exist or sys.modules["gevent"].getcurrent().parent is not None
 
@@ -34,7 +33,15 @@ at_fork.join(_copies)
 def are_copies() -> bool:
     """Return whether the other greenlets of this process are copies of its parent's.
 
-    They go on as soon as this process waits in gevent's hub: with requests that the parent answers, too. The
-    start of a thread is such a wait.
+    They go on as soon as this process waits in gevent's hub: with requests that the parent answers, too.
     """
     return _copies.exist
+
+
+def is_patched(module: str) -> bool:
+    """Return whether gevent has replaced a module's functions that wait: others run meanwhile.
+
+    :param module: a module of the standard library that gevent knows.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    return bool(monkey and monkey.is_module_patched(module))

@@ -22,8 +22,9 @@ class Process:
     function.
     """
 
+    pid: int
+
     def __init__(self) -> None:
-        self.pid = getpid()
         self.alive: Any = _wiped_page() or _AskSystem(self)
         self.enter()
 
@@ -84,7 +85,6 @@ class Guard:
     __slots__ = ("fd", "identity", "pid")
 
     # A destructor finds all that it needs in the class: at interpreter exit module globals are gone.
-    _getpid = staticmethod(os.getpid)
     _fstat = staticmethod(os.fstat)
     _open = staticmethod(os.open)
     _close = staticmethod(os.close)

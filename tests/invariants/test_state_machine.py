@@ -379,7 +379,7 @@ def test_state_machine_notices_a_broken_invariant(broken: str, monkeypatch: pyte
     """Each a mistake of the pool's that the machine has to find."""
     from poollife.pools.fair_queue import FairQueuePool
 
-    give, serve = FairQueuePool._do_return_conn, FairQueuePool._serve
+    give, serve = FairQueuePool._do_return_conn, FairQueuePool.serve
 
     def lends_twice(self: FairQueuePool, entry: Any) -> None:
         give(self, entry)
@@ -400,7 +400,7 @@ def test_state_machine_notices_a_broken_invariant(broken: str, monkeypatch: pyte
     elif broken == "loses a slot":
         monkeypatch.setattr(FairQueuePool, "_do_return_conn", loses)
     elif broken == "exceeds the limit":
-        monkeypatch.setattr(FairQueuePool, "_serve", exceeds)
+        monkeypatch.setattr(FairQueuePool, "serve", exceeds)
     else:
         monkeypatch.setattr(Liveness, "unfit", lambda self, connection: None)
     with pytest.raises(BaseException):  # noqa: B017, PT011 - whichever invariant it is that finds out

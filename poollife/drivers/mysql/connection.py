@@ -335,12 +335,6 @@ def kernels_poll() -> select.poll:
     return poll()
 
 
-def is_greened() -> bool:
-    """Return whether gevent has patched this process: a wait for a socket then runs other greenlets."""
-    monkey = sys.modules.get("gevent.monkey")
-    return bool(monkey and monkey.is_module_patched("socket"))
-
-
 def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> None:
     """Make a driver's new connection a guarded one, by assigning its class.
 

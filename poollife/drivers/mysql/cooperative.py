@@ -13,7 +13,7 @@ from gevent.socket import wait_read
 
 from poollife.drivers.connection import guarded
 from poollife.drivers.mysql.connection import LOST, QUESTION, MySQLConnection, sending
-from poollife.process.atfork import at_fork
+from poollife.process.greenlets import are_copies
 
 #: Django refuses to share its wrapper with another greenlet, but not a cursor.
 IN_USE = "The answer to another statement is on its way on this connection: greenlets can't share a cursor."
@@ -31,8 +31,6 @@ class Cooperative(MySQLConnection):
     head of an answer: rows, and further results.
     """
 
-    #: True if no other greenlet may run during a wait.
-    alone = False
     in_flight: bool
     params: dict[str, Any]
     #: Attributes of mysqlclient, without the guard.
@@ -54,8 +52,9 @@ class Cooperative(MySQLConnection):
 
     @property
     def _cooperates(self) -> bool:
-        # The hub can't wait for itself: for code that it runs, the C client waits.
-        return not self.alone and getcurrent() is not get_hub()
+        # The hub can't wait for itself: for code that it runs, the C client waits. The C client also waits
+        # where other greenlets must not run.
+        return not are_copies() and getcurrent() is not get_hub()
 
     def _wait(self, seconds: float | None) -> None:
         if self._cooperates:
@@ -84,27 +83,6 @@ class Cooperative(MySQLConnection):
     commit = guarded(_commit)
     rollback = guarded(_rollback)
     autocommit = guarded(_autocommit)
-
-
-class _Copies:
-    """The fork participant of the hub: in a child that a greenlet forks, connections do not wait in the hub.
-
-    The child has copies of all other greenlets. If its greenlet waited in the hub, these would go on as well.
-    """
-
-    def settle(self) -> None:
-        """Wait for nothing."""
-
-    def hold(self) -> None:
-        """Hold nothing."""
-
-    def abandon(self, held: None) -> None:
-        # The main greenlet, which forks the workers of a server, has no parent.
-        if getcurrent().parent is not None:
-            Cooperative.alone = True
-
-
-at_fork.join(_Copies())
 
 
 @cache

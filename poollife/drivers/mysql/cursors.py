@@ -8,8 +8,8 @@ from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedCursor
 from poollife.process.guard import alive
 
-#: Modules of the drivers' own cursor classes.
-DRIVERS_MODULES = {"MySQLdb.cursors", "pymysql.cursors", "builtins"}
+#: The names of the modules of the drivers' own cursor classes.
+MODULES = frozenset({"MySQLdb.cursors", "pymysql.cursors", "builtins"})
 
 
 class ReadingCursor(LeasedCursor):
@@ -49,4 +49,4 @@ class ReadingCursor(LeasedCursor):
 
 def vouches(cursor_class: type) -> bool:
     """Return whether a cursor class sends a statement as it was given: a class of the site's own may not."""
-    return all(each.__module__ in DRIVERS_MODULES for each in cursor_class.__mro__)
+    return all(each.__module__ in MODULES for each in cursor_class.__mro__)

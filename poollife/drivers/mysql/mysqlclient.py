@@ -16,9 +16,10 @@ from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
-from poollife.drivers.mysql.connection import LOST, QUESTION, MySQLConnection, become, is_greened, sending
-from poollife.drivers.mysql.cursors import ReadingCursor, vouches
+from poollife.drivers.mysql.connection import LOST, QUESTION, MySQLConnection, become, sending
+from poollife.drivers.mysql.cursors import MODULES, ReadingCursor, vouches
 from poollife.drivers.mysql.driver import MySQLDriver
+from poollife.process.greenlets import is_patched
 from poollife.process.guard import Guard, alive
 
 if not hasattr(MySQLdb, "_mysql"):
@@ -45,7 +46,7 @@ def _sends_unchanged(cursor_class: type) -> type:
 
 
 #: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
-CURSORS = {True: LeasedClasses(_sends_unchanged), False: LeasedClasses(leased)}
+CURSORS = {True: LeasedClasses(_sends_unchanged, MODULES), False: LeasedClasses(leased, MODULES)}
 
 
 #: Methods of the driver without the guard, for the pool, and for methods that have made the check.
@@ -264,7 +265,7 @@ def forbid_reconnect(driver: Any) -> None:
 
 def connection_class() -> type[GuardedConnection]:
     """Return the class that a new connection gets in this process."""
-    if not is_greened():
+    if not is_patched("socket"):
         return GuardedConnection
     from poollife.drivers.mysql.cooperative import cooperative
 

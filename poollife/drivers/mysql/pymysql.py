@@ -16,7 +16,7 @@ from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.mysql.connection import QUESTION, MySQLConnection, become, sending
-from poollife.drivers.mysql.cursors import ReadingCursor, vouches
+from poollife.drivers.mysql.cursors import MODULES, ReadingCursor, vouches
 from poollife.drivers.mysql.driver import MySQLDriver
 from poollife.process.guard import Guard, alive
 
@@ -62,7 +62,10 @@ def _may_send_otherwise(cursor_class: type) -> type:
 
 
 #: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
-CURSORS = {True: LeasedClasses(_sends_unchanged), False: LeasedClasses(_may_send_otherwise)}
+CURSORS = {
+    True: LeasedClasses(_sends_unchanged, MODULES),
+    False: LeasedClasses(_may_send_otherwise, MODULES),
+}
 
 
 class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # PyMySQL is not typed

@@ -364,7 +364,7 @@ def test_a_thread_that_wakes_up_keeps_its_session(
         monkeypatch.undo()
         closed = wake is close
         assert seen == ["closed" if closed else 1]
-        assert lease.returned == closed
+        assert lease.active is not closed
         assert executor.submit(variable, alias).result(PATIENCE) == (None if closed else 1)
     # Nothing was lost.
     assert variable(alias) is None
@@ -446,7 +446,7 @@ def test_a_return_goes_on_though_another_thread_claims_the_lease(monkeypatch: py
     assert lease
     monkeypatch.setattr(pool, "_lock", ClaimingLock(pool._lock, lease))
     borrower.give_back()
-    assert (lease.returned, pool.out, pool.idle) == (True, 0, 1)
+    assert (lease.active, pool.out, pool.idle) == (False, 0, 1)
 
 
 def test_struck_while_it_looks_nothing_is_lost(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import random
 import threading
 from typing import Any, cast
+from weakref import WeakSet
 
 import pytest
 from django.db import OperationalError, connections
@@ -91,6 +93,37 @@ def test_a_slot_that_is_being_closed_is_not_lent(
     run(threading.Thread(target=connection_id, args=(alias,)))
     assert connection_id(alias) not in both
     assert (pool.out, pool.opened) == (1, 3)
+
+
+def test_slot_of_an_interrupted_opening_is_freed_after_its_session(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frames of the traceback would keep the session open beside the one that another thread opens."""
+    wrapper, pool = cast(PooledMixin, connections[alias]), pool_of(alias)
+    live: WeakSet[Any] = WeakSet()
+    at_each_free: list[int] = []
+    open_connection, free = wrapper.open_connection, pool._slots.free
+
+    def opened(params: dict[str, Any]) -> Any:
+        connection = open_connection(params)
+        live.add(connection)
+        return connection
+
+    def freed(*args: Any) -> None:
+        at_each_free.append(len(live))
+        free(*args)
+
+    def interrupted(*_: float) -> float:
+        assert len(live) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wrapper, "open_connection", opened)
+    monkeypatch.setattr(pool._slots, "free", freed)
+    monkeypatch.setattr(random.SystemRandom, "uniform", interrupted)  # drawn after connect() has returned
+    with pytest.raises(KeyboardInterrupt):
+        wrapper.connect()
+    assert at_each_free == [0]
+    assert (pool.out, pool.exhausted) == (0, False)
 
 
 def leave_old_session(alias: str) -> None:
