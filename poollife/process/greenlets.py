@@ -39,7 +39,7 @@ def are_copies() -> bool:
 
 
 def is_patched(module: str) -> bool:
-    """Return whether gevent has replaced a module's functions that wait: others run meanwhile.
+    """Return whether gevent has replaced a module's functions that wait: other greenlets run meanwhile.
 
     :param module: a module of the standard library that gevent knows.
     """
