@@ -48,7 +48,7 @@ def connect(**_: Any) -> None:
     signals.task_postrun.connect(end_task)
     signals.task_postrun.connect(end_task, dispatch_uid="poollife, once more")
     signals.task_internal_error.connect(end_broken_task)
-    signals.worker_process_shutdown.connect(say_goodbye)
+    signals.worker_process_shutdown.connect(close_pools_on_exit)
     # In a spawned child the site's receivers may have been called before this.
     give_back()
 
@@ -100,6 +100,6 @@ def end() -> None:
     live.end_thread()
 
 
-def say_goodbye(**_: Any) -> None:
+def close_pools_on_exit(**_: Any) -> None:
     """Close the pools of a child, which ends by ``os._exit()`` and so runs no exit handler."""
     registry.close("its Celery worker process ends")

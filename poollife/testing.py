@@ -21,9 +21,9 @@ else:
     TestCase = object
 
 #: Seconds for threads that are about to return a session, such as a server's thread that has just answered.
-PATIENCE = 1.0
+RETURN_WAIT = 1.0
 #: Seconds between two looks.
-INTERVAL = 0.01
+RETURN_INTERVAL = 0.01
 
 
 class GivesBackMixin(TestCase):
@@ -65,14 +65,14 @@ def gives_back() -> Iterator[None]:
 
 
 def check(before: set[Lease]) -> None:
-    """Wait up to ``PATIENCE`` seconds until the sessions of the test are returned.
+    """Wait up to ``RETURN_WAIT`` seconds until the sessions of the test are returned.
 
     :param before: the leases that were there before the test.
     :raises AssertionError: a session has not been returned.
     """
-    deadline = clock.monotonic() + PATIENCE
+    deadline = clock.monotonic() + RETURN_WAIT
     while (left := _left(before)) and clock.monotonic() < deadline:
-        time.sleep(INTERVAL)
+        time.sleep(RETURN_INTERVAL)
     if left:
         # Wrappers are reference cycles, and only the collector frees them. Their leases are then reclaimed.
         gc.collect()
@@ -87,9 +87,9 @@ def leases_out() -> set[Lease]:
     from poollife.process.atfork import at_fork
 
     at_fork.ensure_process()
-    for pool in live_pools.hold():
+    for pool in live_pools.strong_references():
         pool.reclaim()
-    return {lease for pool in live_pools.hold() for lease in pool.leases.copy() if lease.active}
+    return {lease for pool in live_pools.strong_references() for lease in pool.leases.copy() if lease.active}
 
 
 def _left(before: set[Lease]) -> list[Lease]:

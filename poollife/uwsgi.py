@@ -7,7 +7,7 @@ This line in ``uwsgi.ini`` may be left out, because each backend does the same w
 A master that has loaded the application needs two more, because no Python hook runs at its end::
 
     hook-as-user-atexit = call:PyGILState_Ensure
-    hook-as-user-atexit = call:PyRun_SimpleString import poollife.uwsgi; poollife.uwsgi.goodbye()
+    hook-as-user-atexit = call:PyRun_SimpleString import poollife.uwsgi; poollife.uwsgi.close_pools_on_exit()
 
 Outside of uWSGI the import has no effect. It does not import Django: a master with ``lazy-apps`` loads no
 site.
@@ -21,7 +21,7 @@ import sys
 import poollife.process.atfork  # noqa: F401
 
 
-def goodbye() -> None:
+def close_pools_on_exit() -> None:
     """Close the sessions of this process, which is about to end. It leaves its parent's sessions alone."""
     if pools := sys.modules.get("poollife.pools.registry"):
         pools.registry.end()

@@ -213,7 +213,7 @@ class Work:
     def release_unread(self) -> None:
         """End the calling thread's leases with results that no code will read any more."""
         for lease in self._leases_of_this_thread():
-            if lease.driver.unfit():
+            if lease.driver.reason_to_close():
                 lease.release()
 
     async def hop(self, end: Callable[[], None]) -> None:

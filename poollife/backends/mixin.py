@@ -234,7 +234,7 @@ class PooledMixin(OpeningMixin):
         """True if other threads, or shallow copies of this wrapper, may use its session."""
         return self.allow_thread_sharing or bool(self._copies)
 
-    def leads_to(self, key: PoolKey) -> bool:
+    def matches_key(self, key: PoolKey) -> bool:
         """Return whether this key is the wrapper's in the calling thread, as an override may need a tenant.
 
         :param key: the key of a pool.

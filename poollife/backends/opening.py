@@ -11,7 +11,7 @@ from django.utils.functional import cached_property
 from poollife.backends.credentials import answered, askers_in
 from poollife.conf import UNPOOLED, PoolOptions
 from poollife.drivers.contract import Driver
-from poollife.drivers.network import give_up_after
+from poollife.drivers.network import set_tcp_timeouts
 from poollife.pools.lease import Lease
 from poollife.process.atfork import at_fork
 from poollife.process.guard import getpid
@@ -90,14 +90,14 @@ class OpeningMixin(BaseDatabaseWrapper):
         :param params: the arguments of the driver's ``connect()``.
         """
         pid = getpid()
-        with at_fork.gate.handshake(self.driver.peers(params)):
+        with at_fork.gate.handshake(self.driver.remote_addresses(params)):
             connection = self.driver.adopt(self._connect_with_answers(params), pid, params)
             driver = self.driver.unwrap(connection)
             # Code that wraps the driver's connect() may have forked.
             driver.check_process()
             # Inside of the handshake: a fork waits for its end, so no child inherits what this call opens for
             # a moment.
-            give_up_after(driver.guard.fd, self.pool_options.network_timeout)
+            set_tcp_timeouts(driver.guard.fd, self.pool_options.network_timeout)
         return connection
 
     def _connect_with_answers(self, params: dict[str, Any]) -> Any:

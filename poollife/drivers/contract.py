@@ -72,13 +72,13 @@ class Driver(ABC):
     def unwrap(self, connection: Any) -> Any:
         """Return the ``Guarded`` connection inside the result of ``adopt()``."""
 
-    def peers(self, params: dict[str, Any]) -> set[Any]:
+    def remote_addresses(self, params: dict[str, Any]) -> set[Any]:
         """Return the addresses to which a connection with these parameters may lead.
 
         A fork in the middle of a handshake looks for its socket by them.
 
         :param params: the arguments of ``connect()``.
-        :returns: addresses as ``leads_to()`` in ``process/atfork.py`` takes them; by default, none.
+        :returns: addresses as ``is_connected_to()`` in ``process/atfork.py`` takes them; by default, none.
         """
         return set()
 
@@ -259,7 +259,7 @@ class Guarded(metaclass=ABCMeta):
         return False
 
     @abstractmethod
-    def unfit(self) -> str | None:
+    def reason_to_close(self) -> str | None:
         """Return why this connection can't be lent again, or None if it can. Sends nothing."""
 
     @abstractmethod

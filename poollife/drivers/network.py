@@ -13,7 +13,7 @@ PROBES = 5
 INTERNET = {_socket.AF_INET, _socket.AF_INET6}
 
 
-def give_up_after(fd: int | None, seconds: float | None) -> None:
+def set_tcp_timeouts(fd: int | None, seconds: float | None) -> None:
     """Have the kernel end a TCP connection when its other end has acknowledged nothing for so long.
 
     Other sockets stay as they are. libpq's ``tcp_user_timeout`` and ``keepalives_*`` do the same, and Amazon
@@ -51,7 +51,7 @@ def duplicate(fd: int) -> _socket.socket:
 def options(seconds: float) -> Iterator[tuple[int, int, int]]:
     """Yield the level, option and value of each socket option that this system has.
 
-    :param seconds: the time of ``give_up_after()``.
+    :param seconds: the time of ``set_tcp_timeouts()``.
     """
     # Probes begin after half the time, and fill the rest of it. The kernel counts in whole seconds.
     idle = max(1, int(seconds / 2))

@@ -79,7 +79,7 @@ def pool_stats() -> dict[str, PoolStats]:
 
     at_fork.ensure_process()
     stats: dict[str, PoolStats] = {}
-    for pool in live_pools.hold():
+    for pool in live_pools.strong_references():
         # The leases of dead threads do not count as borrowed.
         pool.reclaim(thoroughly=False)
         if pool.closed_because and not (pool.out or pool.opening):

@@ -80,7 +80,7 @@ class Borrower(Protocol):
     def opener(self) -> Borrower:
         """Return another wrapper of the same kind, to open sessions in another thread."""
 
-    def leads_to(self, key: PoolKey) -> bool:
+    def matches_key(self, key: PoolKey) -> bool:
         """Return whether a session that the wrapper opened in this thread now would belong to that pool.
 
         :param key: of the pool.
@@ -117,7 +117,7 @@ class Slots(ABC):
     #: Called when there is a surplus, or when fewer sessions than ``min_idle`` are idle.
     unbalanced: Callable[[], object]
     #: Returns the reason why a session can't be lent, None if it can.
-    unfit: Callable[[Any], str | None]
+    reason_to_replace: Callable[[Any], str | None]
     #: Returns the seconds until a session may be opened for a ticket that waits.
     opening_delay: Callable[[Ticket], float]
     #: Returns whether no session can be opened: the server does not answer, or has no room.

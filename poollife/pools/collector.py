@@ -10,7 +10,7 @@ from poollife import clock
 
 #: Least number of seconds between two runs. A checkout that is about to fail does not wait for them, nor does
 #: a checkout whose own thread has a lease.
-INTERVAL = 1.0
+COLLECTION_INTERVAL = 1.0
 #: Least time between two runs, as a multiple of the duration of the first. With millions of objects a run
 #: takes seconds, in which no other thread runs.
 SHARE = 20
@@ -30,7 +30,7 @@ class Collector:
         self._ended = -math.inf
         self._took = 0.0
 
-    def run(self, interval: float = INTERVAL, share: float = SHARE) -> None:
+    def run(self, interval: float = COLLECTION_INTERVAL, share: float = SHARE) -> None:
         """Run the collector, unless it ran a moment ago.
 
         :param interval: least number of seconds since the last run.

@@ -195,7 +195,7 @@ class FairQueuePool(TicketQueue):
         """Return a record whose session is fit, or that has none: then ``get_connection()`` opens one."""
         entry = self._entry_for(ticket)
         connection = entry.dbapi_connection
-        if connection is not None and self.unfit(connection):
+        if connection is not None and self.reason_to_replace(connection):
             # Not invalidate(), which logs: a log handler that queries would wait for this slot.
             entry.close()
         return entry

@@ -127,7 +127,8 @@ class Gate:
     def _others_open(self, ticket: Ticket | None) -> bool:
         """Return whether sessions are being opened for other threads than that of this checkout."""
         return any(
-            other.active and not (ticket and ticket.is_part_of(other)) for other in self._admitted.hold()
+            other.active and not (ticket and ticket.is_part_of(other))
+            for other in self._admitted.strong_references()
         )
 
     def _wait_for_return(self, ticket: Ticket, error: Exception) -> None:

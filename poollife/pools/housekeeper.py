@@ -87,7 +87,7 @@ class Housekeeping:
         :param spare: open a session if there is room for it, however many are idle.
         :raises LookupError: if the opener's session would belong to another pool in this thread.
         """
-        if not ticket.borrower.leads_to(self._pool.key):
+        if not ticket.borrower.matches_key(self._pool.key):
             raise LookupError("more than settings decides on its sessions")
         current.ticket = ticket
         try:

@@ -147,10 +147,10 @@ def tracing() -> Iterator[None]:
     """Keep the stacks of all borrowers of this process while the block runs, whatever POOL says."""
     _Tracing.wanted += 1
     try:
-        for pool in live_pools.hold():
+        for pool in live_pools.strong_references():
             pool.watch()
         yield
     finally:
         _Tracing.wanted -= 1
-        for pool in live_pools.hold():
+        for pool in live_pools.strong_references():
             pool.watch()

@@ -23,7 +23,7 @@ closed_pools: set[PoolState] = set()
 def leases_of_this_thread() -> list[Lease]:
     """Return the calling thread's leases, in all pools."""
     at_fork.ensure_process()
-    return [lease for pool in live_pools.hold() for lease in pool.leases_of_this_thread()]
+    return [lease for pool in live_pools.strong_references() for lease in pool.leases_of_this_thread()]
 
 
 def release(alias: str | None) -> None:

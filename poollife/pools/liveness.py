@@ -80,7 +80,7 @@ class Liveness:
             self.recycle = LONGEST_LIFE if limit is None else min(LONGEST_LIFE, 0.9 * limit)
 
     def is_fit(self, session: Guarded, now: float) -> bool:
-        """Return whether a session can be lent as it is, without a ping. If not, ``unfit()`` decides.
+        """Return whether a session can be lent without a ping. If not, ``reason_to_replace()`` decides.
 
         :param now: on the monotonic clock.
         """
@@ -94,7 +94,7 @@ class Liveness:
             or session.closed_by_server()
         )
 
-    def unfit(self, connection: Any) -> str | None:
+    def reason_to_replace(self, connection: Any) -> str | None:
         """Return the reason why a session can't be lent, None if it can. Pings the session if need be."""
         session: Guarded = self._driver.unwrap(connection)
         now = clock.monotonic()

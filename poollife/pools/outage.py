@@ -284,7 +284,7 @@ class Outage:
             self._state = REACHABLE
             self._changes += 1
         del before
-        for waiters in self.waiters.hold():
+        for waiters in self.waiters.strong_references():
             waiters.serve()
         if was_down:
             log.note(logging.INFO, "%s is back after %.1f s", self.name, lasted)

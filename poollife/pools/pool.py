@@ -64,7 +64,7 @@ class LeasePool(ReturningPool):
         #: Whether returned sessions are kept for the next checkout.
         self.keeps_sessions = isinstance(self._sessions, QueuePool)
         self._slots = slots_of(self._sessions, options.bounds)
-        self._slots.unfit = self.liveness.unfit
+        self._slots.reason_to_replace = self.liveness.reason_to_replace
         #: The class of the driver connection, if no proxy is around it.
         self._driver_class: type | None = None
         self._gate = Gate(self, self._outage)

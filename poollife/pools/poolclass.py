@@ -14,11 +14,11 @@ from poollife import clock
 from poollife.conf import Bounds, NoPool, PoolOptions
 from poollife.pools.base import Slots
 from poollife.pools.fair_queue import FairQueuePool
-from poollife.pools.slots import fit, never, no_delay
+from poollife.pools.slots import accept_any, never, no_delay
 from poollife.pools.tickets import Postponed, Ticket
 
 #: Seconds between two looks whether a session may be opened, the first and the longest: many may look.
-INTERVAL, LONGEST_INTERVAL = 0.005, 0.1
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.005, 0.1
 
 
 class Counted(Slots):
@@ -30,7 +30,7 @@ class Counted(Slots):
         self._limit = limit
         self._pool = sessions
         event.listen(sessions, "checkout", self._refuse_unfit)
-        self.unfit: Callable[[Any], str | None] = fit
+        self.reason_to_replace: Callable[[Any], str | None] = accept_any
         self.opening_delay: Callable[[Ticket], float] = no_delay
         self.out_of_reach: Callable[[], bool] = never
 
@@ -41,19 +41,19 @@ class Counted(Slots):
 
         :raises DisconnectionError: tells SQLAlchemy to do so.
         """
-        if reason := self.unfit(connection):
+        if reason := self.reason_to_replace(connection):
             raise exc.DisconnectionError(reason)
 
     def take(self, ticket: Ticket) -> PoolProxiedConnection:
         if self.exhausted:
             ticket.joined = clock.monotonic()
-        interval = INTERVAL
+        interval = SHORTEST_INTERVAL
         while True:
             try:
                 return self._pool.connect()
             except Postponed:
                 # SQLAlchemy's own queue knows no turns. The checkout has no slot meanwhile.
-                time.sleep(max(INTERVAL, min(interval, self.opening_delay(ticket))))
+                time.sleep(max(SHORTEST_INTERVAL, min(interval, self.opening_delay(ticket))))
                 interval = min(2 * interval, LONGEST_INTERVAL)
 
     def put(self, handle: Any) -> None:

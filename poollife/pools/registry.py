@@ -23,7 +23,7 @@ from poollife.process.atfork import at_fork
 
 logger = logging.getLogger("poollife")
 #: Seconds between two looks whether all borrowed sessions are returned.
-INTERVAL = 0.01
+DRAIN_INTERVAL = 0.01
 
 
 class Registry:
@@ -179,7 +179,9 @@ class Registry:
         deadline = clock.monotonic() + timeout
         while True:
             pools = [
-                pool for pool in live_pools.hold() if pool.closed_because and alias in (None, pool.key.alias)
+                pool
+                for pool in live_pools.strong_references()
+                if pool.closed_because and alias in (None, pool.key.alias)
             ]
             for pool in pools:
                 pool.reclaim(needed=True)
@@ -188,7 +190,7 @@ class Registry:
                 return True
             if clock.monotonic() >= deadline:
                 return False
-            time.sleep(INTERVAL)
+            time.sleep(DRAIN_INTERVAL)
 
     def _of(self, alias: str) -> list[LeasePool]:
         return [pool for pool in self.pools() if pool.key.alias == alias]
@@ -222,7 +224,7 @@ class Registry:
         # First, so that the wrappers are without a session: an exit handler that runs later may query.
         release(None)
         self._pools = {}
-        for pool in live_pools.hold():
+        for pool in live_pools.strong_references():
             pool.drain("its process ends")
             for lease in pool.leases_of_this_thread():
                 pool.checkin(lease)
@@ -245,14 +247,14 @@ class Registry:
         if any(pool.keeps_sessions for pool in self.pools()):
             self._sweeper.start()
 
-    def hold(self) -> list[PoolState]:
+    def strong_references(self) -> list[PoolState]:
         """Return strong references to all pools. A pool refers to its leases, and a lease to its session."""
-        return live_pools.hold()
+        return live_pools.strong_references()
 
     def abandon(self, held: list[PoolState]) -> None:
         """Give up all pools, in a child: they are the parent's.
 
-        :param held: the result of ``hold()`` before the fork.
+        :param held: the result of ``strong_references()`` before the fork.
         """
         self._pools = {}
         closed_pools.clear()

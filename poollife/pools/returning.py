@@ -118,7 +118,7 @@ class ReturningPool(PoolState):
         if driver.born <= self.liveness.renewed:
             return OUTDATED
         try:
-            if reason := driver.unfit():
+            if reason := driver.reason_to_close():
                 return reason
             if self._resets[driver.dirty]:
                 if driver.born <= self.liveness.refused:

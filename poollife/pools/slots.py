@@ -21,7 +21,7 @@ OPENINGS = 3
 LOOKS_PER_SECOND = 200
 
 
-def fit(connection: Any) -> str | None:
+def accept_any(connection: Any) -> str | None:
     """Return None: a session is fit, as long as the pool has set no other rule."""
     return None
 
@@ -58,7 +58,7 @@ class NamedSlots(QueuePool, Slots):
         #: Called when there is a surplus, or when fewer sessions than ``min_idle`` are idle.
         self.unbalanced: Callable[[], object] = int
         #: Returns the reason why a session can't be lent, None if it can.
-        self.unfit: Callable[[Any], str | None] = fit
+        self.reason_to_replace: Callable[[Any], str | None] = accept_any
         #: Returns the seconds until a session may be opened for a ticket that waits.
         self.opening_delay: Callable[[Ticket], float] = no_delay
         #: Returns whether no session can be opened, as the server does not answer or has no room: then empty

@@ -24,11 +24,11 @@ from poollife.process.guard import alive, getpid, process
 
 #: The longest time, in seconds, that a fork waits for handshakes of other threads. Most handshakes take a
 #: millisecond. A longer wait would hold up the fork for a server that does not answer.
-PATIENCE = 1.0
+HANDSHAKE_WAIT = 1.0
 #: Seconds after which a fork counts as over: an asynchronous exception may have prevented ``open()``.
 LIMIT = 5.0
 #: Seconds between two tests of a thread that waits for a fork or for handshakes.
-INTERVAL = 0.001
+GATE_INTERVAL = 0.001
 
 
 class Participant(Protocol):
@@ -40,7 +40,7 @@ class Participant(Protocol):
         The wait is bounded.
         """
 
-    def hold(self) -> Any:
+    def strong_references(self) -> Any:
         """Return strong references to all that this process owns.
 
         They are taken before the fork. Without them CPython frees the thread-locals of the child's lost
@@ -52,7 +52,7 @@ class Participant(Protocol):
 
         The operation is idempotent.
 
-        :param held: the result of ``hold()``.
+        :param held: the result of ``strong_references()``.
         """
 
 
@@ -68,28 +68,28 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        #: The server's addresses of the handshakes under way, by thread id; see ``leads_to()``.
+        #: The server's addresses of the handshakes under way, by thread id; see ``is_connected_to()``.
         self._handshakes: dict[int, Set[Any]] = {}
         #: The time, on the monotonic clock, after which a fork counts as over, by thread id.
         self._forking: dict[int, float] = {}
 
     @contextmanager
-    def handshake(self, peers: Set[Any]) -> Iterator[None]:
+    def handshake(self, addresses: Set[Any]) -> Iterator[None]:
         """Announce a handshake for the time of the block, in which the caller opens a session.
 
         The block does not begin while another thread forks.
 
-        :param peers: the server's addresses; see ``leads_to()``.
+        :param addresses: the server's addresses; see ``is_connected_to()``.
         """
         me, pid = threading.get_ident(), getpid()
         # A handshake may be inside another one: a password may be kept in a database.
         outer = self._handshakes.get(me)
         try:
-            self._handshakes[me] = peers | (outer or set())
+            self._handshakes[me] = addresses | (outer or set())
             while self._other_thread_forks():
                 self._end(me, outer)
-                time.sleep(INTERVAL)
-                self._handshakes[me] = peers | (outer or set())
+                time.sleep(GATE_INTERVAL)
+                self._handshakes[me] = addresses | (outer or set())
             yield
         finally:
             if getpid() == pid:
@@ -103,18 +103,18 @@ class Gate:
     def wait(self) -> None:
         """Wait while another thread forks."""
         while self._other_thread_forks():
-            time.sleep(INTERVAL)
+            time.sleep(GATE_INTERVAL)
 
     def close(self) -> set[Any]:
         """Let no handshake begin, and wait for the handshakes of other threads.
 
-        :returns: the addresses of the handshakes that took longer than ``PATIENCE``.
+        :returns: the addresses of the handshakes that took longer than ``HANDSHAKE_WAIT``.
         """
-        me, deadline = threading.get_ident(), clock.monotonic() + PATIENCE
+        me, deadline = threading.get_ident(), clock.monotonic() + HANDSHAKE_WAIT
         self._forking[me] = clock.monotonic() + LIMIT
         while self._other_handshakes(me) and clock.monotonic() < deadline:
-            time.sleep(INTERVAL)
-        return {peer for peers in self._other_handshakes(me) for peer in peers}
+            time.sleep(GATE_INTERVAL)
+        return {peer for addresses in self._other_handshakes(me) for peer in addresses}
 
     def open(self) -> None:
         """Let handshakes begin again: the calling thread's fork is over."""
@@ -131,7 +131,7 @@ class Gate:
         return any(thread != me and now < end for thread, end in self._forking.copy().items())
 
     def _other_handshakes(self, me: int) -> list[Set[Any]]:
-        return [peers for thread, peers in self._handshakes.copy().items() if thread != me]
+        return [addresses for thread, addresses in self._handshakes.copy().items() if thread != me]
 
 
 @dataclass(slots=True)
@@ -139,8 +139,8 @@ class Held:
     """Objects that one forking thread keeps alive across its fork."""
 
     references: list[tuple[Participant, Any]] = field(default_factory=list)
-    #: The addresses of the handshakes that took longer than ``PATIENCE``.
-    peers: set[Any] = field(default_factory=set)
+    #: The addresses of the handshakes that took longer than ``HANDSHAKE_WAIT``.
+    addresses: set[Any] = field(default_factory=set)
 
 
 class AtFork:
@@ -162,10 +162,10 @@ class AtFork:
         self._resuming.append(resume)
 
     def before(self) -> None:
-        peers = self.gate.close()
+        addresses = self.gate.close()
         for participant in self._participants:
             participant.settle()
-        self._held[threading.get_ident()] = Held(self._hold(), peers)
+        self._held[threading.get_ident()] = Held(self._hold(), addresses)
 
     def after_in_parent(self) -> None:
         self._held.pop(threading.get_ident(), None)
@@ -191,7 +191,7 @@ class AtFork:
             self._enter_child(Held())
 
     def _hold(self) -> list[tuple[Participant, Any]]:
-        return [(participant, participant.hold()) for participant in self._participants]
+        return [(participant, participant.strong_references()) for participant in self._participants]
 
     def _resume(self) -> None:
         for resume in self._resuming:
@@ -212,23 +212,23 @@ class AtFork:
         # before().
         for participant, references in [*held.references, *self._hold()]:
             participant.abandon(references)
-        if held.peers:
-            cover_sockets(held.peers)
+        if held.addresses:
+            cover_sockets(held.addresses)
         self._held = {}
 
 
-def cover_sockets(peers: set[Any]) -> None:
+def cover_sockets(addresses: set[Any]) -> None:
     """Put /dev/null over every inherited socket that leads to one of these addresses.
 
     It is for sockets whose handshake was under way at the fork: the driver has not returned them yet, so no
     guard knows them.
 
-    :param peers: see ``leads_to()``.
+    :param addresses: see ``is_connected_to()``.
     """
     devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         for fd in _descriptors():
-            if leads_to(fd, peers):
+            if is_connected_to(fd, addresses):
                 os.dup2(devnull, fd, inheritable=False)
     finally:
         os.close(devnull)
@@ -241,11 +241,12 @@ def _descriptors() -> list[int]:
     return [int(entry.name) for entry in folder.iterdir()]
 
 
-def leads_to(fd: int, peers: set[Any]) -> bool:
+def is_connected_to(fd: int, addresses: set[Any]) -> bool:
     """Return whether a descriptor is a socket that is connected to one of these addresses, or may come to be.
 
     :param fd: the descriptor.
-    :param peers: paths of unix sockets, (address, port), or (None, port) for a host whose address is unknown.
+    :param addresses: paths of unix sockets, (address, port), or (None, port) for a host whose address is not
+        known.
     """
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
@@ -260,8 +261,8 @@ def leads_to(fd: int, peers: set[Any]) -> bool:
     finally:
         probe.detach()
     if isinstance(peer, tuple):  # IPv6 adds flow and scope, which do not identify the server
-        return peer[:2] in peers or (None, peer[1]) in peers
-    return peer in peers
+        return peer[:2] in addresses or (None, peer[1]) in addresses
+    return peer in addresses
 
 
 def _is_connecting(probe: socket.socket) -> bool:
@@ -274,7 +275,7 @@ def _is_connecting(probe: socket.socket) -> bool:
 
 
 def address(host: str, port: int) -> tuple[str | None, int]:
-    """Return the address, as ``leads_to()`` takes it, of a TCP connection to this host."""
+    """Return the address, as ``is_connected_to()`` takes it, of a TCP connection to this host."""
     # No name is looked up: DNS may be what a handshake waits for.
     try:
         return str(ipaddress.ip_address(host)), port

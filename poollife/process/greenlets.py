@@ -16,7 +16,7 @@ class Copies:
     def settle(self) -> None:
         """Wait for nothing."""
 
-    def hold(self) -> None:
+    def strong_references(self) -> None:
         """Keep nothing."""
 
     def abandon(self, held: None) -> None:

@@ -172,7 +172,7 @@ class WeakRegistry(Generic[Thing]):
     def remove(self, thing: Thing) -> None:
         self._references.pop(id(thing), None)
 
-    def hold(self) -> list[Thing]:
+    def strong_references(self) -> list[Thing]:
         """Return strong references to all objects that are alive."""
         held = (reference() for reference in self._references.copy().values())
         return [thing for thing in held if thing is not None]

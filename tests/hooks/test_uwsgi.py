@@ -51,7 +51,9 @@ builds = pytest.mark.parametrize(
     [
         pytest.param(WHEEL, id="wheel"),
         pytest.param(
-            CLASSIC, id="Debian", marks=pytest.mark.skipif(bool(CLASSIC.unfit), reason=CLASSIC.unfit)
+            CLASSIC,
+            id="Debian",
+            marks=pytest.mark.skipif(bool(CLASSIC.unfit), reason=CLASSIC.unfit),
         ),
     ],
 )
@@ -496,7 +498,7 @@ OUTSIDE = """
 import sys
 {before}
 import poollife.uwsgi
-poollife.uwsgi.goodbye()
+poollife.uwsgi.close_pools_on_exit()
 assert "django" not in sys.modules and "sqlalchemy" not in sys.modules
 {after}
 """

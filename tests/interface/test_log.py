@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -31,8 +32,12 @@ from tests.support.counting import pool_of
 
 @pytest.fixture(autouse=True)
 def _no_other_pools() -> Iterator[None]:
-    # What this thread still has of other tests' pools would be closed, and logged, in the middle of a test.
+    # Sessions that other tests have left would be closed, and logged, in the middle of a test: those of this
+    # thread, and those of wrappers that were dropped.
     registry.close("another test begins")
+    gc.collect()
+    for pool in live_pools.strong_references():
+        pool.reclaim()
     yield
     registry.drain(None, "the test is over")
 
@@ -100,9 +105,9 @@ def test_of_two_pools_that_are_made_at_once_one_begins_and_ends(
     use(alias)
     found, lost = pool_of(alias), [pool for pool in made if pool is not pool_of(alias)]
     assert (len(made), len(lost)) == (2, 1)
-    assert found in live_pools.hold()
-    assert lost[0] not in live_pools.hold()
-    assert lost[0]._slots not in found._outage.waiters.hold()
+    assert found in live_pools.strong_references()
+    assert lost[0] not in live_pools.strong_references()
+    assert lost[0]._slots not in found._outage.waiters.strong_references()
     assert [line.split()[3] for line in lines() if repr(alias) in line] == ["begins:"]
 
 
@@ -128,7 +133,7 @@ def gunicorn_forks() -> None:
 
 
 def celery_ends() -> None:
-    poollife.celery.say_goodbye()
+    poollife.celery.close_pools_on_exit()
 
 
 def unused() -> None:

@@ -34,7 +34,7 @@ def alias(make_alias: MakeAlias) -> str:
 
 @pytest.fixture(autouse=True)
 def _nobody_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testing, "PATIENCE", 0.05)
+    monkeypatch.setattr(testing, "RETURN_WAIT", 0.05)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_clean_ups_come_first(alias: str) -> None:
 
 
 def test_who_is_about_to_give_back_is_waited_for(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testing, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(testing, "RETURN_WAIT", PATIENCE)
     busy = Busy(alias)
     thread = threading.Thread(target=busy.work)
 

@@ -402,6 +402,6 @@ def test_state_machine_notices_a_broken_invariant(broken: str, monkeypatch: pyte
     elif broken == "exceeds the limit":
         monkeypatch.setattr(FairQueuePool, "serve", exceeds)
     else:
-        monkeypatch.setattr(Liveness, "unfit", lambda self, connection: None)
+        monkeypatch.setattr(Liveness, "reason_to_replace", lambda self, connection: None)
     with pytest.raises(BaseException):  # noqa: B017, PT011 - whichever invariant it is that finds out
         run(200, (Phase.generate,))

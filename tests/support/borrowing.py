@@ -120,7 +120,7 @@ def rows(mariadb: MariaDB, alias: str) -> int:
 
 def out(alias: str) -> int:
     """How many connections did not come back by themselves: nobody looks for those of dead threads."""
-    return sum(pool.out for pool in live_pools.hold() if pool.key.alias == alias)
+    return sum(pool.out for pool in live_pools.strong_references() if pool.key.alias == alias)
 
 
 def sessions(mariadb: MariaDB, alias: str) -> set[int]:

@@ -93,7 +93,7 @@ class StubConnection(Guarded):
     def mark_clean(self) -> None:
         pass
 
-    def unfit(self) -> str | None:
+    def reason_to_close(self) -> str | None:
         return "killed" if self.killed else None
 
     def clean(self) -> None:
@@ -152,7 +152,7 @@ class StubBorrower:
     def opener(self) -> StubBorrower:
         return StubBorrower(self.server)
 
-    def leads_to(self, key: PoolKey) -> bool:
+    def matches_key(self, key: PoolKey) -> bool:
         return True
 
     def borrow(self, pool: LeasePool) -> Any:

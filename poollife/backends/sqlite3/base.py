@@ -36,7 +36,7 @@ class PooledSQLiteMixin(PooledMixin, SQLiteWrapper):
         return params
 
     def open_connection(self, params: dict[str, Any]) -> Any:
-        sqlite.check_untainted(self.settings_dict["NAME"])
+        sqlite.check_safe_after_fork(self.settings_dict["NAME"])
         return super().open_connection(params)
 
 

@@ -96,7 +96,7 @@ class MySQLConnection(Guarded):
     #: The state of autocommit in a clean session.
     autocommit_at_rest: bool
     #: True if all characters of a text are the same at the server. Otherwise only those of ASCII are.
-    reads_all_text: bool
+    charset_is_safe: bool
     #: The encoding and the other settings of the driver for a clean session.
     encoding_at_rest: str
     settings_at_rest: tuple[Any, ...]
@@ -116,7 +116,7 @@ class MySQLConnection(Guarded):
     CHANGING: frozenset[str] = (
         Guarded.CHANGING
         | {"broken", "unshareable", "reader", "poller", "autocommit_at_rest", "cursor_classes"}
-        | {"reads_all_text", "encoding", "encoding_at_rest", "settings_at_rest", "marks_at_birth"}
+        | {"charset_is_safe", "encoding", "encoding_at_rest", "settings_at_rest", "marks_at_birth"}
         | {"references_at_birth", "effects", "awaits_result"}
     )
 
@@ -199,7 +199,7 @@ class MySQLConnection(Guarded):
             effects = EFFECTS[is_template][statement]
         except TypeError:  # not hashable: a bytearray, for example
             effects = UNKNOWN
-        if not (self.reads_all_text or effects & LEAVES or statement.isascii()):
+        if not (self.charset_is_safe or effects & LEAVES or statement.isascii()):
             effects |= LEAVES
         self.effects = effects
         if effects & CHECKED:
@@ -238,7 +238,7 @@ class MySQLConnection(Guarded):
         for name in self.SETTINGS[:2]:
             setattr(self, name, Converters(getattr(self, name)))
         has_default_encoders = all(self.conversions.get(kind) is make for kind, make in self.encoders.items())
-        self.reads_all_text = self.encoding in PLAIN_ENCODINGS
+        self.charset_is_safe = self.encoding in PLAIN_ENCODINGS
         self.cursor_classes = self.CURSORS[has_default_encoders and self.escapes_safely()]
         self.encoding_at_rest = self.encoding
         self.settings_at_rest = self.settings(self)
@@ -248,7 +248,7 @@ class MySQLConnection(Guarded):
         """Return whether the driver's text for a parameter is one literal for the server, too."""
         return True
 
-    def unfit(self) -> str | None:
+    def reason_to_close(self) -> str | None:
         """Return why this connection can't be lent again, or None if it can. Sends nothing."""
         if reason := self.broken or self.unshareable:
             return reason
@@ -328,14 +328,14 @@ class MySQLConnection(Guarded):
         raise NotImplementedError
 
 
-def kernels_poll() -> select.poll:
+def unpatched_poll() -> select.poll:
     """Return a poll object of the kernel: gevent's would run other greenlets in the middle of a checkout."""
     monkey = sys.modules.get("gevent.monkey")
     poll: type[select.poll] = monkey.get_original("select", "poll") if monkey else select.poll
     return poll()
 
 
-def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> None:
+def install_guard(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> None:
     """Make a driver's new connection a guarded one, by assigning its class.
 
     :param driver: the driver connection.
@@ -348,7 +348,7 @@ def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> N
     driver.lifetime = 1.0
     driver.ran, driver.effects = SETS, 0
     driver.born = driver.idle_since = clock.monotonic()
-    driver.poller = kernels_poll()
+    driver.poller = unpatched_poll()
     driver.poller.register(guard.fd, select.POLLIN)
     driver.__class__ = guarded_class
     live.add(driver)
@@ -363,8 +363,8 @@ class _Inherited:
     def settle(self) -> None:
         """Wait for nothing: the gate waits for handshakes, and a fork may interrupt all other operations."""
 
-    def hold(self) -> list[MySQLConnection]:
-        return live.hold()
+    def strong_references(self) -> list[MySQLConnection]:
+        return live.strong_references()
 
     def abandon(self, held: list[MySQLConnection]) -> None:
         for connection in held:

@@ -47,6 +47,6 @@ class ReadingCursor(LeasedCursor):
             driver.reader = outer
 
 
-def vouches(cursor_class: type) -> bool:
+def sends_sql_unchanged(cursor_class: type) -> bool:
     """Return whether a cursor class sends a statement as it was given: a class of the site's own may not."""
     return all(each.__module__ in MODULES for each in cursor_class.__mro__)

@@ -25,8 +25,8 @@ class MySQLDriver(Driver):
     #: The base class of the driver's errors that have a number, of the server or of the client.
     error: type[Exception]
 
-    def peers(self, params: dict[str, Any]) -> set[Any]:
-        """Implement ``Driver.peers()``. Servers that only an option file names are not known here."""
+    def remote_addresses(self, params: dict[str, Any]) -> set[Any]:
+        """Implement ``Driver.remote_addresses()``, without servers that only an option file names."""
         if params.get("unix_socket"):
             return {params["unix_socket"]}
         host, port = params.get("host"), params.get("port", 3306)

@@ -16,8 +16,8 @@ from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
-from poollife.drivers.mysql.connection import LOST, QUESTION, MySQLConnection, become, sending
-from poollife.drivers.mysql.cursors import MODULES, ReadingCursor, vouches
+from poollife.drivers.mysql.connection import LOST, QUESTION, MySQLConnection, install_guard, sending
+from poollife.drivers.mysql.cursors import MODULES, ReadingCursor, sends_sql_unchanged
 from poollife.drivers.mysql.driver import MySQLDriver
 from poollife.process.greenlets import is_patched
 from poollife.process.guard import Guard, alive
@@ -42,7 +42,7 @@ FORGET = ("ROLLBACK", "SET ROLE NONE", "SELECT 1")
 
 def _sends_unchanged(cursor_class: type) -> type:
     # A cursor class of the site's own may send another statement than it was given.
-    return leased(cursor_class, ReadingCursor if vouches(cursor_class) else LeasedCursor)
+    return leased(cursor_class, ReadingCursor if sends_sql_unchanged(cursor_class) else LeasedCursor)
 
 
 #: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
@@ -287,7 +287,7 @@ class MySQLClient(MySQLDriver):
         driver.session = driver.thread_id()
         driver.charset = params.get("charset") or driver.character_set_name()
         driver.in_flight = driver.streams = driver.awaits_result = False
-        become(driver, connection_class(), Guard(pid, driver.fileno()))
+        install_guard(driver, connection_class(), Guard(pid, driver.fileno()))
         return connection
 
     def unwrap(self, connection: Any) -> Any:

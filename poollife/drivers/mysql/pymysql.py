@@ -15,8 +15,8 @@ from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
-from poollife.drivers.mysql.connection import QUESTION, MySQLConnection, become, sending
-from poollife.drivers.mysql.cursors import MODULES, ReadingCursor, vouches
+from poollife.drivers.mysql.connection import QUESTION, MySQLConnection, install_guard, sending
+from poollife.drivers.mysql.cursors import MODULES, ReadingCursor, sends_sql_unchanged
 from poollife.drivers.mysql.driver import MySQLDriver
 from poollife.process.guard import Guard, alive
 
@@ -52,7 +52,7 @@ MIXINS: dict[tuple[bool, bool], type[LeasedCursor]] = {
 
 def _sends_unchanged(cursor_class: type) -> type:
     # A cursor class of the site's own may send another statement than it was given.
-    mixin = MIXINS[issubclass(cursor_class, SSCursor), vouches(cursor_class)]
+    mixin = MIXINS[issubclass(cursor_class, SSCursor), sends_sql_unchanged(cursor_class)]
     return leased(cursor_class, mixin)  # type: ignore[arg-type]  # a class is hashable
 
 
@@ -137,7 +137,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
 
     def escapes_safely(self) -> bool:
         # PyMySQL escapes a text before it encodes it, so a character may still become a quote or a backslash.
-        return self.reads_all_text
+        return self.charset_is_safe
 
     def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """Refuse: PyMySQL can neither change the user nor reset a session. The pool opens another session.
@@ -184,7 +184,7 @@ class PyMySQL(MySQLDriver):
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
         """Implement ``Driver.adopt()``."""
         driver = self.unwrap(connection)
-        become(driver, GuardedConnection, Guard(pid, driver._sock.fileno()))
+        install_guard(driver, GuardedConnection, Guard(pid, driver._sock.fileno()))
         return connection
 
     def unwrap(self, connection: Any) -> Any:

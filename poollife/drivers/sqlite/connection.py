@@ -24,7 +24,7 @@ from poollife.drivers.effects import CHECKED, INSERT_ID, LAST_STATEMENT, MAY_SET
 from poollife.drivers.marks import restore
 from poollife.drivers.sqlite.statements import EFFECTS, set_by_script, told_by
 from poollife.errors import ForkedTransaction
-from poollife.process.atfork import PATIENCE, at_fork
+from poollife.process.atfork import HANDSHAKE_WAIT, at_fork
 from poollife.process.guard import Guard, WeakRegistry, alive, getpid
 
 #: The driver's attribute without the guard, for the pool: it has connections that no lease has.
@@ -236,7 +236,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
     @property
     def begun(self) -> bool:
         """True while a transaction is open. If Django knows of none, a BEGIN by hand has begun it."""
-        return not self.unfit() and self.in_transaction
+        return not self.reason_to_close() and self.in_transaction
 
     def in_use(self) -> bool:
         """Return whether this connection holds locks, or its thread may be taking one."""
@@ -256,7 +256,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
                 MarkedCursor.close(cursor)
         self.cursors.clear()
 
-    def unfit(self) -> str | None:
+    def reason_to_close(self) -> str | None:
         """Return why this connection can't be lent again, or None if it can."""
         try:
             self.total_changes  # noqa: B018  # the property raises for a closed connection
@@ -326,13 +326,13 @@ class SQLite(Driver):
 driver = SQLite()
 
 
-def check_untainted(database: Any) -> None:
+def check_safe_after_fork(database: Any) -> None:
     """Refuse a database that the parent was using when it forked this process.
 
     :param database: the database's name.
     :raises ForkedTransaction: if the parent was using it.
     """
-    if str(database) in tainted or EVERYTHING in tainted:
+    if str(database) in unsafe_after_fork or ALL_DATABASES in unsafe_after_fork:
         raise ForkedTransaction(
             f"Process {getpid()} was forked while its parent had a transaction or an open cursor on the "
             f"SQLite database {str(database)!r}, so it can't use that database safely. Fork outside of "
@@ -351,23 +351,23 @@ class Inherited:
     """The fork participant of the driver: it abandons the parent's connections in a child."""
 
     def settle(self) -> None:
-        """Wait, for ``PATIENCE`` seconds at most, until no other thread uses a connection."""
-        deadline = clock.monotonic() + PATIENCE
-        while self._is_used_by_other_thread(live.hold()) and clock.monotonic() < deadline:
+        """Wait, for ``HANDSHAKE_WAIT`` seconds at most, until no other thread uses a connection."""
+        deadline = clock.monotonic() + HANDSHAKE_WAIT
+        while self._is_used_by_other_thread(live.strong_references()) and clock.monotonic() < deadline:
             time.sleep(0.001)
 
-    def hold(self) -> Inheritance:
-        connections = live.hold()
+    def strong_references(self) -> Inheritance:
+        connections = live.strong_references()
         unsafe = {connection.path for connection in connections if connection.in_use()}
         if self._is_used_by_other_thread(connections):
             # That thread may be inside SQLite, and hold one of its global mutexes.
-            unsafe.add(EVERYTHING)
+            unsafe.add(ALL_DATABASES)
         return Inheritance(connections, unsafe)
 
     def abandon(self, held: Inheritance) -> None:
         for connection in held.connections:
             connection.abandon()
-        tainted.update(held.databases)
+        unsafe_after_fork.update(held.databases)
         live.forget()
 
     @staticmethod
@@ -382,8 +382,8 @@ class Inherited:
 
 
 live: WeakRegistry[GuardedConnection] = WeakRegistry()
-#: The entry of ``tainted`` for all databases; no database has this name.
-EVERYTHING = "\0"
+#: The entry of ``unsafe_after_fork`` for all databases; no database has this name.
+ALL_DATABASES = "\0"
 #: Names of databases that this process can't use, because its parent was using them at the fork.
-tainted: set[str] = set()
+unsafe_after_fork: set[str] = set()
 at_fork.join(Inherited())

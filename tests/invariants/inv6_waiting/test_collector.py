@@ -14,7 +14,7 @@ from django.db import OperationalError, connections
 
 from poollife import clock
 from poollife.pools import collector as module
-from poollife.pools.collector import INTERVAL, OWN_SHARE, SHARE, Collector
+from poollife.pools.collector import COLLECTION_INTERVAL, OWN_SHARE, SHARE, Collector
 from tests.conftest import MakeAlias
 from tests.support.borrowing import PATIENCE, connection_id
 from tests.support.counting import pool_of
@@ -146,7 +146,7 @@ def test_the_collector_has_a_bounded_share_of_the_time(
         process.now += 1 / 64
     assert process.runs > 1
     assert process.collecting <= process.now / options.get("share", SHARE) + duration
-    assert process.runs <= process.now / max(options.get("interval", INTERVAL), 1 / 64) + 1
+    assert process.runs <= process.now / max(options.get("interval", COLLECTION_INTERVAL), 1 / 64) + 1
 
 
 def test_a_run_that_is_interrupted_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +161,6 @@ def test_a_run_that_is_interrupted_is_not_tried_again_at_once(monkeypatch: pytes
             collector.run()
     collector.run()
     assert process.runs == 0
-    process.now += INTERVAL
+    process.now += COLLECTION_INTERVAL
     collector.run()
     assert process.runs == 1

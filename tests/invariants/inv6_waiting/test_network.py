@@ -156,7 +156,7 @@ def test_a_unix_socket_is_left_alone(make_alias: MakeAlias, engine: str) -> None
     fd = descriptor(make_alias(engine, via="socket"))
     with socket.socket(fileno=os.dup(fd)) as copy, socket.socket(socket.AF_UNIX) as another:
         assert copy.family == socket.AF_UNIX
-        network.give_up_after(another.fileno(), 20)
+        network.set_tcp_timeouts(another.fileno(), 20)
         # Of the driver's own nothing can be told: libmariadb sets this on each.
         assert another.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
@@ -178,7 +178,7 @@ def test_a_unix_socket_is_left_alone(make_alias: MakeAlias, engine: str) -> None
 def test_how_it_is_told(seconds: float, milliseconds: int, idle: int, interval: int, count: int) -> None:
     """Probes fill the second half of that time; and the kernel takes each of these values."""
     with socket.socket() as any_socket:
-        network.give_up_after(any_socket.fileno(), seconds)
+        network.set_tcp_timeouts(any_socket.fileno(), seconds)
         assert told(any_socket.fileno()) == {
             "TCP_USER_TIMEOUT": milliseconds,
             "TCP_KEEPIDLE": idle,
@@ -204,9 +204,9 @@ def test_no_fork_comes_in_between(make_alias: MakeAlias, monkeypatch: pytest.Mon
 
     def tell(fd: int | None, seconds: float | None) -> None:
         seen.append(threading.get_ident() in at_fork.gate._handshakes)
-        network.give_up_after(fd, seconds)
+        network.set_tcp_timeouts(fd, seconds)
 
-    monkeypatch.setattr("poollife.backends.opening.give_up_after", tell)
+    monkeypatch.setattr("poollife.backends.opening.set_tcp_timeouts", tell)
     descriptor(make_alias())
     assert seen == [True]
 
@@ -216,7 +216,7 @@ def strike_at(number: int, fd: int) -> str | None:
     strike = Strike(number)
     try:
         strike.start()
-        network.give_up_after(fd, 20)
+        network.set_tcp_timeouts(fd, 20)
     except Struck:
         pass
     finally:
@@ -279,7 +279,7 @@ def test_a_ping_without_an_answer_ends(
     with proxy.deaf():
         assert not driver.answers(seconds)
     # What comes now is an answer to nobody's question.
-    assert driver.unfit()
+    assert driver.reason_to_close()
 
 
 @pytest.mark.parametrize("engine", [MYSQLCLIENT, PYMYSQL])

@@ -509,12 +509,13 @@ def test_a_log_in_the_database_has_the_slot_of_what_it_tells_of() -> None:
     pool, server = stub_pool("stub", pool_size=1, max_overflow=0, timeout=TIMEOUT), StubServer()
     borrower = StubBorrower(server)
     borrower.borrow(pool).killed = True
-    pool.liveness.unfit, unfit = (lambda connection: None), pool.liveness.unfit  # type: ignore[method-assign]
+    rule = pool.liveness.reason_to_replace
+    pool.liveness.reason_to_replace = lambda connection: None  # type: ignore[method-assign]
     connection = borrower.connection
     connection.killed = False
     borrower.give_back()
     connection.killed = True
-    pool.liveness.unfit = unfit  # type: ignore[method-assign]
+    pool.liveness.reason_to_replace = rule  # type: ignore[method-assign]
     with querying(pool, server) as handler:
         borrower.borrow(pool)
         assert handler.written == []

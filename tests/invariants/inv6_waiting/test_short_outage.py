@@ -554,7 +554,11 @@ def test_a_child_waits_for_no_attempt_of_its_parent(
     outage = pool._outage
     if (child := os.fork()) == 0:
         # The hook has forgotten all outages; a checkout that forked in its middle may still have this one.
-        well = outage.probe.attempt is None and not outage.probe.thread._awake and outage.waiters.hold() == []
+        well = (
+            outage.probe.attempt is None
+            and not outage.probe.thread._awake
+            and outage.waiters.strong_references() == []
+        )
         os._exit(0 if well else 1)
     assert os.waitpid(child, 0)[1] == 0
     server.down = None

@@ -29,4 +29,4 @@ def held_here() -> int:
     from poollife.pools.live import live_pools
 
     me = threading.current_thread()
-    return sum(lease.thread is me for pool in live_pools.hold() for lease in pool.leases.copy())
+    return sum(lease.thread is me for pool in live_pools.strong_references() for lease in pool.leases.copy())

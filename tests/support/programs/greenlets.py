@@ -476,7 +476,7 @@ class Witness:
     def settle(self) -> None:
         """Nothing to wait for."""
 
-    def hold(self) -> None:
+    def strong_references(self) -> None:
         self.sweepers.append(sweepers())
 
     def abandon(self, held: None) -> None:

@@ -93,7 +93,7 @@ def fork_meanwhile(
     mine = session()
     from poollife.process import atfork
 
-    atfork.PATIENCE = PATIENCE
+    atfork.HANDSHAKE_WAIT = PATIENCE
     errors: list[int] = []
 
     def connect() -> None:

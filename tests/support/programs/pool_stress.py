@@ -272,7 +272,9 @@ def stress(entry: dict[str, Any], seed: int, seconds: float, threads: int, distu
         "out": stats["out"],
         "not back": not drained,
         "opened, not closed": sessions.opened - sessions.closed,
-        "pools with something": [repr(pool) for pool in live_pools.hold() if pool.out or pool.idle],
+        "pools with something": [
+            repr(pool) for pool in live_pools.strong_references() if pool.out or pool.idle
+        ],
         "threads": [thread.name for thread in set(threading.enumerate()) - before],
     }
 

@@ -33,7 +33,7 @@ THREADS = 4
 GOODBYE = (
     "call:PyRun_SimpleString import sys, poollife.uwsgi; "
     "site = sys.modules.get('tests.support.uwsgi_site.wsgi'); "
-    "site and site.at_exit(); poollife.uwsgi.goodbye()"
+    "site and site.at_exit(); poollife.uwsgi.close_pools_on_exit()"
 )
 MASTER = (
     *("--master", "--min-worker-lifetime", "0", "--forkbomb-delay", "0"),
