@@ -133,7 +133,7 @@ def _of_one(database: Database) -> Iterator[CheckMessage]:
     try:
         options = database.options
     except ImproperlyConfigured as error:
-        if "pool" in database.driver_options:
+        if database.driver_options.get("pool"):
             hint = 'OPTIONS goes to the driver; POOL stands beside it: "POOL": {"pool_size": 5}.'
             yield checks.Error(str(error), hint=hint, id="poollife.E002")
         else:

@@ -81,9 +81,10 @@ class PooledCreation(BaseDatabaseCreation):
         if wrapper.settings_dict is connections.settings.get(wrapper.alias):
             # All threads share these settings, which lead to another database now.
             registry.dispose(wrapper.alias, reason)
-        elif touched:
-            # These settings belong to one wrapper. Only the pools of its database are closed.
-            registry.dispose(wrapper.alias, reason, wrapper.pool_key())
+        if touched:
+            # All pools of the database, of other aliases, too: PostgreSQL neither drops nor copies a database
+            # while any session is on it.
+            registry.dispose(None, reason, wrapper.pool_key())
 
 
 @cache

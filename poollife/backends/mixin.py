@@ -18,7 +18,7 @@ from poollife.backends.creation import pooled_creation
 from poollife.backends.credentials import asking_client
 from poollife.backends.cursors import PooledCursorWrapper, pooled_cursor
 from poollife.backends.keys import NO_OPTIONS, containers_of, freeze_options
-from poollife.backends.opening import OpeningMixin
+from poollife.backends.opening import OpeningMixin, the_registry
 from poollife.drivers.contract import HELD, OPENING
 from poollife.pools import log
 from poollife.pools.base import PoolClosed, PoolKey
@@ -87,11 +87,8 @@ class PooledMixin(OpeningMixin):
     @property
     def lease_pool(self) -> LeasePool:
         """The process's pool for the present settings of this alias; it is made if there is none."""
-        # Imported here: to load an ENGINE, as most commands do, needs no SQLAlchemy.
-        from poollife.pools.registry import registry
-
         settings = self.settings_dict
-        pool = registry.pool(self.pool_key(), self.pool_options, self.driver)
+        pool = the_registry().pool(self.pool_key(), self.pool_options, self.driver)
         # OPTIONS is copied, because code may change it in place.
         self._resolved_settings = (
             *(settings["HOST"], settings["PORT"], settings["NAME"], settings["USER"]),
@@ -198,7 +195,7 @@ class PooledMixin(OpeningMixin):
             self._asks = False
             # The state of a session depends on these, beside the pool's key. Receivers may set something in
             # each new session: a receiver that was connected later has to be called for older sessions, too.
-            state = [settings["AUTOCOMMIT"], settings["TIME_ZONE"]]
+            state = [settings["AUTOCOMMIT"], self.timezone_name]
             if receivers := connection_created.receivers:
                 state += [receiver[0] for receiver in receivers]
             if lease.driver.initialised_with == state:

@@ -18,8 +18,27 @@ from poollife.process.guard import getpid
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from poollife.pools.registry import Registry
 else:
     BaseDatabaseWrapper = object
+
+
+#: The process's pools; None until the first checkout, since loading an ENGINE, as most commands do, needs no
+#: SQLAlchemy.
+_registry: Registry | None = None
+
+
+def the_registry() -> Registry:
+    """Return the process's pools. The first call imports SQLAlchemy."""
+    global _registry
+    if _registry is None:
+        # A fork waits for this as for a handshake: in a child that was forked in the middle of an import, the
+        # modules that were being imported stay locked by a thread that does not exist there.
+        with at_fork.gate.handshake(set()):
+            from poollife.pools.registry import registry
+        _registry = registry
+    return _registry
 
 
 class OpeningMixin(BaseDatabaseWrapper):

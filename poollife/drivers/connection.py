@@ -1,19 +1,59 @@
-"""Methods of a driver connection that only the borrower may call."""
+"""Driver connections with a socket, and the methods that only a borrower may call."""
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from poollife import clock
 from poollife.drivers.contract import HELD, Guarded
-from poollife.process.guard import alive
+from poollife.drivers.effects import SETS
+from poollife.process.atfork import at_fork
+from poollife.process.greenlets import unpatched_poll
+from poollife.process.guard import Guard, WeakRegistry, alive
 
 NO_RECONNECT = (
     "A pooled connection does not reconnect: settings, locks and a transaction of its session would be lost "
     "without an error, and its new socket would not be guarded. Call close() on Django's connection in place "
     "of this; its next query borrows a session that is alive."
 )
+
+
+class GuardedSocket(Guarded):
+    """The common part of guarded connections that have a socket."""
+
+    #: The object for the socket check.
+    poller: select.poll
+    CHANGING: frozenset[str] = Guarded.CHANGING | {"broken", "poller"}
+
+    def closed_by_server(self) -> bool:
+        """Return whether this idle connection's socket is readable: at its end, or with unread bytes.
+
+        Sends nothing, and does not notice a network that silently drops packets.
+        """
+        return bool(self.poller.poll(0))
+
+
+def begin(driver: Any, guard: Guard, guarded_class: type[GuardedSocket] | None = None) -> None:
+    """Begin the life of a guarded connection.
+
+    :param driver: the driver connection.
+    :param guard: the guard of its process and socket.
+    :param guarded_class: the class to assign; None: the connection has it.
+    """
+    driver.guard = guard  # first, because the destructor asks it
+    if guarded_class:
+        driver.__class__ = guarded_class
+    driver.lease = driver.broken = driver.initialised_with = None
+    driver.idle = driver.lost = driver.failed_over = driver.pinned = False
+    driver.lifetime = 1.0
+    driver.ran = SETS
+    driver.born = driver.idle_since = clock.monotonic()
+    driver.poller = unpatched_poll()
+    driver.poller.register(guard.fd, select.POLLIN)
+    live.add(driver)
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,3 +108,23 @@ def unwrap(connection: Any, driver_class: type) -> Any:
                 f"with __wrapped__ around one: poollife can't keep it safe across forks."
             ) from None
     return found
+
+
+class _Inherited:
+    """The fork participant of all connections with a socket: a child abandons the parent's."""
+
+    def settle(self) -> None:
+        """Wait for nothing: the gate waits for handshakes, and a fork may interrupt all other operations."""
+
+    def strong_references(self) -> list[GuardedSocket]:
+        return live.strong_references()
+
+    def abandon(self, held: list[GuardedSocket]) -> None:
+        for connection in held:
+            connection.abandon()
+        live.forget()
+
+
+#: The connections with a socket that this process has opened.
+live: WeakRegistry[GuardedSocket] = WeakRegistry()
+at_fork.join(_Inherited())

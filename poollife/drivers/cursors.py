@@ -164,6 +164,18 @@ def leased(cursor_class: type, mixin: type[Any] = LeasedCursor) -> type:
     return type(f"Leased{cursor_class.__name__}", (mixin, cursor_class), {})
 
 
+def enter_lease(cursor: Any, driver: Any, lease: Any) -> Any:
+    """Note that a leased cursor was opened, and return it.
+
+    Until Django's wrapper is around it, nothing is known of the statements that follow on it.
+    """
+    cursor._driver, cursor._lease, cursor._is_open = driver, lease, True
+    lease.open_cursors += 1
+    lease.untracked_cursors += 1
+    lease.paused = None
+    return cursor
+
+
 class _ReadyInInit:
     """A cursor class of the site's own may execute in its ``__init__()``."""
 
@@ -175,18 +187,18 @@ class _ReadyInInit:
 class LeasedClasses(dict[type, type]):
     """The leased class of each cursor class: one look-up for a class seen before."""
 
-    def __init__(self, make: Callable[[type], type], modules: frozenset[str]) -> None:
+    def __init__(self, make: Callable[[type], type], is_own: Callable[[str], bool]) -> None:
         """Take the function that makes a leased class.
 
         :param make: returns the leased class of a driver's cursor class.
-        :param modules: the names of the modules of the driver's own cursor classes.
+        :param is_own: returns whether a module of this name is the driver's own, and not the site's.
         """
         super().__init__()
-        self._make, self._modules = make, modules
+        self._make, self._is_own = make, is_own
 
     def __missing__(self, cursor_class: type) -> type:
-        made, own = self._make(cursor_class), self._modules
-        if any("__init__" in vars(each) and each.__module__ not in own for each in cursor_class.__mro__):
+        made, is_own = self._make(cursor_class), self._is_own
+        if any("__init__" in vars(each) and not is_own(each.__module__) for each in cursor_class.__mro__):
             made = type(made.__name__, (_ReadyInInit, made), {})
         self[cursor_class] = made
         return made

@@ -89,9 +89,10 @@ class Registry:
         """Return the pools that a checkout can find now."""
         return list(self._pools.copy().values())
 
-    def dispose(self, alias: str, reason: str, like: PoolKey | None = None) -> None:
+    def dispose(self, alias: str | None, reason: str, like: PoolKey | None = None) -> None:
         """Dispose of an alias's pools because its database has changed; the next checkout makes a new one.
 
+        :param alias: None: all aliases.
         :param reason: for people.
         :param like: only the pools of the database that this key leads to; None: all pools of the alias.
         """

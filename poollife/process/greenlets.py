@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 
 from poollife.process.atfork import at_fork
@@ -45,3 +46,10 @@ def is_patched(module: str) -> bool:
     """
     monkey = sys.modules.get("gevent.monkey")
     return bool(monkey and monkey.is_module_patched(module))
+
+
+def unpatched_poll() -> select.poll:
+    """Return a poll object of the kernel: gevent's would run other greenlets in the middle of a checkout."""
+    monkey = sys.modules.get("gevent.monkey")
+    poll: type[select.poll] = monkey.get_original("select", "poll") if monkey else select.poll
+    return poll()

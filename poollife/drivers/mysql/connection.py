@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import select
-import sys
 import weakref
 from collections.abc import Callable
 from functools import wraps
 from operator import attrgetter, is_
 from typing import Any
 
-from poollife import clock
-from poollife.drivers.connection import NO_RECONNECT
-from poollife.drivers.contract import HELD, Guarded
+from poollife.drivers.connection import NO_RECONNECT, GuardedSocket, begin, live
+from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses
 from poollife.drivers.effects import (
     CHECKED,
@@ -31,8 +28,7 @@ from poollife.drivers.mysql.cursors import ReadingCursor
 from poollife.drivers.mysql.effects import told_by
 from poollife.drivers.mysql.errors import Verdict, verdict_on
 from poollife.drivers.mysql.statements import EFFECTS
-from poollife.process.atfork import at_fork
-from poollife.process.guard import Guard, WeakRegistry, alive
+from poollife.process.guard import Guard, alive
 
 #: Number and text of an error, as the C client has them.
 LOST = (2013, "Lost connection to server during query")
@@ -90,7 +86,7 @@ def as_sent(query: Any) -> Any:
     return query if isinstance(query, str) else query.decode("ascii")
 
 
-class MySQLConnection(Guarded):
+class MySQLConnection(GuardedSocket):
     """The common part of the guarded connections of both drivers: the server and its protocol."""
 
     #: The state of autocommit in a clean session.
@@ -107,15 +103,13 @@ class MySQLConnection(Guarded):
     #: True if the result of that statement, if it has one, is not stored as a whole. (PyMySQL has its own
     #: state for this.)
     awaits_result: bool = False
-    #: The object for the socket check.
-    poller: select.poll
     #: The marks before the initialisation: of tools that have wrapped the driver's ``connect()``.
     marks_at_birth: dict[str, Any]
     #: The number of weak references to the connection at that time.
     references_at_birth: int
     CHANGING: frozenset[str] = (
-        Guarded.CHANGING
-        | {"broken", "unshareable", "reader", "poller", "autocommit_at_rest", "cursor_classes"}
+        GuardedSocket.CHANGING
+        | {"unshareable", "reader", "autocommit_at_rest", "cursor_classes"}
         | {"charset_is_safe", "encoding", "encoding_at_rest", "settings_at_rest", "marks_at_birth"}
         | {"references_at_birth", "effects", "awaits_result"}
     )
@@ -299,13 +293,6 @@ class MySQLConnection(Guarded):
         if weakref.getweakrefcount(self) > self.references_at_birth:
             raise self.NotSupportedError("weak references to it may be marks of its borrower")
 
-    def closed_by_server(self) -> bool:
-        """Return whether this idle connection's socket is readable: at its end, or with unread bytes.
-
-        Sends nothing, and does not notice a network that silently drops packets.
-        """
-        return bool(self.poller.poll(0))
-
     def answers(self, seconds: float) -> bool:
         """Implement ``Guarded.answers()``."""
         self.check_process()
@@ -328,13 +315,6 @@ class MySQLConnection(Guarded):
         raise NotImplementedError
 
 
-def unpatched_poll() -> select.poll:
-    """Return a poll object of the kernel: gevent's would run other greenlets in the middle of a checkout."""
-    monkey = sys.modules.get("gevent.monkey")
-    poll: type[select.poll] = monkey.get_original("select", "poll") if monkey else select.poll
-    return poll()
-
-
 def install_guard(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> None:
     """Make a driver's new connection a guarded one, by assigning its class.
 
@@ -342,36 +322,9 @@ def install_guard(driver: Any, guarded_class: type[MySQLConnection], guard: Guar
     :param guarded_class: the class.
     :param guard: the guard of its process and socket.
     """
-    driver.guard = guard
-    driver.lease = driver.broken = driver.unshareable = driver.reader = driver.initialised_with = None
-    driver.idle = driver.lost = driver.failed_over = driver.pinned = False
-    driver.lifetime = 1.0
-    driver.ran, driver.effects = SETS, 0
-    driver.born = driver.idle_since = clock.monotonic()
-    driver.poller = unpatched_poll()
-    driver.poller.register(guard.fd, select.POLLIN)
-    driver.__class__ = guarded_class
-    live.add(driver)
+    driver.unshareable = driver.reader = None
+    driver.effects = 0
+    begin(driver, guard, guarded_class)
     driver.references_at_birth = weakref.getweakrefcount(driver)
     driver.marks_at_birth = marks_of(driver, guarded_class.CHANGING)
     driver.mark_clean()
-
-
-class _Inherited:
-    """The fork participant of the drivers: it abandons the parent's connections in a child."""
-
-    def settle(self) -> None:
-        """Wait for nothing: the gate waits for handshakes, and a fork may interrupt all other operations."""
-
-    def strong_references(self) -> list[MySQLConnection]:
-        return live.strong_references()
-
-    def abandon(self, held: list[MySQLConnection]) -> None:
-        for connection in held:
-            connection.abandon()
-        live.forget()
-
-
-#: The connections of this process.
-live: WeakRegistry[MySQLConnection] = WeakRegistry()
-at_fork.join(_Inherited())

@@ -12,6 +12,11 @@ from poollife.process.guard import alive
 MODULES = frozenset({"MySQLdb.cursors", "pymysql.cursors", "builtins"})
 
 
+def is_own(module: str) -> bool:
+    """Return whether a module is one of the drivers'."""
+    return module in MODULES
+
+
 class ReadingCursor(LeasedCursor):
     """A cursor that reads a statement before the driver puts parameters in: these may look like any SQL."""
 
@@ -49,4 +54,4 @@ class ReadingCursor(LeasedCursor):
 
 def sends_sql_unchanged(cursor_class: type) -> bool:
     """Return whether a cursor class sends a statement as it was given: a class of the site's own may not."""
-    return all(each.__module__ in MODULES for each in cursor_class.__mro__)
+    return all(is_own(each.__module__) for each in cursor_class.__mro__)

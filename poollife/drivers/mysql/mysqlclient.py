@@ -17,7 +17,7 @@ from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.mysql.connection import LOST, QUESTION, MySQLConnection, install_guard, sending
-from poollife.drivers.mysql.cursors import MODULES, ReadingCursor, sends_sql_unchanged
+from poollife.drivers.mysql.cursors import ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.mysql.driver import MySQLDriver
 from poollife.process.greenlets import is_patched
 from poollife.process.guard import Guard, alive
@@ -46,7 +46,7 @@ def _sends_unchanged(cursor_class: type) -> type:
 
 
 #: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
-CURSORS = {True: LeasedClasses(_sends_unchanged, MODULES), False: LeasedClasses(leased, MODULES)}
+CURSORS = {True: LeasedClasses(_sends_unchanged, is_own), False: LeasedClasses(leased, is_own)}
 
 
 #: Methods of the driver without the guard, for the pool, and for methods that have made the check.

@@ -16,7 +16,7 @@ from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.mysql.connection import QUESTION, MySQLConnection, install_guard, sending
-from poollife.drivers.mysql.cursors import MODULES, ReadingCursor, sends_sql_unchanged
+from poollife.drivers.mysql.cursors import ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.mysql.driver import MySQLDriver
 from poollife.process.guard import Guard, alive
 
@@ -63,8 +63,8 @@ def _may_send_otherwise(cursor_class: type) -> type:
 
 #: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
 CURSORS = {
-    True: LeasedClasses(_sends_unchanged, MODULES),
-    False: LeasedClasses(_may_send_otherwise, MODULES),
+    True: LeasedClasses(_sends_unchanged, is_own),
+    False: LeasedClasses(_may_send_otherwise, is_own),
 }
 
 

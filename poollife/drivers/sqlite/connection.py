@@ -299,7 +299,7 @@ def marked(cursor_class: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
 
 #: The leased class of each cursor class.
 CURSORS = LeasedClasses(
-    lambda factory: leased(marked(factory), LeasedSQLiteCursor), frozenset({"sqlite3", "builtins"})
+    lambda factory: leased(marked(factory), LeasedSQLiteCursor), {"sqlite3", "builtins"}.__contains__
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,55 @@ def test_a_system_that_accepts_any_advice_is_not_believed(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(mmap, "mmap", Careless)
     assert guard._wiped_page() is None
+
+
+#: A thread has its first checkout, which imports SQLAlchemy, slowly; the process forks meanwhile.
+IMPORTING = """
+import importlib.abc, os, signal, sys, threading, time
+from django.conf import settings
+settings.configure(
+    DATABASES={{"default": {{"ENGINE": "poollife.backends.sqlite3", "NAME": {name!r}}}}},
+    INSTALLED_APPS=["poollife"],
+)
+import django
+django.setup()
+from django.db import connection
+
+importing = threading.Event()
+
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == "sqlalchemy.pool":
+            importing.set()
+            time.sleep(0.3)
+
+
+def query():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+sys.meta_path.insert(0, Slow())
+thread = threading.Thread(target=query)
+thread.start()
+importing.wait()
+if (child := os.fork()) == 0:
+    signal.alarm(10)
+    query()
+    os._exit(0)
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_fork_waits_until_the_first_checkout_has_imported_its_modules(tmp_path: Path) -> None:
+    """A child that was forked in the middle of it would wait for ever, for a thread that it does not have."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IMPORTING.format(name=str(tmp_path / "database"))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
