@@ -1,8 +1,22 @@
 """Private database servers for the tests, the demo and the benchmarks; not part of the wheel."""
 
 from servers.certificates import Certificates
-from servers.mariadb import MariaDB, Session
+from servers.mariadb import MariaDB
 from servers.missing import Missing
+from servers.packets import Count, PacketProxy
+from servers.postgresql import PostgreSQL
+from servers.private import PrivateServer, Session, Via
 from servers.proxy import Proxy
 
-__all__ = ["Certificates", "MariaDB", "Missing", "Proxy", "Session"]
+__all__ = [
+    "Certificates",
+    "Count",
+    "MariaDB",
+    "Missing",
+    "PacketProxy",
+    "PostgreSQL",
+    "PrivateServer",
+    "Proxy",
+    "Session",
+    "Via",
+]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import socket
+import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
 from servers.certificates import Certificates
 from servers.missing import Missing
-from servers.ports import free_port
+from servers.private import STOP_SECONDS, PrivateServer, Session, Via, closed_afterwards, which
 
 # Where distributions, Homebrew and the project's own archives put the server and its tools, beside PATH.
 FOLDERS = (
@@ -54,53 +51,22 @@ FAST = (
     "--lock-wait-timeout=10",
 )
 
-# A shell of its own runs this, for an owner that ends without cleaning up, for example by SIGKILL. Arguments:
-# the owner, the server, and the folder to remove (empty: none).
-GUARD = """
-while kill -0 "$1" && kill -0 "$2"; do sleep 1; done
-kill "$2"
-while kill -0 "$2"; do sleep 1; done
-[ -z "$3" ] || rm -rf "$3"
-"""
 
-START_SECONDS = 60.0
-STOP_SECONDS = 20.0
-
-
-class Session(NamedTuple):
-    """A connection as the server sees it."""
-
-    id: int
-    user: str
-    db: str | None
-    command: str
-    seconds: int
-    state: str | None
-    info: str | None
-
-
-class MariaDB:
+class MariaDB(PrivateServer):
     """A private MariaDB server in a folder of its own.
 
-    The server belongs to the process that starts it, and does not outlive that process. ``stop()`` runs at
-    the end of the ``with`` block and at exit. If the process is killed, a guard ends the server within
-    seconds. In children forked from that process ``stop()`` does nothing, so they may exit in any way.
-
     The administrator ``root`` logs in through the unix socket only, and the folder of the socket is closed to
-    other users of the machine. ``poollife`` (password ``poollife``) has all privileges as well, and may use
-    each of the connections that ``database()`` describes.
+    other users of the machine. ``poollife`` (password ``poollife``) has all privileges as well.
     """
 
     #: The number that every call of ``execute()`` adds to the global counter "Questions": SET NAMES when it
     #: connects, the statement, and the quit packet.
     QUESTIONS_PER_EXECUTE: ClassVar[int] = 3
 
-    #: System tables as the server's tool made them, for copies.
-    _made: ClassVar[Path | None] = None
+    name = "MariaDB"
 
-    host = "127.0.0.1"
-    user = "poollife"
-    password = "poollife"
+    _stop_signal = signal.SIGTERM
+    _crash_signal = signal.SIGKILL
 
     def __init__(
         self,
@@ -109,117 +75,32 @@ class MariaDB:
         certificates: Certificates | None = None,
         options: Sequence[str] = (),
     ) -> None:
-        """Prepare a server; ``start()`` starts it.
-
-        :param folder: the folder of the server. Its data stay, and the next ``start()`` finds them again.
-            None: a temporary folder, which ``stop()`` removes.
-        :param certificates: for TLS; None: the server has no TLS.
-        :param options: of the server; they come last on the command line.
-        """
-        self._temporary = folder is None
-        self.folder = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="poollife-"))
-        self.socket = self.folder / "server.sock"
-        self.port = free_port(self.host)
-        self.certificates = certificates
-        self.options = tuple(options)
-        self._data = self.folder / "data"
+        super().__init__(folder, certificates=certificates, options=options)
         # A folder of its own: a server that starts removes all temporary tables that it finds, other servers'
         # too.
         self._scratch = self.folder / "tmp"
-        self._log = self.folder / "server.log"
-        self._server: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
-        self._owner = os.getpid()
-        atexit.register(self.stop)
-
-    # --- life cycle ---------------------------------------------------------------------------------
 
     @staticmethod
     def find() -> Path | None:
         """Return the path of the server's binary, or None where there is none."""
-        if found := _which("mariadbd"):
+        if found := which("mariadbd", FOLDERS):
             return found
         # Old MariaDB servers have this name, but so has Oracle's MySQL, which has other options.
-        found = _which("mysqld")
+        found = which("mysqld", FOLDERS)
         if found and "MariaDB" in _output(found, "--no-defaults", "--version"):
             return found
         return None
 
-    def start(self) -> MariaDB:
-        """Make the data where there are none yet, start the server and wait until it answers.
-
-        :returns: the server itself.
-        :raises RuntimeError: if it runs already, is not installed, or does not start within a minute.
-        :raises ValueError: if the path of its folder is too long for a unix socket.
-        """
-        if self._server:
-            raise RuntimeError("the server runs already")
-        # The kernel's limit is 108 bytes (104 on some systems). A longer path has no error of its own.
-        if len(os.fsencode(self.socket)) >= 100:
-            raise ValueError(f"too long for the path of a unix socket: {self.socket}")
-        self._owner = os.getpid()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            self._scratch.mkdir(exist_ok=True)
-            command = self._command()
-            if not self._data.exists():
-                self._initialise()
-            self._launch(command)
-            self._wait()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """End the server, and remove the folder if it is a temporary one. A second call does nothing."""
-        if os.getpid() != self._owner:
-            return  # a forked child: neither the server nor the folder is its own
-        self._halt()
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def restart(self) -> None:
-        """End the server and start it again, with the same data and port. All connections end."""
-        self._halt()
-        self._launch(self._command())
-        self._wait()
-
-    def __enter__(self) -> MariaDB:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     # --- used by the tests ----------------------------------------------------------------------------
-
-    def database(self, name: str, *, via: Literal["tcp", "socket", "tls"] = "tcp") -> dict[str, Any]:
-        """Return an entry for Django's DATABASES, without its ENGINE.
-
-        :param name: the database.
-        :param via: the kind of connection.
-        :raises ValueError: for "tls", if the server has no certificates.
-        """
-        settings: dict[str, Any] = {
-            "NAME": name,
-            "USER": self.user,
-            "PASSWORD": self.password,
-            "HOST": self.host,
-            "PORT": str(self.port),
-            "OPTIONS": {},
-        }
-        if via == "socket":
-            settings |= {"HOST": str(self.socket), "PORT": ""}
-        elif via == "tls":
-            if not self.certificates:
-                raise ValueError("the server has no certificates")
-            settings["OPTIONS"] = {"ssl_mode": "VERIFY_IDENTITY", "ssl": {"ca": str(self.certificates.ca)}}
-        return settings
 
     def create_database(self, name: str) -> None:
         """Make an empty database, in place of the database of that name if there is one."""
         self.execute(f"DROP DATABASE IF EXISTS `{name}`")
         self.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database, which must exist."""
+        self.execute(f"DROP DATABASE `{name}`")
 
     def execute(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
         """Run one statement as the administrator, in autocommit mode, and return its rows.
@@ -231,18 +112,9 @@ class MariaDB:
         import MySQLdb  # here, so that find() works without it
 
         connection = MySQLdb.connect(unix_socket=str(self.socket), user="root", autocommit=True)
-        try:
-            with closing(connection.cursor()) as cursor:
-                cursor.execute(sql, args or None)
-                return list(cursor.fetchall())
-        finally:
-            # The server counts the quit packet after the client has gone. Wait until the server has closed
-            # its end of the socket: otherwise the counters may be read too early.
-            with socket.socket(fileno=os.dup(connection.fileno())) as line:
-                connection.close()
-                line.settimeout(STOP_SECONDS)
-                while line.recv(4096):
-                    pass
+        with closed_afterwards(connection), closing(connection.cursor()) as cursor:
+            cursor.execute(sql, args or None)
+            return list(cursor.fetchall())
 
     def status(self, name: str) -> int:
         """Return a global counter of the server.
@@ -266,31 +138,42 @@ class MariaDB:
         sessions = [Session(*row) for row in rows]
         return [session for session in sessions if user in (None, session.user)]
 
+    def kill(self, session: int) -> None:
+        """End a session, and wait until the server has ended it.
+
+        :param session: its id, as in ``sessions()``.
+        :raises MySQLdb.OperationalError: if there is no such session.
+        """
+        self.execute("KILL CONNECTION %s", session)
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(each.id == session for each in self.sessions()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the server has not ended session {session}")
+            time.sleep(0.005)
+
     # --- the server's process ---------------------------------------------------------------------------
 
-    def _initialise(self) -> None:
-        """Copy the system tables that an earlier server of this process has made, or make them.
+    def _address(self, via: Via) -> dict[str, Any]:
+        """Return what a kind of connection changes in an entry of DATABASES."""
+        if via == "socket":
+            return {"HOST": str(self.socket), "PORT": ""}
+        if via == "tls" and self.certificates:
+            ca = str(self.certificates.ca)
+            return {"OPTIONS": {"ssl_mode": "VERIFY_IDENTITY", "ssl": {"ca": ca}}}
+        return {}
 
-        Making them takes a second. They are kept in the folder of the server that has made them, and go with
-        that folder.
-        """
-        if not self._temporary:
-            self._make_system_tables(self._data)
-            return
-        if not (MariaDB._made and MariaDB._made.exists()):
-            made = self.folder / "tables"
-            self._make_system_tables(made)
-            MariaDB._made = made
-        shutil.copytree(MariaDB._made, self._data)
+    def _make_folders(self) -> None:
+        """Make the folder of temporary tables."""
+        self._scratch.mkdir(exist_ok=True)
 
-    def _make_system_tables(self, data: Path) -> None:
-        """Have the server's own tool make them."""
-        tool = _which("mariadb-install-db") or _which("mysql_install_db")
+    def _make_data(self, data: Path) -> None:
+        """Have the server's own tool make the system tables."""
+        tool = which("mariadb-install-db", FOLDERS) or which("mysql_install_db", FOLDERS)
         if not tool:
             raise Missing("missing: mariadb-install-db; python3 tools/system_packages.py installs it")
-        done = subprocess.run(
+        self._run_tool(
             [
-                str(tool),
+                tool,
                 "--no-defaults",
                 *_as_root(),
                 f"--datadir={data}",
@@ -300,34 +183,7 @@ class MariaDB:
                 "--force",  # without asking the DNS for this machine's name
                 "--innodb-log-file-size=16M",
             ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode:
-            # The next start() would take incomplete data for complete data.
-            shutil.rmtree(data, ignore_errors=True)
-            # The output begins with the reason, and ends with advice that is always the same.
-            raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout[:4000]}")
-
-    def _launch(self, command: Sequence[str]) -> None:
-        """Start the server's process, and the guard that ends it if this process is killed."""
-        with self._log.open("wb") as log:
-            self._server = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # only the owner handles Ctrl-C at the terminal
-            )
-        folder = str(self.folder) if self._temporary else ""
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", GUARD, "guard", str(self._owner), str(self._server.pid), folder],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            data,
         )
 
     def _command(self) -> list[str]:
@@ -358,32 +214,17 @@ class MariaDB:
                 f"--ssl-cert={self.certificates.cert}",
                 f"--ssl-key={self.certificates.key}",
             ]
-        return [*command, *self.options]
+        return command
 
-    def _wait(self) -> None:
-        """Wait until the server answers."""
+    def _answers(self) -> bool:
+        """Return whether the administrator can run a statement."""
         import MySQLdb
 
-        assert self._server
-        deadline = time.monotonic() + START_SECONDS
-        while self._server.poll() is None and time.monotonic() < deadline:
-            try:
-                self.execute("SELECT 1")
-                return
-            except MySQLdb.OperationalError:
-                time.sleep(0.02)
-        log = self._log.read_text(errors="replace")[-4000:]
-        raise RuntimeError(f"MariaDB did not start (exit status {self._server.returncode}):\n{log}")
-
-    def _halt(self) -> None:
-        """End the guard, and then the server.
-
-        In the other order the guard could signal a process that has got the server's old id.
-        """
-        for process in (self._guard, self._server):
-            if process:
-                _end(process)
-        self._guard = self._server = None
+        try:
+            self.execute("SELECT 1")
+        except MySQLdb.OperationalError:
+            return False
+        return True
 
 
 def _users(user: str, password: str) -> str:
@@ -405,23 +246,6 @@ def _as_root() -> list[str]:
     return ["--user=root"] if os.geteuid() == 0 else []
 
 
-def _which(name: str) -> Path | None:
-    """Return the program's path, from PATH or one of the usual folders."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), *FOLDERS])
-    found = shutil.which(name, path=path)
-    return Path(found) if found else None
-
-
 def _output(*command: str | Path) -> str:
     """Return what a command prints."""
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end, and make it end if it does not."""
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import django
 import pytest
@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connections
 
 from poollife import clock
-from servers import Certificates, MariaDB, Missing
+from servers import Certificates, MariaDB, Missing, PostgreSQL, PrivateServer, Via
 
 
 def pytest_configure() -> None:
@@ -97,23 +97,56 @@ def mariadb(certificates: Certificates) -> Iterator[MariaDB]:
 
 
 @pytest.fixture(scope="session")
+def postgresql(certificates: Certificates) -> Iterator[PostgreSQL]:
+    """One server for all tests, started for the first that asks for it."""
+    with PostgreSQL(certificates=certificates) as server:
+        yield server
+
+
+@pytest.fixture
+def _default_server(request: pytest.FixtureRequest) -> Callable[[], PrivateServer]:
+    """A function that returns the server of tests that name none: MariaDB.
+
+    It starts before the test, which may count processes or threads. A test that asks for PostgreSQL starts it
+    only if it also uses it.
+    """
+    if "postgresql" not in request.fixturenames:
+        request.getfixturevalue("mariadb")
+    return lambda: request.getfixturevalue("mariadb")
+
+
+@pytest.fixture(scope="session")
 def _numbers() -> Iterator[int]:
     return itertools.count(1)
 
 
-@pytest.fixture
-def new_database(mariadb: MariaDB, _numbers: Iterator[int]) -> Iterator[Callable[[], str]]:
-    """A function that makes an empty database and returns its name; the test's end drops them all."""
-    names: list[str] = []
+class NewDatabase(Protocol):
+    """What the fixture ``new_database`` is."""
 
-    def make() -> str:
-        names.append(f"test_{next(_numbers)}")
-        mariadb.create_database(names[-1])
-        return names[-1]
+    def __call__(self, server: PrivateServer | None = ...) -> str: ...
+
+
+@pytest.fixture
+def new_database(
+    _default_server: Callable[[], PrivateServer], _numbers: Iterator[int]
+) -> Iterator[NewDatabase]:
+    """A function that makes an empty database and returns its name; the test's end drops them all.
+
+    The database is on the server that is named, or on MariaDB.
+    """
+    made: list[tuple[PrivateServer, str]] = []
+
+    def make(server: PrivateServer | None = None) -> str:
+        server = server or _default_server()
+        name = f"test_{next(_numbers)}"
+        server.create_database(name)
+        made.append((server, name))
+        return name
 
     yield make
-    for name in names:
-        mariadb.execute(f"DROP DATABASE `{name}`")
+    for server, name in made:
+        if server.pid:  # the test may have stopped a server of its own
+            server.drop_database(name)
 
 
 @pytest.fixture
@@ -129,21 +162,21 @@ class MakeAlias(Protocol):
         self,
         engine: str = ...,
         *,
-        server: MariaDB | None = ...,
-        via: Literal["tcp", "socket", "tls"] = ...,
+        server: PrivateServer | None = ...,
+        via: Via = ...,
         **entry: Any,
     ) -> str: ...
 
 
 @pytest.fixture
 def make_alias(
-    mariadb: MariaDB, new_database: Callable[[], str], _numbers: Iterator[int]
+    _default_server: Callable[[], PrivateServer], new_database: NewDatabase, _numbers: Iterator[int]
 ) -> Iterator[MakeAlias]:
     """A function that adds a database to Django's settings and returns its alias.
 
     Further arguments are keys of the entry: ``make_alias(POOL={"pool_size": 1})``. It leads to a new, empty
-    database unless ``NAME`` says otherwise. The test's end closes the connections of its thread and the
-    pools.
+    database unless ``NAME`` says otherwise: on ``server``, or on MariaDB. The test's end closes the
+    connections of its thread and the pools.
     """
     from poollife.pools.registry import registry
 
@@ -152,13 +185,14 @@ def make_alias(
     def make(
         engine: str = "poollife.backends.mysql",
         *,
-        server: MariaDB | None = None,
-        via: Literal["tcp", "socket", "tls"] = "tcp",
+        server: PrivateServer | None = None,
+        via: Via = "tcp",
         **entry: Any,
     ) -> str:
         alias = f"alias_{next(_numbers)}"
-        name = entry.pop("NAME", None) or new_database()
-        known = {**connections.settings, alias: {**(server or mariadb).database(name, via=via), **entry}}
+        server = server or _default_server()
+        name = entry.pop("NAME", None) or new_database(server)
+        known = {**connections.settings, alias: {**server.database(name, via=via), **entry}}
         known[alias]["ENGINE"] = engine
         connections.settings = connections.configure_settings(known)
         aliases.append(alias)

@@ -22,6 +22,12 @@ from typing import Callable, NamedTuple
 
 OLDEST_PYTHON = (3, 11)
 
+#: The package of the newest version that the distribution has. The versions' own packages can't be named by
+#: an expression: where more sources of packages are set up, it stands for all versions.
+POSTGRESQL = "postgresql"
+#: A file that Debian's postgresql-common reads before it makes a cluster for a server that is new.
+CLUSTER_SETTINGS = "/etc/postgresql-common/createcluster.d/poollife.conf"
+
 
 class Need(NamedTuple):
     """A requirement of `make test`, which the machine must meet."""
@@ -43,6 +49,10 @@ def needs() -> list[Need]:
         Need("MariaDB's server", has_server, ["mariadb-server-core", "mariadb-client-core"], optional=True),
         # Django clones test databases with them, for `test --parallel`.
         Need("MariaDB's client programs", has_client_programs, ["mariadb-client"], optional=True),
+        # Its package also makes a cluster and starts it; install() prevents that.
+        Need("a PostgreSQL server", has_postgresql, [POSTGRESQL], optional=True),
+        # Its package starts a service, which leads to no database.
+        Need("PgBouncer", lambda: has_program("pgbouncer"), ["pgbouncer"], optional=True),
         # For Celery and RQ. The package has the server's binary, without the system service around it.
         Need("a Redis server", has_redis, ["redis-tools"], optional=True),
         # Its own program, without the system service around it (that is the package uwsgi).
@@ -77,6 +87,15 @@ def has_server() -> bool:
 def has_client_programs() -> bool:
     """Return whether the client programs are installed, under the names that Django calls."""
     return has_program("mysqldump") and has_program("mysql")
+
+
+def has_postgresql() -> bool:
+    """Return whether the server and its tool initdb are installed, which Debian keeps out of PATH."""
+    if has_program("postgres") and has_program("initdb"):
+        return True
+    folders = ["lib/postgresql/*/bin", "pgsql-*/bin", "local/pgsql/bin", "local/opt/postgresql*/bin"]
+    found = [path for folder in folders for path in Path("/usr").glob(folder + "/initdb")]
+    return any(path.with_name("postgres").exists() for path in found)
 
 
 def has_redis() -> bool:
@@ -167,7 +186,17 @@ def install(packages: list[str], before: list[str]) -> bool:
     print("Installing", *packages, flush=True)
     # An error here does not count: the packages may come from another source than the one that failed.
     subprocess.run([*apt, "update"])
-    return subprocess.run([*apt, "install", "-y", "--no-install-recommends", *packages]).returncode == 0
+    command = [*apt, "install", "-y", "--no-install-recommends", *packages]
+    if POSTGRESQL not in packages:
+        return subprocess.run(command).returncode == 0
+    # The tests start their own server: no other is to be made, and to run from now on.
+    write = [*before, "install", "-D", "-m", "644", "/dev/stdin", CLUSTER_SETTINGS]
+    subprocess.run(write, input=b"create_main_cluster = false\n")
+    try:
+        return subprocess.run(command).returncode == 0
+    finally:
+        # A version that the user installs later gets its cluster as usual.
+        subprocess.run([*before, "rm", "-f", CLUSTER_SETTINGS])
 
 
 def report(missing: list[Need]) -> None:

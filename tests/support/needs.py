@@ -21,6 +21,12 @@ def client_programs() -> None:
         raise Missing(f"missing: MariaDB's client programs mysql and mysqldump; {INSTALL}")
 
 
+def pgbouncer() -> None:
+    """Look for PgBouncer."""
+    if not system_packages.has_program("pgbouncer"):
+        raise Missing(f"missing: PgBouncer; {INSTALL}")
+
+
 def gis_libraries() -> None:
     """Look for the libraries that GeoDjango loads."""
     if not system_packages.has_gis_libraries():

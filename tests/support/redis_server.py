@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from servers import Missing
-from servers.mariadb import GUARD
 from servers.ports import free_port
+from servers.private import guard_command
 
 PATIENCE = 30.0
 #: The last one is the server, too, if it is called by the server's name. It is in Debian's redis-tools, which
@@ -39,7 +39,7 @@ class Redis:
         command = ["redis-server", "--bind", self.host, "--port", str(self.port), "--save", ""]
         server = self._start([*command, "--dir", str(self._folder)], binary)
         # Ends it, should this process be killed.
-        guard = ["/bin/sh", "-c", GUARD, "guard", str(os.getpid()), str(server.pid), ""]
+        guard = guard_command(os.getpid(), server.pid)
         self._start(guard, guard[0])
         try:
             self._wait(server)
