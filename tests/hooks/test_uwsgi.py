@@ -470,7 +470,7 @@ def test_the_owner_is_no_child() -> None:
     watch = """
 class Participant:
     settle = lambda self: None
-    hold = lambda self: None
+    strong_references = lambda self: None
     abandon = lambda self, held: print("abandoned in", "the loader" if os.getpid() == loader else "the child")
 
 loader = os.getpid()

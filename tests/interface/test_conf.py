@@ -422,14 +422,19 @@ def test_no_dictionary(pool: object) -> None:
     )
 
 
-@pytest.mark.parametrize("pool", [True, False, None, {}, {"min_size": 2}])
-def test_djangos_own_pool_setting(pool: object) -> None:
+@pytest.mark.parametrize("pool", [True, {"min_size": 2}])
+def test_djangos_own_pool_is_refused(pool: object) -> None:
     """``OPTIONS["pool"]`` would make Celery close the pool at each task."""
     with pytest.raises(ImproperlyConfigured) as caught:
         PoolOptions.from_settings("reports", {"OPTIONS": {"pool": pool}, "POOL": {}})
     assert str(caught.value) == (
         f"DATABASES['reports']: OPTIONS['pool'] is {pool!r}: use DATABASES['reports']['POOL']"
     )
+
+
+@pytest.mark.parametrize("pool", [False, None, {}])
+def test_djangos_own_pool_may_be_switched_off(pool: object) -> None:
+    PoolOptions.from_settings("reports", {"OPTIONS": {"pool": pool}, "POOL": {}})
 
 
 @pytest.mark.parametrize("poolclass", [NullPool, OwnNullPool, "sqlalchemy.pool.NullPool"])
