@@ -24,7 +24,7 @@ def without_comments_around(sql: object, is_template: bool = False) -> object:
     while bare.endswith("*/"):
         before = bare.rfind("*/", 0, -2)
         start = bare.find("/*", before + 2 if before >= 0 else 0)
-        if not _means_nothing(bare[start:], is_template):
+        if not _means_nothing(bare[start:], is_template) or _may_be_in_line_comment(bare, start):
             break
         found, bare = True, bare[:start].rstrip(BLANK)
     while bare.startswith("/*"):
@@ -40,4 +40,14 @@ def _means_nothing(comment: str, is_template: bool) -> bool:
     """Return whether a text is one comment without a parameter, and neither code nor an optimizer hint."""
     if len(comment) < 4 or comment[2] in "!+" or comment[2:4].upper() == "M!":
         return False
-    return not (is_template and "%" in comment.replace("%%", ""))
+    # PostgreSQL's comments nest: the first "*/" does not end one that has a comment in it.
+    return "/*" not in comment[2:] and not (is_template and "%" in comment.replace("%%", ""))
+
+
+def _may_be_in_line_comment(text: str, start: int) -> bool:
+    """Return whether a line comment may begin before a position in its line.
+
+    ``SELECT 1 -- /*``, with ``, f() -- */`` in the next line, has no comment of several lines.
+    """
+    line = text[text.rfind("\n", 0, start) + 1 : start]
+    return "--" in line or "#" in line
