@@ -1,6 +1,7 @@
 """Run Django's own test suite with Django's backend and with poollife's, and report the difference.
 
-It runs with MySQL, on a private server, and with SQLite, in files: a database in memory is not pooled.
+It runs with MySQL and PostgreSQL, on private servers, and with SQLite, in files: a database in memory is not
+pooled.
 
 The suite is that of the installed Django: pip downloads its source distribution into .cache. The outcomes of
 a run with Django's backend are kept there, too, if nothing failed: they are the same until another version of
@@ -32,7 +33,7 @@ from typing import Any, Protocol
 
 import django
 
-from servers import MariaDB
+from servers import MariaDB, PostgreSQL
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "conformance"
@@ -49,7 +50,18 @@ LIFE_CYCLE = (
 )
 
 #: Tests that poollife fails by design. The value: the reason, and the page of docs/ that describes it.
-KNOWN: dict[str, str] = {}
+KNOWN: dict[str, str] = {
+    f"backends.postgresql.tests.Tests.{test}": "tests Django's own pool (docs/postgresql.md)"
+    for test in (
+        "test_connect_pool",
+        "test_connect_pool_set_to_true",
+        "test_connect_pool_with_timezone",
+        "test_connect_pool_setting_ignored_for_psycopg2",
+        "test_cannot_open_new_connection_in_atomic_block",
+        "test_pooling_health_checks",
+        "test_pooling_not_support_persistent_connections",
+    )
+}
 
 #: The longest time of a run, in seconds: after the death of a test worker Django's runner waits for ever.
 PATIENCE = 1200.0
@@ -166,6 +178,27 @@ class MySQL:
         return {**self._server.database(name), "TEST": {"CHARSET": "utf8mb4"}}
 
 
+class PostgreSQLDatabases:
+    """Databases on a private server, whose user may do all that Django's tests do."""
+
+    stock = "django.db.backends.postgresql"
+    pooled = "tools.conformance_engine.postgresql"
+    skipped: dict[str, str] = {}
+
+    def __init__(self, server: PostgreSQL) -> None:
+        self._server = server
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[PostgreSQLDatabases]:
+        """Start the server, and end it after the block."""
+        with PostgreSQL(superuser=True, options=["--shared_buffers=128MB"]) as server:
+            yield cls(server)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        return self._server.database(name)
+
+
 class SQLite:
     """Databases in files, test databases as well: one in memory is not pooled."""
 
@@ -204,8 +237,9 @@ class SQLiteInMemory(SQLite):
 
 
 #: The values of ``--database``.
-DATABASES: dict[str, type[MySQL | SQLite]] = {
+DATABASES: dict[str, type[MySQL | PostgreSQLDatabases | SQLite]] = {
     "mysql": MySQL,
+    "postgresql": PostgreSQLDatabases,
     "sqlite": SQLite,
     "sqlite-in-memory": SQLiteInMemory,
 }
@@ -250,9 +284,11 @@ class Suite:
         packages = sorted(
             f"{each.name} {each.version}" for each in distributions() if each.name != "poollife"
         )
-        server = MariaDB.find()
-        asked = server and subprocess.run([server, "--version"], capture_output=True, text=True)
-        everything = [sys.version, packages, asked.stdout if asked else "", list(self.labels)]
+        servers = [server for server in (MariaDB.find(), PostgreSQL.find()) if server]
+        versions = [
+            subprocess.run([server, "--version"], capture_output=True, text=True).stdout for server in servers
+        ]
+        everything = [sys.version, packages, versions, list(self.labels)]
         return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
 
     def run(
@@ -345,7 +381,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="the whole suite: hours")
     parser.add_argument("--parallel", type=int, action="append", help="only with so many processes")
     parser.add_argument(
-        "--database", choices=DATABASES, action="append", help="only with this kind (mysql and sqlite)"
+        "--database",
+        choices=DATABASES,
+        action="append",
+        help="only with this kind (mysql, postgresql and sqlite)",
     )
     parser.add_argument("--anew", action="store_true", help="take nothing from an earlier run with Django's")
     parser.add_argument("--engine", help="what to compare with Django's (poollife's)")
@@ -360,7 +399,7 @@ def main() -> int:
     print(f"Django {django.__version__}, its suite: {' '.join(labels) or 'all'}")
     suite = Suite(tests, labels, patience, anew=given.anew)
     differences = []
-    for kind in given.database or ("mysql", "sqlite"):
+    for kind in given.database or ("mysql", "postgresql", "sqlite"):
         with DATABASES[kind].running() as databases:
             for test, reason in databases.skipped.items():
                 print(f"Not run with {kind}: {test} ({reason})")

@@ -20,20 +20,39 @@ def without_comments_around(sql: object, is_template: bool = False) -> object:
     bare = sql.strip(BLANK)
     if bare.endswith("*/;"):
         bare = bare[:-1]
-    found = False
-    while bare.endswith("*/"):
-        before = bare.rfind("*/", 0, -2)
-        start = bare.find("/*", before + 2 if before >= 0 else 0)
-        if not _means_nothing(bare[start:], is_template) or _may_be_in_line_comment(bare, start):
-            break
-        found, bare = True, bare[:start].rstrip(BLANK)
-    while bare.startswith("/*"):
-        end = bare.find("*/", 2) + 2
-        if not _means_nothing(bare[:end], is_template):
-            break
-        found, bare = True, bare[end:].lstrip(BLANK)
+    # By index: with a copy of the text for each comment, a text of many comments would take minutes.
+    last = _without_comments_behind(bare, is_template)
+    first = _without_comments_before(bare, last, is_template)
+    bare, found = bare[first:last], first > 0 or last < len(bare)
     # Behind a semicolon even a comment is another statement.
     return bare if found and not bare.endswith(";") else sql
+
+
+def _without_comments_behind(text: str, is_template: bool) -> int:
+    """Return the end of a text without the comments and the white space at its end."""
+    last = len(text)
+    while text.endswith("*/", 0, last):
+        before = text.rfind("*/", 0, last - 2)
+        start = text.find("/*", before + 2 if before >= 0 else 0, last)
+        if not _means_nothing(text[start:last], is_template) or _may_be_in_line_comment(text, start):
+            break
+        last = start
+        while last and text[last - 1] in BLANK:
+            last -= 1
+    return last
+
+
+def _without_comments_before(text: str, last: int, is_template: bool) -> int:
+    """Return the beginning of a text without the comments and the white space before it."""
+    first = 0
+    while text.startswith("/*", first, last):
+        end = text.find("*/", first + 2, last) + 2
+        if not _means_nothing(text[first:end], is_template):
+            break
+        first = end
+        while first < last and text[first] in BLANK:
+            first += 1
+    return first
 
 
 def _means_nothing(comment: str, is_template: bool) -> bool:
@@ -49,5 +68,5 @@ def _may_be_in_line_comment(text: str, start: int) -> bool:
 
     ``SELECT 1 -- /*``, with ``, f() -- */`` in the next line, has no comment of several lines.
     """
-    line = text[text.rfind("\n", 0, start) + 1 : start]
-    return "--" in line or "#" in line
+    line = text.rfind("\n", 0, start) + 1
+    return text.find("--", line, start) >= 0 or text.find("#", line, start) >= 0

@@ -215,7 +215,7 @@ class Guarded(metaclass=ABCMeta):
         :param statement: the statement, for the text of the error.
         :raises InterfaceError: if the statement reads what another borrower's statement may have set.
         """
-        if (missing := (effects >> READS) & ~self.ran) and (missing := missing & ~self.set_by_last()):
+        if (missing := (effects >> READS) & SETS & ~self.ran) and (missing := missing & ~self.set_by_last()):
             told = self.told_by(statement, missing << READS)
             raise self.InterfaceError(REFUSED.format(told=told))
         if effects & LEAVES:

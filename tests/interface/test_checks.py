@@ -300,7 +300,8 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
         "E005",
         "ENGINE 'poollife.mysql.base' does not exist",
         "There are 'poollife.backends.mysql', 'poollife.backends.mysql_gis', "
-        "'poollife.backends.mysql_pymysql', 'poollife.backends.postgis', 'poollife.backends.postgresql', 'poollife.backends.sqlite3'.",
+        "'poollife.backends.mysql_pymysql', 'poollife.backends.postgis', 'poollife.backends.postgresql', "
+        "'poollife.backends.sqlite3'.",
     ),
     (
         {"shop": mysql(ENGINE="django.db.backends.mysql")},

@@ -20,7 +20,7 @@ from django.core.management import get_commands
 
 from poollife.conf import DEFAULTS, PoolOptions
 from poollife.option_values import READERS
-from servers import MariaDB
+from servers import MariaDB, PostgreSQL
 from tests.support import ROOT
 from tests.support.docs_site.runner import LIMIT, Runner, new_runner
 from tests.support.pages import Block, Page, code, page, pages
@@ -33,8 +33,8 @@ BLOCKS = [block for page in PAGES for block in page.blocks]
 
 
 @pytest.fixture
-def runner(mariadb: MariaDB, tmp_path: Path) -> Iterator[Runner]:
-    with new_runner(mariadb, tmp_path) as runner:
+def runner(mariadb: MariaDB, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Runner]:
+    with new_runner(mariadb, postgresql, tmp_path) as runner:
         yield runner
 
 

@@ -313,7 +313,7 @@ def each(*forms: Form) -> Form:
 
 
 def collation(things: Any) -> str:
-    return "nocase" if connections[things.db].vendor == "sqlite" else "utf8mb4_bin"
+    return {"sqlite": "nocase", "postgresql": "C"}.get(connections[things.db].vendor, "utf8mb4_bin")
 
 
 #: Methods of a QuerySet; None: it sends nothing by itself, or is a part of another form.

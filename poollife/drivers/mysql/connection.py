@@ -26,8 +26,9 @@ from poollife.drivers.marks import marks_of, restore
 from poollife.drivers.mysql.converters import Converters
 from poollife.drivers.mysql.cursors import ReadingCursor
 from poollife.drivers.mysql.effects import told_by
-from poollife.drivers.mysql.errors import Verdict, verdict_on
+from poollife.drivers.mysql.errors import verdict_on
 from poollife.drivers.mysql.statements import EFFECTS
+from poollife.drivers.verdicts import Verdict
 from poollife.process.guard import Guard, alive
 
 #: Number and text of an error, as the C client has them.

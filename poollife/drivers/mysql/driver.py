@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from poollife.drivers.contract import Driver
-from poollife.drivers.mysql.errors import Verdict, verdict_on
+from poollife.drivers.mysql.errors import verdict_on
+from poollife.drivers.verdicts import Verdict
 from poollife.process.atfork import address
 
 #: Paths where the client libraries of the distributions look for a server on this machine.

@@ -19,7 +19,8 @@ from MySQLdb.constants import CR, ER
 from benchmarks.wiretap import Wiretap
 from poollife.drivers.mysql import mysqlclient
 from poollife.drivers.mysql import pymysql as pymysql_driver
-from poollife.drivers.mysql.errors import MEANINGS, Verdict, verdict_on
+from poollife.drivers.mysql.errors import MEANINGS, verdict_on
+from poollife.drivers.verdicts import Verdict
 from servers import MariaDB
 from servers.proxy import Proxy
 from tests.conftest import MakeAlias

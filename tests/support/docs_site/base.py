@@ -18,8 +18,9 @@ USE_TZ = True
 ALLOWED_HOSTS = ["testserver"]
 urlpatterns: list[object] = []
 
-#: USER, PASSWORD, HOST, PORT.
+#: USER, PASSWORD, HOST, PORT and, of PostgreSQL, the OPTIONS.
 _SERVER: dict[str, Any] = json.loads(os.environ["DOCS_SITE_SERVER"])
+_POSTGRESQL: dict[str, Any] = json.loads(os.environ["DOCS_SITE_POSTGRESQL"])
 #: For files.
 _FOLDER = Path(os.environ["DOCS_SITE_FOLDER"])
 
@@ -29,6 +30,10 @@ def fill_in(databases: dict[str, dict[str, Any]]) -> None:
     for entry in databases.values():
         if "sqlite3" in entry["ENGINE"]:
             entry["NAME"] = _FOLDER / Path(entry["NAME"]).name
+        elif "postg" in entry["ENGINE"]:
+            options = {**entry.get("OPTIONS", {}), **_POSTGRESQL["OPTIONS"]}
+            entry.update({**_POSTGRESQL, "OPTIONS": options})
+            _create_in_postgresql(entry.setdefault("NAME", "docs"))
         else:
             entry.update(_SERVER)
             _create(entry.setdefault("NAME", "docs"))
@@ -42,3 +47,18 @@ def _create(name: str) -> None:
         connection.query(f"CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4")
     finally:
         connection.close()
+
+
+def _create_in_postgresql(name: str) -> None:
+    import psycopg
+
+    with psycopg.connect(
+        host=_POSTGRESQL["HOST"],
+        port=_POSTGRESQL["PORT"],
+        user=_POSTGRESQL["USER"],
+        password=_POSTGRESQL["PASSWORD"],
+        dbname="template1",
+        autocommit=True,
+    ) as connection:
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))

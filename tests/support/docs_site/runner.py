@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from servers import MariaDB
+from servers import MariaDB, PostgreSQL
 from tests.support import ROOT
 
 #: Seconds for one program.
@@ -22,14 +22,16 @@ WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 class Runner:
     """Runs programs in the documentation's site."""
 
-    def __init__(self, server: MariaDB, folder: Path) -> None:
+    def __init__(self, server: MariaDB, postgresql: PostgreSQL, folder: Path) -> None:
         self.server = server
         self.folder = folder
-        entry = server.database("")
+        entry, other = server.database(""), postgresql.database("")
+        place = ("USER", "PASSWORD", "HOST", "PORT")
         self.environment = {
             **os.environ,
             "DOCS_SITE_FOLDER": str(folder),
-            "DOCS_SITE_SERVER": json.dumps({key: entry[key] for key in ("USER", "PASSWORD", "HOST", "PORT")}),
+            "DOCS_SITE_SERVER": json.dumps({key: entry[key] for key in place}),
+            "DOCS_SITE_POSTGRESQL": json.dumps({key: other[key] for key in (*place, "OPTIONS")}),
             "DJANGO_SETTINGS_MODULE": "tests.support.docs_site.settings",
             "PYTHONPATH": os.pathsep.join(map(str, [folder, ROOT / "tests/support/docs_site", ROOT])),
         }
@@ -55,10 +57,10 @@ class Runner:
 
 
 @contextmanager
-def new_runner(server: MariaDB, folder: Path) -> Iterator[Runner]:
-    """A runner; the databases that its programs have made are dropped at the end."""
+def new_runner(server: MariaDB, postgresql: PostgreSQL, folder: Path) -> Iterator[Runner]:
+    """A runner; the databases that its programs have made in MariaDB are dropped at the end."""
     before = server.execute("SHOW DATABASES")
-    yield Runner(server, folder)
+    yield Runner(server, postgresql, folder)
     for row in server.execute("SHOW DATABASES"):
         if row not in before:
             server.execute(f"DROP DATABASE `{row[0]}`")

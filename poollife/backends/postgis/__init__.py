@@ -1,0 +1,1 @@
+"""``ENGINE = "poollife.backends.postgis"``: GeoDjango on PostgreSQL."""

@@ -1,0 +1,1 @@
+"""PostgreSQL, by psycopg 3 and by psycopg2."""

@@ -1,0 +1,289 @@
+"""The common part of the drivers of PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from poollife.drivers.connection import GuardedSocket
+from poollife.drivers.effects import CHECKED, LEAVES, SETS, UNKNOWN
+from poollife.drivers.marks import marks_of, restore
+from poollife.drivers.postgresql.effects import ADDS_TYPES, PREPARES, UNRESETTABLE, told_by
+from poollife.drivers.postgresql.errors import verdict_on
+from poollife.drivers.postgresql.statements import EFFECTS
+from poollife.drivers.verdicts import Verdict
+
+#: Transaction statuses of libpq, by their numbers ("PQtransactionStatus" in its manual).
+IDLE, ACTIVE, IN_TRANSACTION, IN_ERROR, UNKNOWN_STATUS = range(5)
+#: The parts of DISCARD ALL, which can't share a string with anything: all that a borrower may have left is
+#: gone, and what the connection was opened with is back. One round trip, in a failed transaction, too. The
+#: parts about prepared statements are left out: psycopg knows its own, and would use them after that.
+RESET = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); "
+    "DISCARD TEMP; DISCARD SEQUENCES"
+)
+#: Parameters that the server reports by itself whenever they change, so that a look at them sends nothing.
+#: (PostgreSQL 18 reports search_path.)
+REPORTED = (
+    *("TimeZone", "DateStyle", "IntervalStyle", "client_encoding", "application_name"),
+    *("session_authorization", "is_superuser", "standard_conforming_strings", "search_path"),
+)
+#: Parameters by which a session shows that its server does not take writes any more.
+WRITABILITY = ("in_hot_standby", "default_transaction_read_only")
+#: Seconds after which a reset or a rollback of the pool's is given up. The session is closed then.
+CLEANING_LIMIT = 30.0
+#: The first words of the server's command tags for statements that may be clean. "SET" is that of SET LOCAL.
+CLEAN_TAGS = (
+    {"ALTER", "ANALYZE", "BEGIN", "CLOSE", "COMMENT", "COMMIT", "COPY"}
+    | {"CREATE", "DECLARE", "DELETE", "DROP", "EXPLAIN", "FETCH", "GRANT"}
+    | {"INSERT", "LOCK", "MERGE", "MOVE", "REINDEX", "RELEASE", "REVOKE"}
+    | {"ROLLBACK", "SAVEPOINT", "SELECT", "SET", "SHOW", "START", "TRUNCATE"}
+    | {"UPDATE", "VACUUM"}
+)
+
+
+LISTENS = re.compile(r"\bLISTEN\b", re.IGNORECASE)
+
+
+class PostgreSQLConnection(GuardedSocket):
+    """The common part of the guarded connections of both drivers: the server and its session state.
+
+    It stands behind the driver's class in the order of inheritance: an object of psycopg 3 can't be given a
+    class that begins with another. So a method whose name the driver has, too, is in the subclass.
+    """
+
+    #: The cursor that runs a statement now, after it has read the statement.
+    reader: Any
+    #: The effects of the statement that was read last.
+    effects: int
+    #: Whether a statement of PREPARE may have run since the session was clean.
+    has_prepared: bool
+    #: Whether a statement may have added a type, which the adapters of other sessions do not know.
+    adds_types: bool = False
+    #: The number of named cursors that are open on the server.
+    portals: int
+    #: The state of autocommit in a clean session.
+    autocommit_at_rest: bool
+    #: The settings of the driver for a clean session, and the parameters that its server reports.
+    settings_at_rest: tuple[Any, ...]
+    reported_at_rest: tuple[Any, ...]
+    #: Whether the server accepted writes when the session was opened: the values of WRITABILITY.
+    writability_at_birth: tuple[Any, ...]
+    #: The marks before the initialisation: of tools that have wrapped the driver's ``connect()``.
+    marks_at_birth: dict[str, Any]
+    #: True if the server reads a text as ``statements.py`` does.
+    is_readable: bool
+    CHANGING: frozenset[str] = (
+        GuardedSocket.CHANGING
+        | {"unshareable", "reader", "effects", "has_prepared", "adds_types", "portals", "settings_at_rest"}
+        | {"reported_at_rest", "autocommit_at_rest"}
+        | {"writability_at_birth", "marks_at_birth", "is_readable"}
+    )
+
+    #: Attributes of the driver.
+    Error: Any
+    autocommit: Any
+
+    # --- what the two drivers do differently ---------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def transaction_status(self) -> int:
+        """The status of the transaction, as libpq numbers it. Sends nothing."""
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """True until the session was closed, or found lost. Sends nothing."""
+
+    @abstractmethod
+    def reported(self, name: str) -> Any:
+        """Return a parameter's value as the server has reported it; None: it reports none. Sends nothing."""
+
+    @abstractmethod
+    def settings(self) -> tuple[Any, ...]:
+        """Return the attributes of the driver that a borrower could set otherwise."""
+
+    @abstractmethod
+    def run(self, sql: str, seconds: float) -> list[tuple[Any, ...]]:
+        """Make a round trip for the pool, without the guard; return the rows of the last statement.
+
+        :param sql: one or more statements.
+        :param seconds: the longest time that the answer may take.
+        :raises Error: the driver's, for an error of the server, or if no answer came in that time.
+        """
+
+    @abstractmethod
+    def roll_back(self, seconds: float) -> None:
+        """End the transaction for the pool, without the guard.
+
+        :param seconds: as for ``run()``.
+        """
+
+    @abstractmethod
+    def set_autocommit_again(self, value: bool) -> None:
+        """Set autocommit for the pool, without the guard. Sends nothing."""
+
+    @abstractmethod
+    def driver_fault(self) -> str | None:
+        """Return why the driver's own state forbids another use, or None. Sends nothing."""
+
+    # --- statements ----------------------------------------------------------------------------------------
+
+    def note_statement(self, statement: Any, is_template: bool = False) -> None:
+        """Note the effects of a statement, before it is sent.
+
+        :param statement: the text.
+        :param is_template: whether the driver puts parameters into it.
+        :raises InterfaceError: if the statement reads what another borrower's statement may have set.
+        """
+        try:
+            effects = EFFECTS[is_template][statement] if self.is_readable else UNKNOWN
+        except TypeError:  # not hashable
+            effects = UNKNOWN
+        self.effects = effects
+        if effects & CHECKED:
+            self.note_effects(effects, statement)
+            if effects & LEAVES:
+                self._note_rare(effects, statement)
+
+    def _note_rare(self, effects: int, statement: Any) -> None:
+        if effects & PREPARES:
+            self.has_prepared = True
+        # The client keeps notifications that came before the UNLISTEN.
+        if effects & UNRESETTABLE or LISTENS.search(str(statement)):
+            self.unshareable = "it may have state that no reset removes"
+
+    def note_answer(self, tag: str | None) -> None:
+        """Note what the statement that was answered has set.
+
+        The server's command tag is a second witness, beside the text: a statement that was taken for a clean
+        one has the tag of a clean one.
+
+        :param tag: such as "INSERT 0 1".
+        """
+        self.ran |= self.effects & SETS
+        if self.effects & ADDS_TYPES:
+            self.adds_types = True
+        if not self.dirty and tag is not None and tag.partition(" ")[0] not in CLEAN_TAGS:
+            self.dirty = True
+
+    told_by = staticmethod(told_by)
+
+    def note_unread(self) -> None:
+        """Note that a statement is sent that no cursor has read, by a part of the driver without a guard."""
+        self.dirty = True
+        self.ran |= SETS
+
+    def note_failure(self, error: BaseException) -> None:
+        """Note, after an error, whether the session's state is still known.
+
+        The client's own status says it, whatever the error is: ACTIVE means that answers are on their way.
+        """
+        verdict = verdict_on(error) if isinstance(error, self.Error) else Verdict.NONE
+        if Verdict.LOST in verdict or not self.is_open or self.transaction_status in (ACTIVE, UNKNOWN_STATUS):
+            self.broken = f"{type(error).__name__}: {error}"
+            self.lost = isinstance(error, self.Error)
+        elif Verdict.READ_ONLY in verdict and self._writability() != self.writability_at_birth:
+            # Otherwise it was the borrower's own READ ONLY transaction, or a replica from the beginning.
+            self.failed_over = True
+
+    def _writability(self) -> tuple[Any, ...]:
+        return tuple(map(self.reported, WRITABILITY))
+
+    @property
+    def begun(self) -> bool:
+        """True in a transaction."""
+        return self.transaction_status != IDLE
+
+    # --- the pool ------------------------------------------------------------------------------------------
+
+    def note_birth(self) -> None:
+        """Note the state of a session that was just opened."""
+        self.marks_at_birth = marks_of(self, self.CHANGING)
+        self.writability_at_birth = self._writability()
+        self.mark_clean()
+
+    def mark_clean(self) -> None:
+        """Record the present state as that of a clean session: the session was just initialised."""
+        self.dirty = self.has_prepared = False
+        self.portals = 0
+        self.autocommit_at_rest = self.autocommit
+        self.settings_at_rest = self.settings()
+        self.reported_at_rest = tuple(map(self.reported, REPORTED))
+        self.is_readable = self.reported("standard_conforming_strings") == "on" and (
+            self.reported("client_encoding") in ("UTF8", "SQL_ASCII")
+        )
+        self.note_marks()
+
+    def end_cursors(self) -> None:
+        """Have a reset close the named cursors that were left open on the server."""
+        if self.portals:
+            self.dirty = True
+
+    def reason_to_close(self) -> str | None:
+        """Return why this connection can't be lent again, or None if it can. Sends nothing."""
+        if reason := self.broken or self.unshareable:
+            return reason
+        if not self.is_open:
+            return "closed by its borrower"
+        if self.transaction_status in (ACTIVE, UNKNOWN_STATUS):
+            return "results left unread"
+        if reason := self.driver_fault():
+            return reason
+        if self.settings() != self.settings_at_rest:
+            return "its driver was set otherwise by its borrower"
+        if self.has_prepared and not self.can_deallocate:
+            return "a prepared statement was left in it"
+        # A trigger or a function of the site's own may have changed them, without a trace in any text.
+        if not self.dirty and tuple(map(self.reported, REPORTED)) != self.reported_at_rest:
+            self.dirty = True
+        return None
+
+    @property
+    def can_deallocate(self) -> bool:
+        """True if the driver has no prepared statements of its own in the session."""
+        return True
+
+    def clean(self) -> None:
+        """End the transaction and remove the borrower's marks. Sends something only for a transaction."""
+        self._drop_marks(self.marks_at_rest)
+        if self.transaction_status != IDLE:
+            self.roll_back(CLEANING_LIMIT)
+        self.set_autocommit_again(self.autocommit_at_rest)
+        self.dirty = False
+
+    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
+        """Bring the session back to its state after login: one round trip.
+
+        :param ask: not used: no reset logs in again.
+        :raises Error: if a reset is not possible. The pool then closes the session.
+        """
+        self._drop_marks(self.marks_at_birth)
+        if not self.autocommit and self.transaction_status != IDLE:
+            self.roll_back(CLEANING_LIMIT)
+        self.set_autocommit_again(self.autocommit_at_rest)
+        # Outside of a transaction, a ROLLBACK writes a warning into the server's log.
+        rollback = "ROLLBACK; " if self.transaction_status != IDLE else ""
+        deallocate = "; DEALLOCATE ALL; DISCARD PLANS" if self.has_prepared else ""
+        self.run(f"{rollback}{RESET}{deallocate}", CLEANING_LIMIT)
+        self.dirty = self.has_prepared = False
+        self.portals = 0
+
+    def _drop_marks(self, marks: dict[str, Any]) -> None:
+        attributes = vars(self)
+        if len(attributes) != self.attributes_at_rest or marks is not self.marks_at_rest:
+            restore(self, marks, self.CHANGING)
+        else:
+            attributes.update(marks)
+
+    def answers(self, seconds: float) -> bool:
+        """Implement ``Guarded.answers()``: an empty statement is the cheapest one."""
+        self.check_process()
+        try:
+            self.run("", seconds)
+        except self.Error:
+            return False
+        return True

@@ -1,0 +1,127 @@
+"""Cursors that read a statement before the driver puts parameters into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from poollife.drivers.contract import HELD
+from poollife.drivers.cursors import LeasedCursor
+from poollife.process.guard import alive
+
+#: The packages of the cursor classes that send a statement as it was given.
+PACKAGES = frozenset({"psycopg", "psycopg2", "django", "builtins", "typing"})
+
+
+def is_own(module: str) -> bool:
+    """Return whether a module is a driver's or Django's."""
+    return module.partition(".")[0] in PACKAGES
+
+
+def sends_sql_unchanged(cursor_class: type) -> bool:
+    """Return whether a cursor class sends a statement as it was given: a class of the site's own may not."""
+    return all(is_own(each.__module__) for each in cursor_class.__mro__)
+
+
+def inside(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a cursor's method during which the connection knows what is sent: nothing that leaves state."""
+
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        driver = self._driver
+        outer, driver.reader = driver.reader, self
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            driver.reader = outer
+
+    return call
+
+
+class ReadingCursor(LeasedCursor):
+    """A cursor that reads a statement before the driver puts parameters in: these may look like any SQL."""
+
+    statusmessage: Any
+
+    def _note(self, error: BaseException) -> None:
+        """Report each error to the connection, which knows by itself whether the session goes on."""
+        self._driver.note_failure(error)
+
+    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        driver = self._driver
+        outer, driver.reader = driver.reader, self
+        try:
+            if outer is not self:
+                driver.note_statement(driver.text_of(query), params is not None)
+            result = super(LeasedCursor, self).execute(query, params, **kwargs)  # type: ignore[misc]
+            driver.note_answer(self.statusmessage)
+            return result
+        except BaseException as error:
+            self._note(error)
+            raise
+        finally:
+            driver.reader = outer
+
+    def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        driver = self._driver
+        outer, driver.reader = driver.reader, self
+        try:
+            if outer is not self:
+                driver.note_statement(driver.text_of(query), True)
+            result = super(LeasedCursor, self).executemany(query, params_seq, **kwargs)  # type: ignore[misc]
+            driver.note_answer(self.statusmessage)
+            return result
+        except BaseException as error:
+            self._note(error)
+            raise
+        finally:
+            driver.reader = outer
+
+
+class NamedCursor(ReadingCursor):
+    """A cursor on the server, which each of its methods asks."""
+
+    #: Whether the server has it.
+    _is_declared = False
+
+    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+        if not self._is_declared:
+            self._driver.portals += 1
+            self._is_declared = True
+        return super().execute(query, params, **kwargs)
+
+    @inside
+    def close(self) -> None:
+        """Close the cursor here and on the server. Do nothing after its lease, and in another process."""
+        super().close()
+        if self._is_declared and self._may_close():
+            self._is_declared = False
+            self._driver.portals -= 1
+
+    @inside
+    def fetchone(self) -> Any:
+        return super().fetchone()
+
+    @inside
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        return super().fetchmany(*args, **kwargs)
+
+    @inside
+    def fetchall(self) -> Any:
+        return super().fetchall()
+
+    @inside
+    def scroll(self, *args: Any, **kwargs: Any) -> Any:
+        return super().scroll(*args, **kwargs)  # type: ignore[misc]  # the driver's
+
+    @inside
+    def __next__(self) -> Any:
+        if not alive[0] or self._lease.state is not HELD:
+            self._check()
+        # The driver's own, which fetches many rows at once.
+        return super(LeasedCursor, self).__next__()  # type: ignore[misc]

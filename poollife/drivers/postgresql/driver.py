@@ -1,0 +1,107 @@
+"""The common part of the descriptions of both drivers: errors and addresses."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+from poollife.drivers.contract import Driver
+from poollife.drivers.postgresql.connection import PostgreSQLConnection
+from poollife.drivers.postgresql.errors import verdict_on_opening
+from poollife.drivers.verdicts import Verdict
+from poollife.process.atfork import address
+from poollife.process.greenlets import is_patched
+
+#: Folders where libpq looks for the socket of a server on this machine, as distributions build it.
+SOCKET_FOLDERS = ("/var/run/postgresql", "/run/postgresql", "/tmp")
+
+
+class PostgreSQLDriver(Driver):
+    """The common part of the descriptions of both drivers: errors and addresses."""
+
+    #: The base class of the driver's errors.
+    error: type[Exception]
+
+    def params(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of ``connect()`` by which it makes a connection that ``adopt()`` can guard.
+
+        :param params: the arguments as Django makes them.
+        """
+        return params
+
+    def guard_cursor(self, cursor: Any, lease: Any) -> None:
+        """Guard a named cursor that was made without the connection's ``cursor()``, as Django makes its own.
+
+        :param cursor: the cursor, or a proxy of it, which is left alone.
+        :param lease: the lease of its connection.
+        """
+
+    def remote_addresses(self, params: dict[str, Any]) -> set[Any]:
+        """Implement ``Driver.remote_addresses()``, without servers that only a service file names."""
+        hosts = _list(params.get("hostaddr") or params.get("host"), "PGHOSTADDR", "PGHOST")
+        ports = _list(params.get("port"), "PGPORT") or ["5432"]
+        if len(ports) < len(hosts):
+            ports = ports[:1] * len(hosts)
+        found: set[Any] = set()
+        for host, port in zip(hosts or [""], ports, strict=False):
+            found |= _addresses(host, int(port or 5432))
+        return found
+
+    def idle_limit(self, connection: PostgreSQLConnection) -> float | None:
+        """Implement ``Driver.idle_limit()``. Servers before PostgreSQL 14 keep idle sessions."""
+        rows = connection.run("SELECT setting FROM pg_settings WHERE name = 'idle_session_timeout'", 30.0)
+        milliseconds = int(rows[0][0]) if rows else 0
+        return milliseconds / 1000 or None
+
+    def unreachable(self, error: Exception) -> bool | None:
+        """Implement ``Driver.unreachable()``."""
+        verdict = self._verdict(error)
+        return None if Verdict.CUT_OFF in verdict else Verdict.UNREACHABLE in verdict
+
+    def refused(self, error: Exception) -> bool:
+        """Implement ``Driver.refused()``."""
+        return Verdict.REFUSED in self._verdict(error)
+
+    def is_full(self, error: Exception) -> bool:
+        """Implement ``Driver.is_full()``."""
+        return Verdict.FULL in self._verdict(error)
+
+    def _verdict(self, error: Exception) -> Verdict:
+        return verdict_on_opening(error) if isinstance(error, self.error) else Verdict.NONE
+
+
+def warn_if_blocking(blocks: bool, cure: str) -> None:
+    """Warn that each wait for the server stops all greenlets of this process.
+
+    :param blocks: whether the driver does not wait in gevent's hub.
+    :param cure: what to do, for people.
+    """
+    if blocks and is_patched("socket"):
+        warnings.warn(
+            f"gevent has patched this process, but the driver of PostgreSQL does not know it: while one "
+            f"greenlet waits for the server, all others stand still. {cure}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _list(given: Any, *variables: str) -> list[str]:
+    """Return the values of a parameter that may be a list, or those of the first variable that is set."""
+    text = next((value for value in (given, *map(os.environ.get, variables)) if value), "")
+    return str(text).split(",") if text else []
+
+
+def _addresses(host: str, port: int) -> set[Any]:
+    """Return the addresses to which a host of libpq's may lead."""
+    name = f".s.PGSQL.{port}"
+    if host.startswith("/"):
+        return {f"{host}/{name}"}
+    if host.startswith("@"):
+        return {f"\0{host[1:]}/{name}".encode()}
+    if not host:
+        return {f"{folder}/{name}" for folder in SOCKET_FOLDERS} | {
+            address("127.0.0.1", port),
+            address("::1", port),
+        }
+    return {address(host, port)}

@@ -1,0 +1,321 @@
+"""The descriptions of the drivers: what the tests of the kit have to know of each."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from django.db import connections
+
+#: The name of the driver whose description is used for PostgreSQL, by what can be imported here.
+POSTGRESQL = "psycopg" if importlib.util.find_spec("psycopg") else "psycopg2"
+
+
+class Leaving(NamedTuple):
+    """A kind of state that a borrower may leave in a session."""
+
+    #: The statements that leave it.
+    leave: tuple[str, ...]
+    #: A question, and its answer in a clean session.
+    ask: str
+    clean: Any
+
+
+#: Opens a result that is read by half, and returns a function that reads the rest.
+HalfRead = Callable[[Any], Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A driver, as far as the tests of the invariants differ from one to the other."""
+
+    name: str
+    engine: str
+    #: The fixture of its server; None: a file.
+    server: str | None
+    #: A SELECT of the session's number at the server; None: there is no server.
+    session_id: str | None
+    #: A statement that takes some seconds; None: the driver has none.
+    sleep: str | None
+    #: A SELECT of the numbers from 1 to 1,000.
+    thousand: str
+    half_read: Mapping[str, HalfRead]
+    leaves: Mapping[str, Leaving]
+    #: Statements that leave nothing: no reset follows.
+    clean: tuple[str, ...] = (
+        "SELECT 1",
+        "SELECT name FROM kit WHERE id = 1",
+        "INSERT INTO kit (id, name) VALUES (2, 'two')",
+        "UPDATE kit SET name = 'TWO' WHERE id = 2",
+        "DELETE FROM kit WHERE id = 2",
+    )
+    #: Whether a session that may have state in it is reset; otherwise it is closed.
+    resets: bool = True
+    #: OPTIONS of the entry, beside those of the server.
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+# --- half-read results ----------------------------------------------------------------------------------
+
+
+def on_the_server(cursor_class: str) -> HalfRead:
+    """Return an opener of an unbuffered cursor of MySQL's drivers."""
+
+    def half_read(wrapper: Any) -> Callable[[], object]:
+        cursor = wrapper.connection.cursor(getattr(wrapper.Database.cursors, cursor_class))
+        cursor.execute("SELECT seq FROM seq_1_to_1000")
+        cursor.fetchone()
+        return lambda: len(cursor.fetchall()) == 999 and not cursor.close()
+
+    return half_read
+
+
+def plain(wrapper: Any) -> Callable[[], object]:
+    """Read a result of a plain cursor by half."""
+    cursor = wrapper.connection.cursor()
+    cursor.execute(THOUSAND_OF_ALL)
+    cursor.fetchone()
+    return lambda: len(cursor.fetchall()) == 999 and not cursor.close()
+
+
+def named(wrapper: Any) -> Callable[[], object]:
+    """Read a result of a named cursor by half."""
+    cursor = wrapper.chunked_cursor()
+    cursor.execute("SELECT generate_series(1, 1000)")
+    cursor.fetchmany(10)
+    return lambda: len(cursor.fetchall()) == 990 and not cursor.close()
+
+
+def streamed(wrapper: Any) -> Callable[[], object]:
+    """Read a stream of psycopg's by half."""
+    rows = wrapper.connection.cursor().stream("SELECT generate_series(1, 100000)")
+    next(rows)
+    return lambda: sum(1 for _ in rows) == 99_999
+
+
+def copied_out(wrapper: Any) -> Callable[[], object]:
+    """Read a COPY by half."""
+    block = wrapper.connection.cursor().copy("COPY (SELECT generate_series(1, 100000)) TO STDOUT")
+    copy = block.__enter__()
+    copy.read()
+
+    def rest() -> bool:
+        while copy.read():
+            pass
+        block.__exit__(None, None, None)
+        return True
+
+    return rest
+
+
+def copied_in(wrapper: Any) -> Callable[[], object]:
+    """Write a COPY by half."""
+    block = wrapper.connection.cursor().copy("COPY kit (id, name) FROM STDIN")
+    copy = block.__enter__()
+    number = os.getpid() * 10  # several processes may do it
+    copy.write(f"{number}\tseven\n")
+
+    def rest() -> bool:
+        copy.write(f"{number + 1}\teight\n")
+        block.__exit__(None, None, None)
+        return True
+
+    return rest
+
+
+def pipelined(wrapper: Any) -> Callable[[], object]:
+    """Enter a pipeline, with an answer on its way."""
+    block = wrapper.connection.pipeline()
+    block.__enter__()
+    cursor = wrapper.connection.cursor()
+    cursor.execute("SELECT 1")
+
+    def rest() -> bool:
+        found = cursor.fetchone() == (1,)
+        block.__exit__(None, None, None)
+        return bool(found)
+
+    return rest
+
+
+# --- the descriptions -----------------------------------------------------------------------------------
+
+#: A SELECT that MariaDB, SQLite and PostgreSQL understand.
+THOUSAND_OF_ALL = (
+    "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000) "
+    "SELECT n FROM numbers"
+)
+
+MYSQL_LEAVES = {
+    "user variable": Leaving(("SET @kit = 5",), "SELECT @kit", None),
+    "setting": Leaving(("SET SESSION sql_mode = 'ANSI'",), "SELECT @@sql_mode LIKE '%%ANSI%%'", 0),
+    "time zone": Leaving(("SET time_zone = '+05:00'",), "SELECT @@time_zone", "SYSTEM"),
+    "temporary table": Leaving(
+        ("CREATE TEMPORARY TABLE left_over (id INT)",),
+        "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_NAME = 'left_over'",
+        0,
+    ),
+    "lock": Leaving(("SELECT GET_LOCK('kit', 0)",), "SELECT IS_USED_LOCK('kit')", None),
+    "transaction": Leaving(("BEGIN", "INSERT INTO kit VALUES (9, 'x')"), "SELECT COUNT(*) FROM kit", 1),
+    "isolation level": Leaving(
+        ("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE",), "SELECT @@tx_isolation", "READ-COMMITTED"
+    ),
+}
+
+
+def _mysql(name: str, engine: str, *, resets: bool) -> Backend:
+    return Backend(
+        name,
+        engine,
+        "mariadb",
+        "SELECT CONNECTION_ID()",
+        "SELECT SLEEP({})",
+        "SELECT seq FROM seq_1_to_1000",
+        {"plain": plain, "unbuffered": on_the_server("SSCursor")},
+        MYSQL_LEAVES,
+        resets=resets,
+    )
+
+
+PSYCOPG_HALF_READ: dict[str, HalfRead] = {
+    "plain": plain,
+    "named": named,
+    "stream": streamed,
+    "copy out": copied_out,
+    "copy in": copied_in,
+    "pipeline": pipelined,
+}
+
+POSTGRESQL_LEAVES = {
+    "setting": Leaving(("SET statement_timeout = 5000",), "SELECT current_setting('statement_timeout')", "0"),
+    "setting by a function": Leaving(
+        ("SELECT set_config('work_mem', '77MB', false)",), "SELECT current_setting('work_mem')", "4MB"
+    ),
+    "setting of the site's own": Leaving(
+        ("SET my.kit = '5'",), "SELECT COALESCE(current_setting('my.kit', true), '')", ""
+    ),
+    "search path": Leaving(
+        ("SET search_path = pg_catalog",), "SELECT current_setting('search_path')", '"$user", public'
+    ),
+    "time zone": Leaving(("SET TIME ZONE 'Asia/Tokyo'",), "SELECT current_setting('TimeZone')", "UTC"),
+    "role": Leaving(("SET ROLE pg_monitor",), "SELECT current_user", "poollife"),
+    "session authorization": Leaving(
+        ("SET SESSION AUTHORIZATION kit_other",), "SELECT session_user", "poollife"
+    ),
+    "temporary table": Leaving(
+        ("CREATE TEMP TABLE left_over (id INT)",), "SELECT to_regclass('left_over')", None
+    ),
+    "temporary table from a SELECT": Leaving(
+        ("SELECT 1 AS id INTO TEMP left_over",), "SELECT to_regclass('left_over')", None
+    ),
+    "advisory lock": Leaving(
+        ("SELECT pg_advisory_lock(77)",),
+        "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77",
+        0,
+    ),
+    "prepared statement": Leaving(
+        ("PREPARE kit AS SELECT 1",), "SELECT COUNT(*) FROM pg_prepared_statements WHERE name = 'kit'", 0
+    ),
+    "held cursor": Leaving(
+        ("DECLARE kit CURSOR WITH HOLD FOR SELECT 1",),
+        "SELECT COUNT(*) FROM pg_cursors WHERE name = 'kit'",
+        0,
+    ),
+    "listening": Leaving(("LISTEN kit",), "SELECT COUNT(*) FROM pg_listening_channels()", 0),
+    "number of a sequence": Leaving(
+        ("CREATE SEQUENCE IF NOT EXISTS kit_numbers", "SELECT nextval('kit_numbers')"), "", None
+    ),
+    "transaction": Leaving(("BEGIN", "INSERT INTO kit VALUES (9, 'x')"), "SELECT COUNT(*) FROM kit", 1),
+    "failed transaction": Leaving(("BEGIN", "SELECT 1 FROM kit_missing"), "SELECT COUNT(*) FROM kit", 1),
+    "isolation level": Leaving(
+        ("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",),
+        "SELECT current_setting('transaction_isolation')",
+        "read committed",
+    ),
+    "block": Leaving(
+        ("DO $$ BEGIN PERFORM set_config('my.block', '1', false); END $$",),
+        "SELECT COALESCE(current_setting('my.block', true), '')",
+        "",
+    ),
+    "change of pg_settings": Leaving(
+        ("UPDATE pg_settings SET setting = '9999' WHERE name = 'statement_timeout'",),
+        "SELECT current_setting('statement_timeout')",
+        "0",
+    ),
+    "comments and quotes": Leaving(
+        ("SELECT /* /* */ */ \"set_config\"/**/('work_mem', $q$78MB$q$, false)",),
+        "SELECT current_setting('work_mem')",
+        "4MB",
+    ),
+}
+del POSTGRESQL_LEAVES["number of a sequence"]  # the reader refuses lastval() in its place
+
+
+def _postgresql(name: str) -> Backend:
+    return Backend(
+        name,
+        "poollife.backends.postgresql",
+        "postgresql",
+        "SELECT pg_backend_pid()",
+        "SELECT pg_sleep({})",
+        "SELECT generate_series(1, 1000)",
+        PSYCOPG_HALF_READ if name == "psycopg" else {"plain": plain, "named": named},
+        POSTGRESQL_LEAVES,
+    )
+
+
+SQLITE = Backend(
+    "sqlite3",
+    "poollife.backends.sqlite3",
+    None,
+    None,
+    None,
+    THOUSAND_OF_ALL,
+    {"plain": plain},
+    {
+        "temporary table": Leaving(
+            ("CREATE TEMP TABLE left_over (id INT)",), "SELECT COUNT(*) FROM sqlite_temp_master", 0
+        ),
+        "pragma": Leaving(("PRAGMA case_sensitive_like = 1",), "SELECT 'a' LIKE 'A'", 1),
+        "transaction": Leaving(("BEGIN", "INSERT INTO kit VALUES (9, 'x')"), "SELECT COUNT(*) FROM kit", 1),
+    },
+    resets=False,
+)
+
+#: The drivers that this process can test: Django takes psycopg or psycopg2, whichever it finds first.
+BACKENDS: tuple[Backend, ...] = (
+    _mysql("mysqlclient", "poollife.backends.mysql", resets=True),
+    _mysql("PyMySQL", "poollife.backends.mysql_pymysql", resets=False),
+    _postgresql(POSTGRESQL),
+    SQLITE,
+)
+if only := os.environ.get("POOLLIFE_KIT"):
+    BACKENDS = tuple(backend for backend in BACKENDS if backend.name in only.split(","))
+
+
+@contextmanager
+def cursor_of(alias: str) -> Iterator[Any]:
+    """A cursor, as Django's code opens it."""
+    with connections[alias].cursor() as cursor:
+        yield cursor
+
+
+def ask(alias: str, sql: str) -> Any:
+    """Return the first value of an answer."""
+    with cursor_of(alias) as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+
+
+def do(alias: str, *statements: str) -> None:
+    """Run statements."""
+    with cursor_of(alias) as cursor:
+        for statement in statements:
+            cursor.execute(statement)

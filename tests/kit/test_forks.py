@@ -1,0 +1,44 @@
+"""Invariant 1 with each driver: a session belongs to the process that opened it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from tests.kit.conftest import Bed
+from tests.support import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def test_no_child_harms_its_parent_whatever_either_is_doing(bed: Bed) -> None:
+    """Each state of the parent with each deed of the child, which then ends normally."""
+    entry: dict[str, Any] = {
+        key: connections.settings[bed.alias][key]
+        for key in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "POOL")
+        if key in connections.settings[bed.alias]
+    }
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.kit.forks",
+            json.dumps(entry),
+            json.dumps(str(bed.backend)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["harmed"] == [], done.stderr
+    assert answer["cases"] >= 20

@@ -1,0 +1,1 @@
+"""``ENGINE = "tools.conformance_engine.postgresql"``."""
