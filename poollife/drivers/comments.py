@@ -31,10 +31,13 @@ def without_comments_around(sql: object, is_template: bool = False) -> object:
 def _without_comments_behind(text: str, is_template: bool) -> int:
     """Return the end of a text without the comments and the white space at its end."""
     last = len(text)
+    has_line_comments = "--" in text or "#" in text
     while text.endswith("*/", 0, last):
         before = text.rfind("*/", 0, last - 2)
         start = text.find("/*", before + 2 if before >= 0 else 0, last)
-        if not _means_nothing(text[start:last], is_template) or _may_be_in_line_comment(text, start):
+        if not _means_nothing(text[start:last], is_template):
+            break
+        if has_line_comments and _may_be_in_line_comment(text, start):
             break
         last = start
         while last and text[last - 1] in BLANK:

@@ -25,8 +25,12 @@ from poollife.process.guard import alive, getpid, process
 #: The longest time, in seconds, that a fork waits for handshakes of other threads. Most handshakes take a
 #: millisecond. A longer wait would hold up the fork for a server that does not answer.
 HANDSHAKE_WAIT = 1.0
+#: The longest time, in seconds, that a fork waits for an import of another thread: it waits for no server.
+IMPORT_WAIT = 10.0
+#: What an import announces in place of a server's addresses.
+IMPORT: frozenset[Any] = frozenset()
 #: Seconds after which a fork counts as over: an asynchronous exception may have prevented ``open()``.
-LIMIT = 5.0
+LIMIT = 15.0
 #: Seconds between two tests of a thread that waits for a fork or for handshakes.
 GATE_INTERVAL = 0.001
 
@@ -84,12 +88,13 @@ class Gate:
         me, pid = threading.get_ident(), getpid()
         # A handshake may be inside another one: a password may be kept in a database.
         outer = self._handshakes.get(me)
+        announced = addresses | outer if outer else addresses
         try:
-            self._handshakes[me] = addresses | (outer or set())
+            self._handshakes[me] = announced
             while self._other_thread_forks():
                 self._end(me, outer)
                 time.sleep(GATE_INTERVAL)
-                self._handshakes[me] = addresses | (outer or set())
+                self._handshakes[me] = announced
             yield
         finally:
             if getpid() == pid:
@@ -110,9 +115,13 @@ class Gate:
 
         :returns: the addresses of the handshakes that took longer than ``HANDSHAKE_WAIT``.
         """
-        me, deadline = threading.get_ident(), clock.monotonic() + HANDSHAKE_WAIT
-        self._forking[me] = clock.monotonic() + LIMIT
-        while self._other_handshakes(me) and clock.monotonic() < deadline:
+        me, began = threading.get_ident(), clock.monotonic()
+        self._forking[me] = began + LIMIT
+        while others := self._other_handshakes(me):
+            if clock.monotonic() >= began + (
+                IMPORT_WAIT if any(each is IMPORT for each in others) else HANDSHAKE_WAIT
+            ):
+                break
             time.sleep(GATE_INTERVAL)
         return {peer for addresses in self._other_handshakes(me) for peer in addresses}
 
