@@ -78,9 +78,8 @@ class StubConnection(Guarded):
         #: Whose it is.
         self.pool: LeasePool | None = None
         self.guard = Guard(os.getpid())
-        self.lease: Lease | None = None
-        self.idle = self.dirty = self.killed = False
-        self.born = self.idle_since = clock.monotonic()
+        self.note_opening()
+        self.killed = False
 
     @property
     def age(self) -> float:

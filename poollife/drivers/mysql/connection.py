@@ -7,10 +7,9 @@ import sys
 import weakref
 from collections.abc import Callable
 from functools import wraps
-from operator import attrgetter, is_
+from operator import itemgetter
 from typing import Any
 
-from poollife import clock
 from poollife.drivers.connection import NO_RECONNECT
 from poollife.drivers.contract import HELD, Guarded
 from poollife.drivers.cursors import LeasedClasses
@@ -25,7 +24,7 @@ from poollife.drivers.effects import (
     UNKNOWN,
     UPSERTS,
 )
-from poollife.drivers.marks import marks_of, restore
+from poollife.drivers.marks import marks_of, restore, split
 from poollife.drivers.mysql.converters import Converters
 from poollife.drivers.mysql.cursors import ReadingCursor
 from poollife.drivers.mysql.effects import told_by
@@ -36,6 +35,10 @@ from poollife.process.guard import Guard, WeakRegistry, alive
 
 #: Number and text of an error, as the C client has them.
 LOST = (2013, "Lost connection to server during query")
+#: Reasons to close a session, for people.
+SET_OTHERWISE = "its driver was set otherwise by its borrower"
+UNREAD = "results left unread"
+CLOSED = "closed by its borrower"
 #: The statement of a ping: the smallest one.
 QUESTION = b"DO 1"
 
@@ -100,13 +103,19 @@ class MySQLConnection(Guarded):
     #: The encoding and the other settings of the driver for a clean session.
     encoding_at_rest: str
     settings_at_rest: tuple[Any, ...]
+    #: The number of attributes in a clean session, the function that gets its marks of plain values, their
+    #: values, and its other marks.
+    attributes_at_rest: int
+    get_marks: itemgetter[Any]
+    mark_values_at_rest: Any
+    other_marks_at_rest: tuple[tuple[str, Any], ...]
     #: The cursor that runs a statement now, after it has read the statement.
     reader: ReadingCursor | None
     #: The effects of the statement that was read last.
     effects: int
     #: True if the result of that statement, if it has one, is not stored as a whole. (PyMySQL has its own
     #: state for this.)
-    awaits_result: bool = False
+    awaits_result: bool
     #: The object for the socket check.
     poller: select.poll
     #: The marks before the initialisation: of tools that have wrapped the driver's ``connect()``.
@@ -115,15 +124,15 @@ class MySQLConnection(Guarded):
     references_at_birth: int
     CHANGING: frozenset[str] = (
         Guarded.CHANGING
-        | {"broken", "unshareable", "reader", "poller", "autocommit_at_rest", "cursor_classes"}
-        | {"reads_all_text", "encoding", "encoding_at_rest", "settings_at_rest", "marks_at_birth"}
-        | {"references_at_birth", "effects", "awaits_result"}
+        | {"reader", "poller", "autocommit_at_rest", "cursor_classes", "reads_all_text", "encoding"}
+        | {"encoding_at_rest", "settings_at_rest", "marks_at_birth", "references_at_birth", "effects"}
+        | {"awaits_result", "attributes_at_rest", "get_marks", "mark_values_at_rest", "other_marks_at_rest"}
     )
 
     #: Attributes of the driver.
     Error: Any
-    #: The list of messages of the DB-API; PyMySQL has none.
-    messages: Any = ()
+    #: The list of messages of the DB-API; that of PyMySQL is always empty.
+    messages: Any
     open: Any
     cursorclass: type
     encoders: Any
@@ -139,7 +148,6 @@ class MySQLConnection(Guarded):
     conversions: dict[Any, Any]
     #: The names of attributes that a borrower could set otherwise; the two of the converters come first.
     SETTINGS: tuple[str, ...]
-    settings: attrgetter[tuple[Any, ...]]
     #: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
     CURSORS: dict[bool, LeasedClasses]
     cursor_classes: LeasedClasses
@@ -241,45 +249,43 @@ class MySQLConnection(Guarded):
         self.reads_all_text = self.encoding in PLAIN_ENCODINGS
         self.cursor_classes = self.CURSORS[has_default_encoders and self.escapes_safely()]
         self.encoding_at_rest = self.encoding
-        self.settings_at_rest = self.settings(self)
-        self.note_marks()
+        self.settings_at_rest = tuple(getattr(self, name) for name in self.SETTINGS)
+        self.marks_at_rest = marks_of(self, self.CHANGING)
+        by_value, self.other_marks_at_rest = split(self.marks_at_rest)
+        self.get_marks = itemgetter(*by_value)
+        self.mark_values_at_rest = self.get_marks(self.__dict__)
+        self.attributes_at_rest = 0  # assigned first, because it is counted, too
+        self.attributes_at_rest = len(self.__dict__)
 
     def escapes_safely(self) -> bool:
         """Return whether the driver's text for a parameter is one literal for the server, too."""
         return True
 
-    def unfit(self) -> str | None:
-        """Return why this connection can't be lent again, or None if it can. Sends nothing."""
-        if reason := self.broken or self.unshareable:
-            return reason
-        if not self.open:
-            return "closed by its borrower"
-        settings = self.settings_at_rest
-        if (
-            not all(map(is_, self.settings(self), settings))
-            or settings[0].changed  # the converters
-            or settings[1].changed
-            or (self.encoding != self.encoding_at_rest and not self.dirty)  # otherwise reset() sets it
-        ):
-            return "its driver was set otherwise by its borrower"
-        return self._driver_fault()
-
     def clean(self) -> None:
         """End the transaction and remove the borrower's marks. Sends something only for a transaction."""
         # Flat, because each return passes through here. The session has no state that a mark stands for.
-        attributes, marks = self.__dict__, self.marks_at_rest
-        if (
-            len(attributes) != self.attributes_at_rest
-            or not all(map(is_, map(attributes.get, marks), self.mark_values_at_rest))
-            or self.messages
-        ):
-            self.drop_marks(marks)
+        attributes = self.__dict__
+        if len(attributes) != self.attributes_at_rest or self.messages or not self._has_marks(attributes):
+            self.drop_marks(self.marks_at_rest)
         autocommit = self.get_autocommit()
         if self.dirty or not autocommit:
             self._rollback()
             self.dirty = False
         if autocommit != self.autocommit_at_rest:
             self._autocommit(self.autocommit_at_rest)
+
+    def _has_marks(self, attributes: dict[str, Any]) -> bool:
+        """Return whether all marks of a clean session are as they were."""
+        try:
+            # One call for all plain values: a call for each would cost four times as much.
+            if self.get_marks(attributes) != self.mark_values_at_rest:
+                return False
+            for name, value in self.other_marks_at_rest:
+                if attributes[name] is not value:
+                    return False
+        except KeyError:
+            return False
+        return True
 
     def drop_marks(self, marks: dict[str, Any]) -> None:
         """Remove all marks but these, and restore the values of these.
@@ -323,10 +329,6 @@ class MySQLConnection(Guarded):
         """
         raise NotImplementedError
 
-    def _driver_fault(self) -> str | None:
-        """Return why the driver's own state forbids another use, or None. Sends nothing."""
-        raise NotImplementedError
-
 
 def kernels_poll() -> select.poll:
     """Return a poll object of the kernel: gevent's would run other greenlets in the middle of a checkout."""
@@ -343,11 +345,8 @@ def become(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> N
     :param guard: the guard of its process and socket.
     """
     driver.guard = guard
-    driver.lease = driver.broken = driver.unshareable = driver.reader = driver.initialised_with = None
-    driver.idle = driver.lost = driver.failed_over = driver.pinned = False
-    driver.lifetime = 1.0
-    driver.ran, driver.effects = SETS, 0
-    driver.born = driver.idle_since = clock.monotonic()
+    Guarded.note_opening(driver)
+    driver.reader, driver.effects, driver.awaits_result = None, 0, False
     driver.poller = kernels_poll()
     driver.poller.register(guard.fd, select.POLLIN)
     driver.__class__ = guarded_class
