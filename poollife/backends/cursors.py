@@ -19,7 +19,7 @@ class PooledCursorWrapper(CursorWrapper):
     db: Any
     cursor: Any
     #: The lease that it was opened under. A cursor that is closed later must not end the next one.
-    lease: Any = None
+    lease: Any
 
     def close(self) -> None:
         """Close the cursor. Then return the session, if its lease is automatic and nothing needs it."""

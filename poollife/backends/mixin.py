@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from asyncio import _get_running_loop
 from typing import TYPE_CHECKING, Any, Self
 
 from django.db.backends import utils
@@ -41,17 +42,8 @@ class PooledMixin(OpeningMixin):
     A subclass sets the class attribute ``driver``.
     """
 
-    #: The pool of the last checkout, and the settings that led to it.
-    _resolved_pool: LeasePool | None = None
-    _resolved_settings: tuple[Any, ...] = ()
     #: Whether the backend below has a cursor wrapper of its own in place of Django's.
     _wraps_cursors_itself = False
-    #: The key of the pool for which ``get_connection_params()`` has set the wrapper's attributes.
-    _configured_for: PoolKey | None = None
-    #: NAME at the checkout: Django's test runner changes it in place.
-    _database: Any = None
-    #: The shallow copies of this wrapper and of its copies, if there are any.
-    _copies: weakref.WeakSet[PooledMixin] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -66,6 +58,16 @@ class PooledMixin(OpeningMixin):
             cls.client_class = asking_client(cls.client_class)  # type: ignore[arg-type]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Without values in the class, as with the attributes of Guarded.
+        #: The pool of the last checkout, and the settings that led to it.
+        self._resolved_pool: LeasePool | None = None
+        self._resolved_settings: tuple[Any, ...] = ()
+        #: The key of the pool for which ``get_connection_params()`` has set the wrapper's attributes.
+        self._configured_for: PoolKey | None = None
+        #: NAME at the checkout: Django's test runner changes it in place.
+        self._database: Any = None
+        #: The shallow copies of this wrapper and of its copies, if there are any.
+        self._copies: weakref.WeakSet[PooledMixin] | None = None
         super().__init__(*args, **kwargs)
         #: The thread that made this wrapper and may use it. Another thread may connect a shared wrapper, and
         #: end before the owner.
@@ -161,12 +163,15 @@ class PooledMixin(OpeningMixin):
             elif lease.must_go_first() and not self.allow_thread_sharing:
                 self.release()
 
-    @async_unsafe
     def connect(self) -> None:
         """Borrow a session from the pool.
 
         :raises PoolTimeout: no session became free within ``POOL["timeout"]`` seconds.
+        :raises SynchronousOnlyOperation: in a coroutine.
         """
+        # async_unsafe() raises and catches an error in each thread without an event loop.
+        if _get_running_loop() is not None:
+            refuse_coroutines()
         if self.lease:
             self._end_lease(self.lease, "its wrapper lost it")
         if not self.poolable:
@@ -228,6 +233,14 @@ class PooledMixin(OpeningMixin):
                 return self.lease_pool.checkout(self, deadline)
             except PoolClosed as closed:
                 deadline = closed.deadline
+
+    @property
+    def allow_thread_sharing(self) -> bool:
+        """True if other threads may use this wrapper, too.
+
+        Django takes a lock for this, with each cursor. To read one number takes none.
+        """
+        return self._thread_sharing_count > 0
 
     @property
     def is_shared(self) -> bool:
@@ -392,6 +405,11 @@ class PooledMixin(OpeningMixin):
         self.run_on_commit = []
         if self.autocommit:
             self.run_commit_hooks_on_set_autocommit_on = False
+
+
+@async_unsafe
+def refuse_coroutines() -> None:
+    """Raise Django's error, if it is called in a coroutine."""
 
 
 #: The key that depends on nothing but the settings.
