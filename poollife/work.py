@@ -91,7 +91,7 @@ class Work:
 
     __slots__ = ("_describe", "around", "asynchronous", "ended", "leases", "thread")
 
-    def __init__(self, describe: Callable[[], str], *, asynchronous: bool = False) -> None:
+    def __init__(self, describe: Callable[[], str], asynchronous: bool = False) -> None:
         """
         :param describe: returns its name for people, such as "GET /report/".
         :param asynchronous: whether it ends by ``end_async()`` or ``hop()``, and so returns its sessions in
@@ -164,6 +164,10 @@ class Work:
         A lease in an atomic block is left to the code that opened the block: to the work that goes on around
         this one.
         """
+        # Flat, because each request ends here.
+        self.ended, self.around = True, None
+        if not self.leases:
+            return
         self.mark_ended()
         for lease in self._leases_of_this_thread():
             if not (lease.shared_by_works and lease.open_cursors):
