@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-import weakref
 from asyncio import _get_running_loop
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends import utils
 from django.db.backends.base import base as wrapper
@@ -19,7 +17,7 @@ from poollife.backends.creation import pooled_creation
 from poollife.backends.credentials import asking_client
 from poollife.backends.cursors import PooledCursorWrapper, pooled_cursor
 from poollife.backends.keys import NO_OPTIONS, containers_of, freeze_options
-from poollife.backends.opening import OpeningMixin
+from poollife.backends.sharing import SharingMixin
 from poollife.drivers.contract import HELD, OPENING
 from poollife.pools import log
 from poollife.pools.base import PoolClosed, PoolKey
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from poollife.pools.pool import LeasePool
 
 
-class PooledMixin(OpeningMixin):
+class PooledMixin(SharingMixin):
     """Base class of a pooled backend, to be put before a DatabaseWrapper of Django or of another package.
 
     ``connect()`` borrows a session from the pool, and ``close()`` returns it. The backend below does the
@@ -66,25 +64,7 @@ class PooledMixin(OpeningMixin):
         self._configured_for: PoolKey | None = None
         #: NAME at the checkout: Django's test runner changes it in place.
         self._database: Any = None
-        #: The shallow copies of this wrapper and of its copies, if there are any.
-        self._copies: weakref.WeakSet[PooledMixin] | None = None
         super().__init__(*args, **kwargs)
-        #: The thread that made this wrapper and may use it. Another thread may connect a shared wrapper, and
-        #: end before the owner.
-        self.owner = threading.current_thread()
-
-    def __copy__(self) -> Self:
-        """Return a shallow copy that uses the same session, as with Django's backends.
-
-        The lease stays with the original: the end of the copy ends nothing. After the original has returned
-        its session, the copy borrows another.
-        """
-        twin = type(self).__new__(type(self))
-        if self._copies is None:
-            self._copies = weakref.WeakSet()
-        self._copies.add(twin)
-        vars(twin).update(vars(self))
-        return twin
 
     @property
     def lease_pool(self) -> LeasePool:
@@ -234,19 +214,6 @@ class PooledMixin(OpeningMixin):
             except PoolClosed as closed:
                 deadline = closed.deadline
 
-    @property
-    def allow_thread_sharing(self) -> bool:
-        """True if other threads may use this wrapper, too.
-
-        Django takes a lock for this, with each cursor. To read one number takes none.
-        """
-        return self._thread_sharing_count > 0
-
-    @property
-    def is_shared(self) -> bool:
-        """True if other threads, or shallow copies of this wrapper, may use its session."""
-        return self.allow_thread_sharing or bool(self._copies)
-
     def leads_to(self, key: PoolKey) -> bool:
         """Return whether this key is the wrapper's in the calling thread, as an override may need a tenant.
 
@@ -268,7 +235,14 @@ class PooledMixin(OpeningMixin):
             return
         self.run_on_commit = []
         try:
-            self._end_lease(lease, "its wrapper lost it" if self.connection is None else None)
+            reason = "its wrapper lost it" if self.connection is None else None
+            if self._copies:
+                self._end_lease(lease, reason)
+            else:
+                # As in _end_lease(), for a wrapper without copies: one call less for each request.
+                lease.pool.checkin(lease, reason)
+                if self.lease is lease:
+                    self.lease = None
         finally:
             # After an asynchronous exception, too: otherwise a connection without a lease could be used.
             self.connection = None
@@ -363,7 +337,7 @@ class PooledMixin(OpeningMixin):
 
     def _end_lease(self, lease: Lease, reason: str | None = None) -> None:
         # The lease of a copy is the original's, and the copy must not end it.
-        if not lease.active or lease.is_of(self):
+        if lease.is_of(self) or not lease.active:
             lease.pool.checkin(lease, reason)
         # Forgotten last: after an asynchronous exception the next connect() or release() ends it. The wrapper
         # may have another lease by now: the pool logs, and a log handler may query.

@@ -29,8 +29,6 @@ class OpeningMixin(BaseDatabaseWrapper):
     driver: Driver
     #: The driver's module; the stubs leave it out.
     Database: Any
-    #: The number of permissions to share this wrapper; the stubs leave it out.
-    _thread_sharing_count: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: The present lease; None while this wrapper has no session of a pool.
