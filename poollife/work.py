@@ -164,12 +164,13 @@ class Work:
         A lease in an atomic block is left to the code that opened the block: to the work that goes on around
         this one.
         """
-        # Flat, because each request ends here.
-        self.ended, self.around = True, None
+        self.mark_ended()
         if not self.leases:
             return
-        self.mark_ended()
-        for lease in self._leases_of_this_thread():
+        me = local.leases.thread if local.leases else threading.current_thread()
+        for lease in self.leases.copy():
+            if lease.thread is not me:
+                continue
             if not (lease.shared_by_works and lease.open_cursors):
                 lease.release()
             if lease.active:

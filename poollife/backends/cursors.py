@@ -27,7 +27,8 @@ class PooledCursorWrapper(CursorWrapper):
         try:
             self.cursor.close()
         finally:
-            if lease is not None and lease is self.db.lease and lease.automatic:
+            # In this order: CPython searches for self.db, because the class has a __getattr__().
+            if lease is not None and lease.automatic and lease is self.db.lease:
                 self.db.release_when_idle()
 
     def fetchone(self) -> Any:

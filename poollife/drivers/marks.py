@@ -43,7 +43,6 @@ def restore(connection: Any, marks: dict[str, Any], changing: AbstractSet[str]) 
     :param marks: the result of ``marks_of()``.
     """
     attributes = vars(connection)
-    # Not by delattr(), which mysqlclient forbids.
     for name in attributes.keys() - marks.keys() - changing:
         del attributes[name]
     attributes.update(marks)

@@ -56,8 +56,9 @@ def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., 
     :param answered: whether the method returns after the answer has come.
     """
 
+    # The second argument is PyMySQL's: with *args and **kwargs each call would make a tuple and a dictionary.
     @wraps(method)
-    def call(self: MySQLConnection, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: MySQLConnection, query: Any, unbuffered: bool | None = None) -> Any:
         lease = self.lease
         if not alive[0] or lease is None or lease.state is not HELD:
             self.check()
@@ -67,7 +68,7 @@ def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., 
             query = bytes(query)
         self.awaits_result = True
         try:
-            result = method(self, query, *args, **kwargs)
+            result = method(self, query) if unbuffered is None else method(self, query, unbuffered)
         except BaseException as error:
             self.note_failure(error)
             if self.broken is None:
@@ -265,7 +266,18 @@ class MySQLConnection(Guarded):
         """End the transaction and remove the borrower's marks. Sends something only for a transaction."""
         # Flat, because each return passes through here. The session has no state that a mark stands for.
         attributes = self.__dict__
-        if len(attributes) != self.attributes_at_rest or self.messages or not self._has_marks(attributes):
+        try:
+            # One call for all plain values: a call for each would cost four times as much.
+            kept = (
+                len(attributes) == self.attributes_at_rest
+                and not self.messages
+                and self.get_marks(attributes) == self.mark_values_at_rest
+            )
+            for name, value in self.other_marks_at_rest:
+                kept = kept and attributes[name] is value
+        except KeyError:
+            kept = False
+        if not kept:
             self.drop_marks(self.marks_at_rest)
         autocommit = self.get_autocommit()
         if self.dirty or not autocommit:
@@ -273,19 +285,6 @@ class MySQLConnection(Guarded):
             self.dirty = False
         if autocommit != self.autocommit_at_rest:
             self._autocommit(self.autocommit_at_rest)
-
-    def _has_marks(self, attributes: dict[str, Any]) -> bool:
-        """Return whether all marks of a clean session are as they were."""
-        try:
-            # One call for all plain values: a call for each would cost four times as much.
-            if self.get_marks(attributes) != self.mark_values_at_rest:
-                return False
-            for name, value in self.other_marks_at_rest:
-                if attributes[name] is not value:
-                    return False
-        except KeyError:
-            return False
-        return True
 
     def drop_marks(self, marks: dict[str, Any]) -> None:
         """Remove all marks but these, and restore the values of these.
