@@ -10,7 +10,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from poollife.checks import read_options
-from poollife.work import Work
+from poollife.work import Work, current_work
 
 GetResponse = Callable[[HttpRequest], Any]
 
@@ -48,19 +48,32 @@ class PoolMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self._is_async:
             return self._respond_async(request)
-        work = work_of(request)
+        # Not the request itself: a task that outlives it keeps the work in its context.
+        method, path = request.method, request.path
+        # Work.run(), written out: that saves a call and its tuple and dictionary of arguments. And Work gets
+        # its arguments by their place, because CPython calls __init__() without a detour then.
+        work = Work(lambda: f"{method} {path}", False)
+        previous = current_work.get()
         try:
-            response: HttpResponseBase = work.run(self.get_response, request)
+            try:
+                current_work.set(work)
+                response: HttpResponseBase = self.get_response(request)
+            finally:
+                current_work.set(previous)
         except BaseException:
             work.release()
             raise
-        end_of(response, work)()
+        if isinstance(response, StreamingHttpResponse):
+            end_of(response, work)()
+        else:
+            work.release()
         return response
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
         # The sessions of a sync view belong to its own thread, and only that thread can return them. The hop
         # into it is made only if the work has a lease.
-        work = work_of(request, asynchronous=True)
+        method, path = request.method, request.path
+        work = Work(lambda: f"{method} {path}", asynchronous=True)
         try:
             response: HttpResponseBase = await work.run_async(self.get_response, request)
         except GeneratorExit:
@@ -75,13 +88,6 @@ class PoolMiddleware:
         else:
             work.mark_ended()
         return response
-
-
-def work_of(request: HttpRequest, *, asynchronous: bool = False) -> Work:
-    """Return the new work of a request, named by its method and path."""
-    # A task that outlives the request keeps the work in its context, and must not keep the request with it.
-    method, path = request.method, request.path
-    return Work(lambda: f"{method} {path}", asynchronous=asynchronous)
 
 
 def end_of(response: HttpResponseBase, work: Work) -> Callable[[], None]:

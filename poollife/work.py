@@ -91,7 +91,7 @@ class Work:
 
     __slots__ = ("_describe", "around", "asynchronous", "ended", "leases", "thread")
 
-    def __init__(self, describe: Callable[[], str], *, asynchronous: bool = False) -> None:
+    def __init__(self, describe: Callable[[], str], asynchronous: bool = False) -> None:
         """
         :param describe: returns its name for people, such as "GET /report/".
         :param asynchronous: whether it ends by ``end_async()`` or ``hop()``, and so returns its sessions in
@@ -165,7 +165,12 @@ class Work:
         this one.
         """
         self.mark_ended()
-        for lease in self._leases_of_this_thread():
+        if not self.leases:
+            return
+        me = local.leases.thread if local.leases else threading.current_thread()
+        for lease in self.leases.copy():
+            if lease.thread is not me:
+                continue
             if not (lease.shared_by_works and lease.open_cursors):
                 lease.release()
             if lease.active:

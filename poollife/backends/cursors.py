@@ -19,7 +19,7 @@ class PooledCursorWrapper(CursorWrapper):
     db: Any
     cursor: Any
     #: The lease that it was opened under. A cursor that is closed later must not end the next one.
-    lease: Any = None
+    lease: Any
 
     def close(self) -> None:
         """Close the cursor. Then return the session, if its lease is automatic and nothing needs it."""
@@ -27,7 +27,8 @@ class PooledCursorWrapper(CursorWrapper):
         try:
             self.cursor.close()
         finally:
-            if lease is not None and lease is self.db.lease and lease.automatic:
+            # In this order: CPython searches for self.db, because the class has a __getattr__().
+            if lease is not None and lease.automatic and lease is self.db.lease:
                 self.db.release_when_idle()
 
     def fetchone(self) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-import weakref
-from typing import TYPE_CHECKING, Any, Self
+from asyncio import _get_running_loop
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends import utils
 from django.db.backends.base import base as wrapper
@@ -18,7 +17,8 @@ from poollife.backends.creation import pooled_creation
 from poollife.backends.credentials import asking_client
 from poollife.backends.cursors import PooledCursorWrapper, pooled_cursor
 from poollife.backends.keys import NO_OPTIONS, containers_of, freeze_options
-from poollife.backends.opening import OpeningMixin, the_registry
+from poollife.backends.opening import the_registry
+from poollife.backends.sharing import SharingMixin
 from poollife.drivers.contract import HELD, OPENING
 from poollife.pools import log
 from poollife.pools.base import PoolClosed, PoolKey
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from poollife.pools.pool import LeasePool
 
 
-class PooledMixin(OpeningMixin):
+class PooledMixin(SharingMixin):
     """Base class of a pooled backend, to be put before a DatabaseWrapper of Django or of another package.
 
     ``connect()`` borrows a session from the pool, and ``close()`` returns it. The backend below does the
@@ -41,17 +41,8 @@ class PooledMixin(OpeningMixin):
     A subclass sets the class attribute ``driver``.
     """
 
-    #: The pool of the last checkout, and the settings that led to it.
-    _resolved_pool: LeasePool | None = None
-    _resolved_settings: tuple[Any, ...] = ()
     #: Whether the backend below has a cursor wrapper of its own in place of Django's.
     _wraps_cursors_itself = False
-    #: The key of the pool for which ``get_connection_params()`` has set the wrapper's attributes.
-    _configured_for: PoolKey | None = None
-    #: NAME at the checkout: Django's test runner changes it in place.
-    _database: Any = None
-    #: The shallow copies of this wrapper and of its copies, if there are any.
-    _copies: weakref.WeakSet[PooledMixin] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -66,23 +57,15 @@ class PooledMixin(OpeningMixin):
             cls.client_class = asking_client(cls.client_class)  # type: ignore[arg-type]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Without values in the class, as with the attributes of Guarded.
+        #: The pool of the last checkout, and the settings that led to it.
+        self._resolved_pool: LeasePool | None = None
+        self._resolved_settings: tuple[Any, ...] = ()
+        #: The key of the pool for which ``get_connection_params()`` has set the wrapper's attributes.
+        self._configured_for: PoolKey | None = None
+        #: NAME at the checkout: Django's test runner changes it in place.
+        self._database: Any = None
         super().__init__(*args, **kwargs)
-        #: The thread that made this wrapper and may use it. Another thread may connect a shared wrapper, and
-        #: end before the owner.
-        self.owner = threading.current_thread()
-
-    def __copy__(self) -> Self:
-        """Return a shallow copy that uses the same session, as with Django's backends.
-
-        The lease stays with the original: the end of the copy ends nothing. After the original has returned
-        its session, the copy borrows another.
-        """
-        twin = type(self).__new__(type(self))
-        if self._copies is None:
-            self._copies = weakref.WeakSet()
-        self._copies.add(twin)
-        vars(twin).update(vars(self))
-        return twin
 
     @property
     def lease_pool(self) -> LeasePool:
@@ -158,12 +141,15 @@ class PooledMixin(OpeningMixin):
             elif lease.must_go_first() and not self.allow_thread_sharing:
                 self.release()
 
-    @async_unsafe
     def connect(self) -> None:
         """Borrow a session from the pool.
 
         :raises PoolTimeout: no session became free within ``POOL["timeout"]`` seconds.
+        :raises SynchronousOnlyOperation: in a coroutine.
         """
+        # async_unsafe() raises and catches an error in each thread without an event loop.
+        if _get_running_loop() is not None:
+            refuse_coroutines()
         if self.lease:
             self._end_lease(self.lease, "its wrapper lost it")
         if not self.poolable:
@@ -226,11 +212,6 @@ class PooledMixin(OpeningMixin):
             except PoolClosed as closed:
                 deadline = closed.deadline
 
-    @property
-    def is_shared(self) -> bool:
-        """True if other threads, or shallow copies of this wrapper, may use its session."""
-        return self.allow_thread_sharing or bool(self._copies)
-
     def matches_key(self, key: PoolKey) -> bool:
         """Return whether this key is the wrapper's in the calling thread, as an override may need a tenant.
 
@@ -252,7 +233,14 @@ class PooledMixin(OpeningMixin):
             return
         self.run_on_commit = []
         try:
-            self._end_lease(lease, "its wrapper lost it" if self.connection is None else None)
+            reason = "its wrapper lost it" if self.connection is None else None
+            if self._copies:
+                self._end_lease(lease, reason)
+            else:
+                # As in _end_lease(), for a wrapper without copies: one call less for each request.
+                lease.pool.checkin(lease, reason)
+                if self.lease is lease:
+                    self.lease = None
         finally:
             # After an asynchronous exception, too: otherwise a connection without a lease could be used.
             self.connection = None
@@ -347,7 +335,7 @@ class PooledMixin(OpeningMixin):
 
     def _end_lease(self, lease: Lease, reason: str | None = None) -> None:
         # The lease of a copy is the original's, and the copy must not end it.
-        if not lease.active or lease.is_of(self):
+        if lease.is_of(self) or not lease.active:
             lease.pool.checkin(lease, reason)
         # Forgotten last: after an asynchronous exception the next connect() or release() ends it. The wrapper
         # may have another lease by now: the pool logs, and a log handler may query.
@@ -389,6 +377,11 @@ class PooledMixin(OpeningMixin):
         self.run_on_commit = []
         if self.autocommit:
             self.run_commit_hooks_on_set_autocommit_on = False
+
+
+@async_unsafe
+def refuse_coroutines() -> None:
+    """Raise Django's error, if it is called in a coroutine."""
 
 
 #: The key that depends on nothing but the settings.

@@ -48,12 +48,12 @@ class OpeningMixin(BaseDatabaseWrapper):
     driver: Driver
     #: The driver's module; the stubs leave it out.
     Database: Any
-    #: The present lease; None while this wrapper has no session of a pool.
-    lease: Lease | None = None
-    #: True if ``get_connection_params()`` calls secret functions, because a session is to be opened.
-    _asks = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: The present lease; None while this wrapper has no session of a pool.
+        self.lease: Lease | None = None
+        #: True if ``get_connection_params()`` calls secret functions, because a session is to be opened.
+        self._asks = True
         super().__init__(*args, **kwargs)
         #: The settings with a password that was asked for, until a connection was opened with them.
         self._answered: dict[str, Any] | None = None

@@ -21,8 +21,8 @@ def without_comments_around(sql: object, is_template: bool = False) -> object:
     if bare.endswith("*/;"):
         bare = bare[:-1]
     # By index: with a copy of the text for each comment, a text of many comments would take minutes.
-    last = _without_comments_behind(bare, is_template)
-    first = _without_comments_before(bare, last, is_template)
+    last = _without_comments_behind(bare, is_template) if bare.endswith("*/") else len(bare)
+    first = _without_comments_before(bare, last, is_template) if bare.startswith("/*") else 0
     bare, found = bare[first:last], first > 0 or last < len(bare)
     # Behind a semicolon even a comment is another statement.
     return bare if found and not bare.endswith(";") else sql

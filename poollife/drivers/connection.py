@@ -7,9 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from poollife import clock
 from poollife.drivers.contract import HELD, Guarded
-from poollife.drivers.effects import SETS
 from poollife.process.atfork import at_fork
 from poollife.process.greenlets import unpatched_poll
 from poollife.process.guard import Guard, WeakRegistry, alive
@@ -26,7 +24,7 @@ class GuardedSocket(Guarded):
 
     #: The object for the socket check.
     poller: select.poll
-    CHANGING: frozenset[str] = Guarded.CHANGING | {"broken", "poller"}
+    CHANGING: frozenset[str] = Guarded.CHANGING | {"poller"}
 
     def closed_by_server(self) -> bool:
         """Return whether this idle connection's socket is readable: at its end, or with unread bytes.
@@ -46,11 +44,7 @@ def begin(driver: Any, guard: Guard, guarded_class: type[GuardedSocket] | None =
     driver.guard = guard  # first, because the destructor asks it
     if guarded_class:
         driver.__class__ = guarded_class
-    driver.lease = driver.broken = driver.initialised_with = None
-    driver.idle = driver.lost = driver.failed_over = driver.pinned = False
-    driver.lifetime = 1.0
-    driver.ran = SETS
-    driver.born = driver.idle_since = clock.monotonic()
+    Guarded.note_opening(driver)
     driver.poller = unpatched_poll()
     driver.poller.register(guard.fd, select.POLLIN)
     live.add(driver)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
+from poollife import clock
 from poollife.drivers.effects import LEAVES, PINS, READS, REFUSED, SETS
-from poollife.drivers.marks import marks_of
 from poollife.process.atfork import at_fork
 from poollife.process.guard import Guard, alive, process
 
@@ -117,6 +117,9 @@ class Guarded(metaclass=ABCMeta):
 
     Synchronization: the thread that has the lease changes the attributes. While no lease has the connection,
     the pool does.
+
+    ``note_opening()`` sets the attributes, and the class has no values for them. If the class had a value,
+    too, CPython would not remember where it finds the attribute, and each access would be a whole search.
     """
 
     guard: Guard
@@ -125,49 +128,47 @@ class Guarded(metaclass=ABCMeta):
     #: True while the session is in the pool, where no code may use the connection.
     idle: bool
     #: A text: the failure after which the state of the session is not known. None: there was none.
-    broken: str | None = None
+    broken: str | None
     #: A text: the borrower's act after which no other borrower may have the session. None: there was none.
-    unshareable: str | None = None
+    unshareable: str | None
     #: The state that the session was initialised with. None: it is not initialised.
-    initialised_with: Any = None
+    initialised_with: Any
     #: True if a statement since then may have left state in the session.
     dirty: bool
     #: Bits of SETS: what the statements of the present lease have set, for its later statements to read. In a
     #: session that was never lent: all of them.
-    ran: int = SETS
+    ran: int
     #: True if the borrower got an answer that is true for this session only.
-    pinned: bool = False
+    pinned: bool
     #: The opening, and the last return: seconds on the monotonic clock.
     born: float
     idle_since: float
     #: The part of ``recycle`` after which the session is replaced. It is drawn at the opening: sessions of
     #: one burst are not replaced together.
-    lifetime: float = 1.0
+    lifetime: float
     #: True if the last errors say that this session was lost: sessions opened before it may be lost, too.
-    lost: bool = False
+    lost: bool
     #: True if the last errors say that the server became read-only: sessions opened before lead to it, too.
-    failed_over: bool = False
+    failed_over: bool
     #: Names of attributes that poollife or the driver assigns while the connection lives. All other
     #: attributes are marks: of a tool, of a receiver of ``connection_created`` or of a borrower.
     CHANGING: frozenset[str] = frozenset(
         {"guard", "lease", "idle", "initialised_with", "dirty", "born", "idle_since", "lifetime"}
-        | {
-            "ran",
-            "pinned",
-            "lost",
-            "failed_over",
-            "marks_at_rest",
-            "mark_values_at_rest",
-            "attributes_at_rest",
-        }
+        | {"broken", "unshareable", "ran", "pinned", "lost", "failed_over", "marks_at_rest"}
     )
-    #: The marks of a clean session, their values, and the number of attributes that it has.
+    #: The marks of a clean session.
     marks_at_rest: dict[str, Any]
-    mark_values_at_rest: tuple[Any, ...]
-    attributes_at_rest: int
     #: The driver's exception classes.
     InterfaceError: Any
     NotSupportedError: Any
+
+    def note_opening(self) -> None:
+        """Set the attributes to those of a session that was just opened."""
+        self.lease = self.broken = self.unshareable = self.initialised_with = None
+        self.idle = self.dirty = self.pinned = self.lost = self.failed_over = False
+        self.ran = SETS
+        self.lifetime = 1.0
+        self.born = self.idle_since = clock.monotonic()
 
     def check(self) -> None:
         """Make the whole test, after the hot path's ``not alive[0] or lease.state is not HELD``.
@@ -239,13 +240,6 @@ class Guarded(metaclass=ABCMeta):
     @abstractmethod
     def mark_clean(self) -> None:
         """Record the present state as that of a clean session: the session was just initialised."""
-
-    def note_marks(self) -> None:
-        """Record the present marks as those of a clean session."""
-        self.marks_at_rest = marks_of(self, self.CHANGING)
-        self.mark_values_at_rest = tuple(self.marks_at_rest.values())
-        self.attributes_at_rest = 0  # assigned first, because it is counted, too
-        self.attributes_at_rest = len(vars(self))
 
     def end_cursors(self) -> None:
         """Close the cursors that the lease has left open, if they would keep a part of the session in use."""

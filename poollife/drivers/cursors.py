@@ -25,15 +25,17 @@ class LeasedCursor:
     each method, and costs no call of a function.
     """
 
-    _driver: Any = None
-    _lease: Any = None
-    _is_open = False
+    # Set on each cursor, as soon as it exists. The class has no values for them, as with those of Guarded.
+    _driver: Any
+    _lease: Any
+    _is_open: bool
     # The destructor finds these in the class: at interpreter exit module globals are gone.
     _alive, _process = alive, process
 
     def __del__(self) -> None:
-        lease = self._lease
-        if lease is None:
+        try:
+            lease = self._lease
+        except AttributeError:  # an exception came before the cursor had its lease
             return
         if self._is_open:
             self._is_open = False
@@ -180,7 +182,7 @@ class _ReadyInInit:
     """A cursor class of the site's own may execute in its ``__init__()``."""
 
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
-        self._driver, self._lease = connection, connection.lease
+        self._driver, self._lease, self._is_open = connection, connection.lease, False
         super().__init__(connection, *args, **kwargs)  # type: ignore[call-arg]  # the driver's
 
 

@@ -92,11 +92,11 @@ def pool_stats() -> dict[str, PoolStats]:
 def stats_of(pool: PoolState) -> PoolStats:
     """Return the numbers of one pool."""
     out, idle, opening, waiting = pool.out, pool.idle, pool.opening, pool.waiting
-    meters = pool.meters
+    meters, slots = pool.meters, pool.slots
     # No call while the lock is held: FairQueuePool explains this.
     with pool.counting:
         opened, closed = pool.opened, pool.closed
-        checkouts, resets = pool.checkouts, pool.resets
+        checkouts, resets = meters.ticketed + slots.lent, pool.resets
         timeouts, connect_errors = meters.timeouts, meters.connect_errors
     return PoolStats(
         pid=os.getpid(),

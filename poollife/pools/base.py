@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from poollife.conf import Bounds
 from poollife.pools.tickets import Holder, Ticket
+from poollife.process.guard import alive
 
 
 class PoolKey(NamedTuple):
@@ -47,6 +49,8 @@ class Borrower(Protocol):
 
     #: Its lease; None: it has no session.
     lease: Any
+    #: The weak reference of the wrapper to itself, a ``BorrowerReference``.
+    reference: Any
     #: The thread that may use the wrapper.
     owner: threading.Thread
 
@@ -102,6 +106,42 @@ class Borrower(Protocol):
         """
 
 
+class BorrowerReference(weakref.ref[Any]):
+    """A weak reference to a borrower. The borrower makes it once, for all its leases.
+
+    Synchronization: the thread that changes ``borrower.lease``, at a checkout, and the thread that ends that
+    lease.
+    """
+
+    __slots__ = ("lease",)
+
+    #: The lease that is reported when the borrower dies; None: it has none.
+    lease: Any
+
+    def __new__(cls, borrower: object) -> Self:
+        reference = super().__new__(cls, borrower, _borrower_died)
+        reference.lease = None
+        return reference
+
+    def __init__(self, borrower: object) -> None:
+        super().__init__(borrower, _borrower_died)  # type: ignore[call-arg]  # the stubs leave it out
+
+
+def _borrower_died(reference: Any, _alive: Any = alive) -> None:
+    # In a child this also runs for threads that exist in the parent only. The argument is there because
+    # finalizers run when module globals may be gone.
+    if _alive[0] and (lease := reference.lease) is not None:
+        lease.report_lost()
+
+
+class _Gone:
+    """An object that dies at once."""
+
+
+#: The reference of a lease that has ended.
+NO_BORROWER = BorrowerReference(_Gone())
+
+
 class Slots(ABC):
     """The slots of a pool: they have its sessions in them, and checkouts wait for them.
 
@@ -114,6 +154,8 @@ class Slots(ABC):
     bounds: Any
     #: Whether no checkout is served.
     suspended: bool
+    #: The number of sessions that ``take_idle()`` has lent.
+    lent: int
     #: Called when there is a surplus, or when fewer sessions than ``min_idle`` are idle.
     unbalanced: Callable[[], object]
     #: Returns the reason why a session can't be lent, None if it can.

@@ -81,6 +81,7 @@ class FairQueuePool(TicketQueue):
                 entry = self._free[-1]
                 self._slots[entry] = lease
                 del self._free[-1]
+                self.lent += 1
                 self._changes += 1
         return entry
 
@@ -90,6 +91,7 @@ class FairQueuePool(TicketQueue):
             self._slots[entry] = ticket
             ticket.entry = entry
             ticket.served = True
+            self.lent -= 1
             self._changes += 1
 
     def put(self, handle: Any) -> None:
@@ -97,13 +99,13 @@ class FairQueuePool(TicketQueue):
 
         :param handle: the result of ``take()`` or ``take_idle()``.
         """
-        if isinstance(handle, PoolProxiedConnection):
-            handle.close()
-        else:
+        if handle in self._slots:  # a record
             listeners = self.dispatch.checkin
             if listeners.listeners or listeners.parent_listeners:
                 self.dispatch.checkin(handle.dbapi_connection, handle)
             self._do_return_conn(handle)
+        elif isinstance(handle, PoolProxiedConnection):
+            handle.close()
         if len(self._slots) > self.bounds.core:
             self.unbalanced()
 

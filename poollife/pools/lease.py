@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 from poollife import clock
@@ -18,16 +16,12 @@ from poollife.drivers.contract import (
     State,
 )
 from poollife.drivers.effects import SETS
-from poollife.pools.base import Borrower
+from poollife.pools.base import NO_BORROWER, Borrower, BorrowerReference
 from poollife.pools.liveness import LONGEST_PING
 from poollife.pools.state import PoolState
-from poollife.process.guard import alive, process
+from poollife.process.guard import process
 from poollife.stacks import Stack
 from poollife.work import Work, caller, current_work, enter_thread, local
-
-
-def no_borrower() -> None:
-    """Return None: this takes the place of the reference to the borrower, once the lease has ended."""
 
 
 class Lease:
@@ -47,7 +41,6 @@ class Lease:
     """
 
     __slots__ = (
-        "_alive",
         "_borrower",
         "_thread_leases",
         "automatic",
@@ -102,9 +95,7 @@ class Lease:
         self.automatic = True
         #: Whether another work has used the lease as well, in a thread that both share.
         self.shared_by_works = False
-        # Finalizers run when module globals may be gone.
-        self._alive = alive
-        self._borrower: Callable[[], Borrower | None] = weakref.ref(borrower, self._borrower_died)
+        self._borrower: BorrowerReference = borrower.reference
         self._thread_leases = here.leases
 
     def __repr__(self) -> str:
@@ -220,10 +211,13 @@ class Lease:
         :param if_idle: the lease is idle (``is_idle``). Keep it as well in another thread than its own, if
             autocommit is off, and if other threads may use the wrapper.
         """
-        borrower = self._borrower()
-        here = not if_idle or self.thread is threading.current_thread()
-        if borrower and borrower.lease is self and here:
-            borrower.release(if_idle=if_idle)
+        borrower: Borrower | None = self._borrower()
+        if borrower is None or borrower.lease is not self:
+            return
+        if not if_idle:
+            borrower.release()
+        elif self.thread is threading.current_thread():
+            borrower.release(if_idle=True)
 
     # --- the session ----------------------------------------------------------------------------------------
 
@@ -348,8 +342,9 @@ class Lease:
     def unlink(self) -> None:
         """Remove the lease from all collections except the pool's."""
         self._thread_leases.discard(self)
-        # The callback refers to the lease: a cycle that only the collector would free.
-        self._borrower = no_borrower
+        if self._borrower.lease is self:
+            self._borrower.lease = None
+        self._borrower = NO_BORROWER
         if self.work:
             self.work.remove(self)
 
@@ -369,8 +364,3 @@ class Lease:
         if self.active or self in self.pool.leases:
             self.pool.lost.put(self)
             self.pool.has_lost = True
-
-    def _borrower_died(self, _: object) -> None:
-        # In a child this also runs for threads that exist in the parent only.
-        if self._alive[0]:
-            self.report_lost()

@@ -42,16 +42,19 @@ class Liveness:
         alias: str,
         options: PoolOptions,
         driver: Driver,
+        server: tuple[Any, ...],
         outage: Outage,
         replaced: Callable[[str], object],
     ) -> None:
         """
         :param alias: for the log.
+        :param server: the key of what is known of the server.
         :param replaced: called for each session that is replaced, with the reason for people.
         """
         self._alias = alias
         self._options = options
         self._driver = driver
+        self._server = server
         self._outage = outage
         self._replaced = replaced
         #: Seconds after which a session is replaced; None until the server was asked.
@@ -67,16 +70,15 @@ class Liveness:
         self._next_renewal = -math.inf
         self._renewal_pause = FIRST_RENEWAL_PAUSE
 
-    def learn(self, session: Guarded, server: tuple[Any, ...]) -> None:
+    def learn(self, session: Guarded) -> None:
         """Ask the server how long it keeps idle sessions, if that is not known yet, and set ``recycle``.
 
         :param session: to ask by.
-        :param server: the key of the answer.
         """
         if self.recycle is None and self._options.pooled:
-            if server not in _idle_limits:
-                _idle_limits[server] = self._driver.idle_limit(session)
-            limit = _idle_limits[server]
+            if self._server not in _idle_limits:
+                _idle_limits[self._server] = self._driver.idle_limit(session)
+            limit = _idle_limits[self._server]
             self.recycle = LONGEST_LIFE if limit is None else min(LONGEST_LIFE, 0.9 * limit)
 
     def is_fit(self, session: Guarded, now: float) -> bool:

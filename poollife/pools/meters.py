@@ -83,6 +83,8 @@ class Meters:
         self.create_time = Histogram()
         #: From checkout to checkin; None: ``POOL["stats"]`` is off.
         self.use_time = Histogram() if use_time else None
+        #: The number of checkouts that had a ticket, and got a session.
+        self.ticketed = 0
         self.timeouts = 0
         self.connect_errors = 0
         #: Numbers of sessions that were replaced or discarded, by the kind of the reason. The surplus that is

@@ -56,14 +56,14 @@ class LeasePool(ReturningPool):
         self._next_look = -math.inf
         #: The key of all that is known of the server. The driver is part of it, as drivers don't know each
         #: other's errors. The options are, as init_command may set the session's own limit of idleness.
-        self._server = (id(driver), *key.server, key.options)
-        self._outage = outage_of(self._server, server_name(key))
-        self.liveness = Liveness(key.alias, options, driver, self._outage, self.meters.replace)
+        server = (id(driver), *key.server, key.options)
+        self._outage = outage_of(server, server_name(key))
+        self.liveness = Liveness(key.alias, options, driver, server, self._outage, self.meters.replace)
         self._resets = options.resets
         self._sessions = self._make_sessions()
         #: Whether returned sessions are kept for the next checkout.
         self.keeps_sessions = isinstance(self._sessions, QueuePool)
-        self._slots = slots_of(self._sessions, options.bounds)
+        self._slots = slots_of(self._sessions, options.bounds, self._lock)
         self._slots.reason_to_replace = self.liveness.reason_to_replace
         #: The class of the driver connection, if no proxy is around it.
         self._driver_class: type | None = None
@@ -114,9 +114,7 @@ class LeasePool(ReturningPool):
             if lease.handle is None:
                 ticket = ticket or Ticket(borrower, deadline or self._deadline(began))
                 self._wait_for_session(lease, ticket, began)
-            with self._lock:
-                self.checkouts += 1
-                self.last_used = lease.since
+            self.last_used = lease.since
             if self.closed_because:
                 closed_pools.add(self)
             if (work := current_work.get()) is None:
@@ -132,9 +130,11 @@ class LeasePool(ReturningPool):
                 watch.borrowed(lease)
             if ticket is not None:
                 self._slots.hold(ticket, lease)
+                with self._lock:
+                    self.meters.ticketed += 1
             if borrower.lease:  # a signal handler, or a handler of the user's logs, has queried meanwhile
                 self.checkin(borrower.lease)
-            borrower.lease = lease
+            borrower.reference.lease = borrower.lease = lease
             return lease
         except BaseException as error:
             lease.state = RETURNED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +71,7 @@ class Counted(Slots):
         return self._sessions.checkedout() >= self._limit
 
     #: The pool class does not count these, and its size can't be changed.
-    opening = preparing = waiting = surplus = shortage = 0
+    opening = preparing = waiting = surplus = shortage = lent = 0
     suspended = False
     bounds: Bounds | None = None
     unbalanced: Callable[[], object] = int
@@ -97,13 +98,15 @@ def pool_class(options: PoolOptions) -> type[Pool]:
     return options.poolclass or FairQueuePool
 
 
-def slots_of(sessions: Pool, bounds: Bounds | None) -> Slots:
+def slots_of(sessions: Pool, bounds: Bounds | None, lock: threading.RLock) -> Slots:
     """Return the slots of a pool of SQLAlchemy's.
 
     :param bounds: the sizes; None: no limit.
+    :param lock: the lock of the ``LeasePool``, which guards the slots, too.
     """
     if not isinstance(sessions, FairQueuePool):
         return Counted(sessions, bounds.limit if bounds else None)
+    sessions.share_lock(lock)
     if bounds:
         sessions.bounds = bounds
     return sessions

@@ -38,8 +38,6 @@ class ReturningPool(PoolState):
     _sessions: Pool
     #: Whether a returned session is reset: if it is clean, and if something may have been left in it.
     _resets: tuple[bool, bool]
-    #: What is known of the server belongs to this key.
-    _server: tuple[Any, ...]
     #: The borrowers' stacks; None: neither the options nor ``tracing()`` ask for them.
     _watch: Watch | None
 
@@ -153,7 +151,7 @@ class ReturningPool(PoolState):
         :param with_what: the settings and the receivers of ``connection_created`` that took part in that. If
             they have changed at a later checkout, the session is initialised anew.
         """
-        self.liveness.learn(lease.driver, self._server)
+        self.liveness.learn(lease.driver)
         lease.initialised(with_what)
 
     def _wind_up(self) -> None:

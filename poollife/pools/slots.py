@@ -53,6 +53,7 @@ class NamedSlots(QueuePool, Slots):
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
         self.bounds: Bounds = Bounds(pool_size + max_overflow, pool_size)
+        self.lent = 0
         #: Whether no ticket is served.
         self.suspended = False
         #: Called when there is a surplus, or when fewer sessions than ``min_idle`` are idle.
@@ -64,7 +65,6 @@ class NamedSlots(QueuePool, Slots):
         #: Returns whether no session can be opened, as the server does not answer or has no room: then empty
         #: slots are no room either.
         self.out_of_reach: Callable[[], bool] = never
-        self._patience = timeout
         #: The holder of each slot, or None. The name of a slot is SQLAlchemy's record, or a ticket while the
         #: record is still to be made.
         self._slots: dict[ConnectionPoolEntry | Ticket, Holder | None] = {}
@@ -78,6 +78,13 @@ class NamedSlots(QueuePool, Slots):
         #: last change is made anew.
         self._changes = 0
         self._lock = threading.RLock()
+
+    def share_lock(self, lock: threading.RLock) -> None:
+        """Use the lock of the ``LeasePool``: then one ``with`` changes the slots and counts the checkout.
+
+        :param lock: of the pool.
+        """
+        self._lock = lock
 
     @property
     def idle(self) -> int:
@@ -151,7 +158,7 @@ class NamedSlots(QueuePool, Slots):
 
         One look is for all tickets: the more tickets wait, the less often each thread looks.
         """
-        patience = max(self._patience, len(self._waiting) / LOOKS_PER_SECOND)
+        patience = max(self.timeout(), len(self._waiting) / LOOKS_PER_SECOND)
         if self.bounds.unload_timeout and (unloading := self._overflow_delay_left(ticket)) > 0:
             patience = min(patience, unloading)
         # Of the tickets that wait until a session may be opened, the first opens it.

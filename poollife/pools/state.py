@@ -47,7 +47,6 @@ class PoolState(ABC):
         self.disposed = False
         self.opened = 0
         self.closed = 0
-        self.checkouts = 0
         self.resets = 0
         #: Times on the monotonic clock: the pool was made, and a session was last borrowed or returned.
         self.made = self.last_used = clock.monotonic()
@@ -61,6 +60,16 @@ class PoolState(ABC):
     def out(self) -> int:
         """Number of borrowed sessions."""
         return len(self.leases)
+
+    @property
+    def checkouts(self) -> int:
+        """Number of sessions that were lent."""
+        return self.meters.ticketed + self._slots.lent
+
+    @property
+    def slots(self) -> Slots:
+        """The slots, whose ``lent`` is one of the counters."""
+        return self._slots
 
     @property
     def idle(self) -> int:

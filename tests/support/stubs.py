@@ -16,7 +16,7 @@ from django.db import InterfaceError, NotSupportedError, OperationalError
 from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import HELD, Driver, Guarded
-from poollife.pools.base import PoolKey
+from poollife.pools.base import BorrowerReference, PoolKey
 from poollife.pools.lease import Lease
 from poollife.pools.pool import LeasePool
 from poollife.process.guard import Guard
@@ -78,9 +78,8 @@ class StubConnection(Guarded):
         #: Whose it is.
         self.pool: LeasePool | None = None
         self.guard = Guard(os.getpid())
-        self.lease: Lease | None = None
-        self.idle = self.dirty = self.killed = False
-        self.born = self.idle_since = clock.monotonic()
+        self.note_opening()
+        self.killed = False
 
     @property
     def age(self) -> float:
@@ -138,6 +137,7 @@ class StubBorrower:
     def __init__(self, server: StubServer) -> None:
         self.server = server
         self.lease: Lease | None = None
+        self.reference = BorrowerReference(self)
         self.owner = threading.current_thread()
         self.connection: Any = None
         self.atomic_blocks: list[Any] = []

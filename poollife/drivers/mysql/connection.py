@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import wraps
-from operator import attrgetter, is_
+from operator import itemgetter
 from typing import Any
 
 from poollife.drivers.connection import NO_RECONNECT, GuardedSocket, begin, live
@@ -22,7 +22,7 @@ from poollife.drivers.effects import (
     UNKNOWN,
     UPSERTS,
 )
-from poollife.drivers.marks import marks_of, restore
+from poollife.drivers.marks import marks_of, restore, split
 from poollife.drivers.mysql.converters import Converters
 from poollife.drivers.mysql.cursors import ReadingCursor
 from poollife.drivers.mysql.effects import told_by
@@ -33,6 +33,10 @@ from poollife.process.guard import Guard, alive
 
 #: Number and text of an error, as the C client has them.
 LOST = (2013, "Lost connection to server during query")
+#: Reasons to close a session, for people.
+SET_OTHERWISE = "its driver was set otherwise by its borrower"
+UNREAD = "results left unread"
+CLOSED = "closed by its borrower"
 #: The statement of a ping: the smallest one.
 QUESTION = b"DO 1"
 
@@ -50,8 +54,9 @@ def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., 
     :param answered: whether the method returns after the answer has come.
     """
 
+    # The second argument is PyMySQL's: with *args and **kwargs each call would make a tuple and a dictionary.
     @wraps(method)
-    def call(self: MySQLConnection, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: MySQLConnection, query: Any, unbuffered: bool | None = None) -> Any:
         lease = self.lease
         if not alive[0] or lease is None or lease.state is not HELD:
             self.check()
@@ -61,7 +66,7 @@ def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., 
             query = bytes(query)
         self.awaits_result = True
         try:
-            result = method(self, query, *args, **kwargs)
+            result = method(self, query) if unbuffered is None else method(self, query, unbuffered)
         except BaseException as error:
             self.note_failure(error)
             if self.broken is None:
@@ -97,28 +102,34 @@ class MySQLConnection(GuardedSocket):
     #: The encoding and the other settings of the driver for a clean session.
     encoding_at_rest: str
     settings_at_rest: tuple[Any, ...]
+    #: The number of attributes in a clean session, the function that gets its marks of plain values, their
+    #: values, and its other marks.
+    attributes_at_rest: int
+    get_marks: itemgetter[Any]
+    mark_values_at_rest: Any
+    other_marks_at_rest: tuple[tuple[str, Any], ...]
     #: The cursor that runs a statement now, after it has read the statement.
     reader: ReadingCursor | None
     #: The effects of the statement that was read last.
     effects: int
     #: True if the result of that statement, if it has one, is not stored as a whole. (PyMySQL has its own
     #: state for this.)
-    awaits_result: bool = False
+    awaits_result: bool
     #: The marks before the initialisation: of tools that have wrapped the driver's ``connect()``.
     marks_at_birth: dict[str, Any]
     #: The number of weak references to the connection at that time.
     references_at_birth: int
     CHANGING: frozenset[str] = (
         GuardedSocket.CHANGING
-        | {"unshareable", "reader", "autocommit_at_rest", "cursor_classes"}
-        | {"charset_is_safe", "encoding", "encoding_at_rest", "settings_at_rest", "marks_at_birth"}
-        | {"references_at_birth", "effects", "awaits_result"}
+        | {"reader", "autocommit_at_rest", "cursor_classes", "charset_is_safe", "encoding"}
+        | {"encoding_at_rest", "settings_at_rest", "marks_at_birth", "references_at_birth", "effects"}
+        | {"awaits_result", "attributes_at_rest", "get_marks", "mark_values_at_rest", "other_marks_at_rest"}
     )
 
     #: Attributes of the driver.
     Error: Any
-    #: The list of messages of the DB-API; PyMySQL has none.
-    messages: Any = ()
+    #: The list of messages of the DB-API; that of PyMySQL is always empty.
+    messages: Any
     open: Any
     cursorclass: type
     encoders: Any
@@ -134,7 +145,6 @@ class MySQLConnection(GuardedSocket):
     conversions: dict[Any, Any]
     #: The names of attributes that a borrower could set otherwise; the two of the converters come first.
     SETTINGS: tuple[str, ...]
-    settings: attrgetter[tuple[Any, ...]]
     #: The leased class of a cursor class, by whether the driver makes one literal of each parameter.
     CURSORS: dict[bool, LeasedClasses]
     cursor_classes: LeasedClasses
@@ -236,39 +246,35 @@ class MySQLConnection(GuardedSocket):
         self.charset_is_safe = self.encoding in PLAIN_ENCODINGS
         self.cursor_classes = self.CURSORS[has_default_encoders and self.escapes_safely()]
         self.encoding_at_rest = self.encoding
-        self.settings_at_rest = self.settings(self)
-        self.note_marks()
+        self.settings_at_rest = tuple(getattr(self, name) for name in self.SETTINGS)
+        self.marks_at_rest = marks_of(self, self.CHANGING)
+        by_value, self.other_marks_at_rest = split(self.marks_at_rest)
+        self.get_marks = itemgetter(*by_value)
+        self.mark_values_at_rest = self.get_marks(self.__dict__)
+        self.attributes_at_rest = 0  # assigned first, because it is counted, too
+        self.attributes_at_rest = len(self.__dict__)
 
     def escapes_safely(self) -> bool:
         """Return whether the driver's text for a parameter is one literal for the server, too."""
         return True
 
-    def reason_to_close(self) -> str | None:
-        """Return why this connection can't be lent again, or None if it can. Sends nothing."""
-        if reason := self.broken or self.unshareable:
-            return reason
-        if not self.open:
-            return "closed by its borrower"
-        settings = self.settings_at_rest
-        if (
-            not all(map(is_, self.settings(self), settings))
-            or settings[0].changed  # the converters
-            or settings[1].changed
-            or (self.encoding != self.encoding_at_rest and not self.dirty)  # otherwise reset() sets it
-        ):
-            return "its driver was set otherwise by its borrower"
-        return self._driver_fault()
-
     def clean(self) -> None:
         """End the transaction and remove the borrower's marks. Sends something only for a transaction."""
         # Flat, because each return passes through here. The session has no state that a mark stands for.
-        attributes, marks = self.__dict__, self.marks_at_rest
-        if (
-            len(attributes) != self.attributes_at_rest
-            or not all(map(is_, map(attributes.get, marks), self.mark_values_at_rest))
-            or self.messages
-        ):
-            self.drop_marks(marks)
+        attributes = self.__dict__
+        try:
+            # One call for all plain values: a call for each would cost four times as much.
+            kept = (
+                len(attributes) == self.attributes_at_rest
+                and not self.messages
+                and self.get_marks(attributes) == self.mark_values_at_rest
+            )
+            for name, value in self.other_marks_at_rest:
+                kept = kept and attributes[name] is value
+        except KeyError:
+            kept = False
+        if not kept:
+            self.drop_marks(self.marks_at_rest)
         autocommit = self.get_autocommit()
         if self.dirty or not autocommit:
             self._rollback()
@@ -311,10 +317,6 @@ class MySQLConnection(GuardedSocket):
         """
         raise NotImplementedError
 
-    def _driver_fault(self) -> str | None:
-        """Return why the driver's own state forbids another use, or None. Sends nothing."""
-        raise NotImplementedError
-
 
 def install_guard(driver: Any, guarded_class: type[MySQLConnection], guard: Guard) -> None:
     """Make a driver's new connection a guarded one, by assigning its class.
@@ -323,8 +325,7 @@ def install_guard(driver: Any, guarded_class: type[MySQLConnection], guard: Guar
     :param guarded_class: the class.
     :param guard: the guard of its process and socket.
     """
-    driver.unshareable = driver.reader = None
-    driver.effects = 0
+    driver.reader, driver.effects, driver.awaits_result = None, 0, False
     begin(driver, guard, guarded_class)
     driver.references_at_birth = weakref.getweakrefcount(driver)
     driver.marks_at_birth = marks_of(driver, guarded_class.CHANGING)

@@ -21,7 +21,13 @@ def changing(method: Callable[..., Any]) -> Any:
 class Converters(dict[Any, Any]):
     """The driver's converters, of parameters or of columns, which note that they were changed."""
 
-    changed = False
+    __slots__ = ("changed",)
+
+    changed: bool
+
+    def __init__(self, converters: Any) -> None:
+        super().__init__(converters)
+        self.changed = False
 
     __setitem__ = changing(dict.__setitem__)
     __delitem__ = changing(dict.__delitem__)

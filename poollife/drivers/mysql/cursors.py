@@ -29,7 +29,8 @@ class ReadingCursor(LeasedCursor):
         try:
             if outer is not self:  # executemany() may call execute()
                 driver.note_statement(query, args is not None)
-            return super().execute(query, args)
+            # Past the method of LeasedCursor, which would make the same check, and note the same error.
+            return super(LeasedCursor, self).execute(query, args)  # type: ignore[misc]  # the driver's
         except Exception as error:
             self._note(error)
             raise
@@ -44,7 +45,7 @@ class ReadingCursor(LeasedCursor):
         try:
             if outer is not self:
                 driver.note_statement(query, args is not None)
-            return super().executemany(query, args)
+            return super(LeasedCursor, self).executemany(query, args)  # type: ignore[misc]
         except Exception as error:
             self._note(error)
             raise

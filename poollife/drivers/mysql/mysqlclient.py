@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import Any
 
 import MySQLdb
@@ -16,7 +15,16 @@ from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
-from poollife.drivers.mysql.connection import LOST, QUESTION, MySQLConnection, install_guard, sending
+from poollife.drivers.mysql.connection import (
+    CLOSED,
+    LOST,
+    QUESTION,
+    SET_OTHERWISE,
+    UNREAD,
+    MySQLConnection,
+    install_guard,
+    sending,
+)
 from poollife.drivers.mysql.cursors import ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.mysql.driver import MySQLDriver
 from poollife.process.greenlets import is_patched
@@ -51,7 +59,8 @@ CURSORS = {True: LeasedClasses(_sends_unchanged, is_own), False: LeasedClasses(l
 
 #: Methods of the driver without the guard, for the pool, and for methods that have made the check.
 send_and_wait = MySQLdb._mysql.connection.query
-next_result = Connection.next_result
+next_result, store_result = Connection.next_result, Connection.store_result
+thread_id = Connection.thread_id
 HAS_MORE_RESULTS = hasattr(Connection, "more_results")
 more_results = getattr(Connection, "more_results", lambda connection: False)
 
@@ -71,18 +80,23 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     charset: str
     #: The server's id of the session that was adopted.
     session: int
-    #: True if a statement was answered whose result, if there is one, was not stored as a whole.
-    awaits_result: bool
     #: True if a result was ever read row by row: the session may then have ended in the middle of a result.
     streams: bool
     #: An attribute of mysqlclient.
     OperationalError: Any
 
+    # With the general functions, CPython remembers where it found an attribute, and calls a method without
+    # making a bound one: two thirds off each access. The driver's own functions differ in two things only.
+    # One is the attribute that follows, the other a refusal to delete attributes.
+    __getattribute__ = object.__getattribute__
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__
+    closed = property(lambda self: not self.open, doc="True if the connection is closed.")
+
     CURSORS = CURSORS
     conversions = conversions
     SETTINGS = ("encoders", "converter", "cursorclass")
     CHANGING = MySQLConnection.CHANGING | {*SETTINGS, "in_flight", "params", "charset", "session", "streams"}
-    settings = attrgetter(*SETTINGS)
     _rollback, _autocommit = Connection.rollback, Connection.autocommit
     _send_query, _read_query_result = Connection.send_query, Connection.read_query_result
     _ping = Connection.ping
@@ -99,9 +113,16 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     stat = guarded(Connection.stat)
     dump_debug_info = guarded(Connection.dump_debug_info)
 
-    @guarded
     def store_result(self) -> Any:
-        result = super().store_result()
+        # Written out as in guarded(), and as in next_result(): each statement passes through here.
+        lease = self.lease
+        if not alive[0] or lease is None or lease.state is not HELD:
+            self.check()
+        try:
+            result = store_result(self)
+        except BaseException as error:
+            self.note_failure(error)
+            raise
         self.awaits_result = False
         return result
 
@@ -218,26 +239,37 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         """Return these seconds, or ``read_timeout`` if that is shorter."""
         return min(seconds, self.params.get("read_timeout") or seconds)
 
-    def _driver_fault(self) -> str | None:
-        if self.thread_id() != self.session:
+    def reason_to_close(self) -> str | None:
+        # Flat, because each return passes through here.
+        if reason := self.broken or self.unshareable:
+            return reason
+        if not self.open:
+            return CLOSED
+        encoders, converter, cursorclass = self.settings_at_rest
+        if (
+            self.encoders is not encoders
+            or encoders.changed
+            or self.converter is not converter
+            or converter.changed
+            or self.cursorclass is not cursorclass
+            or (self.encoding != self.encoding_at_rest and not self.dirty)  # otherwise reset() sets it
+        ):
+            return SET_OTHERWISE
+        if thread_id(self) != self.session:
             return "its driver has opened another session"
         if self.streams and not self.guard.intact:
             # The C client closes it when it finds the session dead. A cursor that is freed hides that error.
             return "its driver has closed its socket"
-        return "results left unread" if self._has_unread() else None
-
-    def _has_unread(self) -> bool:
-        """Return whether a result, or a part of one, is unread. Sends nothing."""
         # more_results() is new in mysqlclient 2.3. Without it, next_result() waits for the head of a further
         # result. If all was read it returns at once, and in the middle of a result the C client raises.
         if self.in_flight or more_results(self):
-            return True
+            return UNREAD
         if HAS_MORE_RESULTS and not (self.streams or self.awaits_result):  # all were stored as a whole
-            return False
+            return None
         try:
-            return bool(next_result(self) != -1)
+            return None if next_result(self) == -1 else UNREAD
         except MySQLdb.Error:
-            return True
+            return UNREAD
 
 
 def has_more_options(params: Mapping[str, Any]) -> bool:
@@ -286,7 +318,7 @@ class MySQLClient(MySQLDriver):
         driver.params = params
         driver.session = driver.thread_id()
         driver.charset = params.get("charset") or driver.character_set_name()
-        driver.in_flight = driver.streams = driver.awaits_result = False
+        driver.in_flight = driver.streams = False
         install_guard(driver, connection_class(), Guard(pid, driver.fileno()))
         return connection
 

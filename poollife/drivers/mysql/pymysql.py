@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any, NoReturn
 
 import pymysql
@@ -15,7 +15,15 @@ from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
-from poollife.drivers.mysql.connection import QUESTION, MySQLConnection, install_guard, sending
+from poollife.drivers.mysql.connection import (
+    CLOSED,
+    QUESTION,
+    SET_OTHERWISE,
+    UNREAD,
+    MySQLConnection,
+    install_guard,
+    sending,
+)
 from poollife.drivers.mysql.cursors import ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.mysql.driver import MySQLDriver
 from poollife.process.guard import Guard, alive
@@ -76,6 +84,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
     """
 
     _read_timeout: float | None
+    messages = ()
 
     CURSORS = CURSORS
     conversions = conversions
@@ -155,10 +164,22 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         finally:
             self._read_timeout = own
 
-    def _driver_fault(self) -> str | None:
+    def reason_to_close(self) -> str | None:
+        if reason := self.broken or self.unshareable:
+            return reason
+        if not self.open:
+            return CLOSED
+        settings = self.settings_at_rest
+        if (
+            not all(map(is_, self.settings(self), settings))
+            or settings[0].changed  # the converters
+            or settings[1].changed
+            or (self.encoding != self.encoding_at_rest and not self.dirty)
+        ):
+            return SET_OTHERWISE
         result = self._result
         unread = result is not None and (result.unbuffered_active or result.has_next)
-        return "results left unread" if unread else None
+        return UNREAD if unread else None
 
 
 def connect(params: dict[str, Any]) -> Any:

@@ -61,7 +61,7 @@ class PostgreSQLConnection(GuardedSocket):
     #: Whether a statement of PREPARE may have run since the session was clean.
     has_prepared: bool
     #: Whether a statement may have added a type, which the adapters of other sessions do not know.
-    adds_types: bool = False
+    adds_types: bool
     #: The number of named cursors that are open on the server.
     portals: int
     #: The state of autocommit in a clean session.
@@ -208,7 +208,7 @@ class PostgreSQLConnection(GuardedSocket):
 
     def mark_clean(self) -> None:
         """Record the present state as that of a clean session: the session was just initialised."""
-        self.dirty = self.has_prepared = False
+        self.dirty = self.has_prepared = self.adds_types = False
         self.portals = 0
         self.autocommit_at_rest = self.autocommit
         self.settings_at_rest = self.settings()
@@ -216,7 +216,7 @@ class PostgreSQLConnection(GuardedSocket):
         self.is_readable = self.reported("standard_conforming_strings") == "on" and (
             self.reported("client_encoding") in ("UTF8", "SQL_ASCII")
         )
-        self.note_marks()
+        self.marks_at_rest = marks_of(self, self.CHANGING)
 
     def end_cursors(self) -> None:
         """Have a reset close the named cursors that were left open on the server."""
@@ -249,7 +249,7 @@ class PostgreSQLConnection(GuardedSocket):
 
     def clean(self) -> None:
         """End the transaction and remove the borrower's marks. Sends something only for a transaction."""
-        self._drop_marks(self.marks_at_rest)
+        restore(self, self.marks_at_rest, self.CHANGING)
         if self.transaction_status != IDLE:
             self.roll_back(CLEANING_LIMIT)
         self.set_autocommit_again(self.autocommit_at_rest)
@@ -261,7 +261,7 @@ class PostgreSQLConnection(GuardedSocket):
         :param ask: not used: no reset logs in again.
         :raises Error: if a reset is not possible. The pool then closes the session.
         """
-        self._drop_marks(self.marks_at_birth)
+        restore(self, self.marks_at_birth, self.CHANGING)
         if not self.autocommit and self.transaction_status != IDLE:
             self.roll_back(CLEANING_LIMIT)
         self.set_autocommit_again(self.autocommit_at_rest)
@@ -271,13 +271,6 @@ class PostgreSQLConnection(GuardedSocket):
         self.run(f"{rollback}{RESET}{deallocate}", CLEANING_LIMIT)
         self.dirty = self.has_prepared = False
         self.portals = 0
-
-    def _drop_marks(self, marks: dict[str, Any]) -> None:
-        attributes = vars(self)
-        if len(attributes) != self.attributes_at_rest or marks is not self.marks_at_rest:
-            restore(self, marks, self.CHANGING)
-        else:
-            attributes.update(marks)
 
     def answers(self, seconds: float) -> bool:
         """Implement ``Guarded.answers()``: an empty statement is the cheapest one."""

@@ -21,7 +21,7 @@ from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD, Driver, Guarded
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.effects import CHECKED, INSERT_ID, LAST_STATEMENT, MAY_SET_INSERT_ID, SETS, UNKNOWN
-from poollife.drivers.marks import restore
+from poollife.drivers.marks import marks_of, restore
 from poollife.drivers.sqlite.statements import EFFECTS, set_by_script, told_by
 from poollife.errors import ForkedTransaction
 from poollife.process.atfork import HANDSHAKE_WAIT, at_fork
@@ -176,8 +176,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
 
     def __init__(self, database: Any, *args: Any, **kwargs: Any) -> None:
         self.guard = Guard(getpid())
-        self.lease = None
-        self.idle = False
+        self.note_opening()
         #: The lease's cursors that may hold a lock on the file.
         self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.calls = 0
@@ -247,7 +246,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         self.dirty = False
         self.level_at_rest = self.isolation_level
         self.factories_at_rest = self.row_factory, self.text_factory
-        self.note_marks()
+        self.marks_at_rest = marks_of(self, self.CHANGING)
 
     def end_cursors(self) -> None:
         """Close the open cursors: one that was not read to its end holds a lock on the file."""

@@ -172,6 +172,27 @@ def test_a_mark_is_gone_at_the_next_checkout(alias: str, kind: str, dirty: bool)
     raw(alias).commit()
 
 
+def test_an_equal_object_of_a_borrower_does_not_take_the_place_of_a_mark(alias: str) -> None:
+    """Its borrower may have kept it, and change it later. An equal text can't be told apart."""
+    marks: list[Any] = []
+
+    def set_up(connection: Any, **_: Any) -> None:
+        marks.append([])
+        connection.connection.tags = marks[-1]
+
+    connection_created.connect(set_up)
+    try:
+        assert raw(alias).tags is marks[-1]
+        raw(alias).tags = []
+        raw(alias).host = "".join([*raw(alias).host])
+        give_back(alias)
+        assert raw(alias).tags is marks[-1]
+        give_back(alias)
+    finally:
+        connection_created.disconnect(set_up)
+    assert pool_of(alias).opened == 1
+
+
 def test_messages_of_one_borrower_do_not_reach_the_next(mysqlclient_alias: str) -> None:
     """The DB-API's list is the driver's own; what is in it is not."""
     raw(mysqlclient_alias).messages.append("ready")
