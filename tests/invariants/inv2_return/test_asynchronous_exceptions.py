@@ -45,7 +45,8 @@ def test_struck_at_each_point_no_slot_is_lost(
     """At each point where CPython delivers such an exception, one after the other."""
     database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql"}
     report = run("strikes", database, "everywhere", form, work, start)
-    assert report.pop("points") > 100
+    # A warm checkout and its return have about a hundred.
+    assert report.pop("points") > 80
     assert report == {"not back": [], "slots lost": [], "hung": []}
 
 
