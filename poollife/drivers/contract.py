@@ -150,11 +150,14 @@ class Guarded(metaclass=ABCMeta):
     lost: bool
     #: True if the last errors say that the server became read-only: sessions opened before lead to it, too.
     failed_over: bool
+    #: True if the last statements may have added a type, which the adapters of other sessions do not know.
+    has_new_types: bool
     #: Names of attributes that poollife or the driver assigns while the connection lives. All other
     #: attributes are marks: of a tool, of a receiver of ``connection_created`` or of a borrower.
     CHANGING: frozenset[str] = frozenset(
         {"guard", "lease", "idle", "initialised_with", "dirty", "born", "idle_since", "lifetime"}
         | {"broken", "unshareable", "ran", "pinned", "lost", "failed_over", "marks_at_rest"}
+        | {"has_new_types"}
     )
     #: The marks of a clean session.
     marks_at_rest: dict[str, Any]
@@ -165,7 +168,7 @@ class Guarded(metaclass=ABCMeta):
     def note_opening(self) -> None:
         """Set the attributes to those of a session that was just opened."""
         self.lease = self.broken = self.unshareable = self.initialised_with = None
-        self.idle = self.dirty = self.pinned = self.lost = self.failed_over = False
+        self.idle = self.dirty = self.pinned = self.lost = self.failed_over = self.has_new_types = False
         self.ran = SETS
         self.lifetime = 1.0
         self.born = self.idle_since = clock.monotonic()

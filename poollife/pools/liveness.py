@@ -19,7 +19,7 @@ LONGEST_LIFE = 3600.0
 #: The least part of ``recycle`` after which a session is replaced.
 SHORTEST_LIFETIME = 0.9
 #: Reasons to replace a session, for people.
-OUTDATED = "opened before the server became read-only"
+OUTDATED = "opened before the pool was renewed"
 REFUSED = "opened before the server refused its user"
 #: Seconds after which a session that was pinged is taken for dead, at most (HikariCP's validationTimeout) and
 #: at least.
@@ -119,12 +119,17 @@ class Liveness:
     def note_end(self, session: Guarded) -> None:
         """Note what happened to a session while it was borrowed: then all are replaced, or pinged first.
 
-        :param session: it is lost, or has found its server read-only.
+        :param session: it is lost, has found its server read-only, or has added a type.
         """
         if session.failed_over:
             # If the session is kept, its next error counts again, and its next return does not.
             session.failed_over = False
             self._renew(clock.monotonic())
+        if session.has_new_types:
+            session.has_new_types = False
+            self.renewed = clock.monotonic()
+            text = "Pool %r replaces all its sessions: a type was added that they may not know"
+            log.note(logging.INFO, text, self._alias)
         if session.lost:
             self._suspect()
 

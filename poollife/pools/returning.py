@@ -80,7 +80,7 @@ class ReturningPool(PoolState):
                 driver.end_cursors()
             driver.idle = True
             driver.lease = None
-        if driver.lost or driver.failed_over:
+        if driver.lost or driver.failed_over or driver.has_new_types:
             self.liveness.note_end(driver)
         reason = reason or self.closed_because or self._clean(lease)
         now = clock.monotonic()

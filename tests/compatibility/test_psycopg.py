@@ -386,3 +386,17 @@ def test_database_with_a_session_of_another_alias_is_dropped(
     connections[first].creation.destroy_test_db(suffix=None, old_database_name=None, verbosity=0)
     assert postgresql.execute("SELECT 1 FROM pg_database WHERE datname = %s", f"{name}_test") == []
     settings["NAME"] = connections[second].settings_dict["NAME"] = name
+
+
+def test_type_that_was_added_renews_the_pool(alias: str) -> None:
+    """Django's adapters know the types that were there when their session was opened."""
+    before = session(alias)
+    do(alias, "CREATE TYPE kit_mood AS ENUM ('good')")
+    give_back(alias)
+    after = session(alias)
+    assert after != before
+    give_back(alias)
+    do(alias, "CREATE TABLE kit_moods (mood kit_mood)")
+    give_back(alias)
+    assert session(alias) == after
+    give_back(alias)

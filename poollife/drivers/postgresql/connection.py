@@ -60,8 +60,6 @@ class PostgreSQLConnection(GuardedSocket):
     effects: int
     #: Whether a statement of PREPARE may have run since the session was clean.
     has_prepared: bool
-    #: Whether a statement may have added a type, which the adapters of other sessions do not know.
-    adds_types: bool
     #: The number of named cursors that are open on the server.
     portals: int
     #: The state of autocommit in a clean session.
@@ -77,7 +75,7 @@ class PostgreSQLConnection(GuardedSocket):
     is_readable: bool
     CHANGING: frozenset[str] = (
         GuardedSocket.CHANGING
-        | {"unshareable", "reader", "effects", "has_prepared", "adds_types", "portals", "settings_at_rest"}
+        | {"unshareable", "reader", "effects", "has_prepared", "portals", "settings_at_rest"}
         | {"reported_at_rest", "autocommit_at_rest"}
         | {"writability_at_birth", "marks_at_birth", "is_readable"}
     )
@@ -166,7 +164,7 @@ class PostgreSQLConnection(GuardedSocket):
         """
         self.ran |= self.effects & SETS
         if self.effects & ADDS_TYPES:
-            self.adds_types = True
+            self.has_new_types = True
         if not self.dirty and tag is not None and tag.partition(" ")[0] not in CLEAN_TAGS:
             self.dirty = True
 
@@ -208,7 +206,7 @@ class PostgreSQLConnection(GuardedSocket):
 
     def mark_clean(self) -> None:
         """Record the present state as that of a clean session: the session was just initialised."""
-        self.dirty = self.has_prepared = self.adds_types = False
+        self.dirty = self.has_prepared = False
         self.portals = 0
         self.autocommit_at_rest = self.autocommit
         self.settings_at_rest = self.settings()
