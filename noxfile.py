@@ -47,6 +47,10 @@ TESTS = [
     "tests/invariants/inv3_isolation/test_orm.py",
     "tests/invariants/inv5_warm_checkout/test_calls.py",
     "tests/hooks/test_wsgi.py",
+    "tests/kit/test_isolation.py",
+    "tests/kit/test_pool.py",
+    "tests/kit/test_forks.py",
+    "tests/compatibility/test_psycopg.py",
 ]
 
 

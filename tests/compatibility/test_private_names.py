@@ -621,3 +621,25 @@ def _no_pools_left() -> Iterator[None]:
     """Nothing in here leaves a pool behind."""
     yield
     assert [pool for pool in registry.pools() if pool.out] == []
+
+
+# --- Django's and asyncio's, on the hot path ----------------------------------------------------------------
+
+
+def test_sharing_is_read_from_djangos_count(make_alias: MakeAlias) -> None:
+    wrapper = connections[make_alias()]
+    for shared in (False, True):
+        assert wrapper.allow_thread_sharing is shared
+        assert BaseDatabaseWrapper.allow_thread_sharing.fget(wrapper) is shared  # type: ignore[attr-defined]
+        wrapper.inc_thread_sharing()
+    wrapper.dec_thread_sharing()
+    wrapper.dec_thread_sharing()
+    assert wrapper.allow_thread_sharing is False
+
+
+def test_a_running_loop_is_found_without_an_error() -> None:
+    async def inside() -> bool:
+        return asyncio._get_running_loop() is asyncio.get_running_loop()
+
+    assert asyncio._get_running_loop() is None
+    assert asyncio.run(inside())

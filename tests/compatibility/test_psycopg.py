@@ -12,6 +12,7 @@ import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
 from psycopg.rows import dict_row
 
+from poollife.drivers.postgresql.psycopg3 import GuardedConnection
 from poollife.pools.pool import LeasePool
 from servers import PacketProxy, PostgreSQL
 from tests.conftest import MakeAlias
@@ -400,3 +401,42 @@ def test_type_that_was_added_renews_the_pool(alias: str) -> None:
     give_back(alias)
     assert session(alias) == after
     give_back(alias)
+
+
+# --- names of psycopg's -------------------------------------------------------------------------------------
+
+
+def test_attributes_of_psycopg_are_no_marks(alias: str) -> None:
+    connections[alias].ensure_connection()
+    with psycopg.connect(**connections[alias].get_connection_params()) as fresh:
+        assert vars(fresh).keys() <= GuardedConnection.CHANGING
+
+
+#: The public names of a connection, by what poollife does about them.
+KNOWN = {
+    "guarded": {
+        "adapters",
+        "autocommit",
+        "broken",
+        "cancel",
+        "cancel_safe",
+        "close",
+        "commit",
+        "cursor",
+        "lock",
+    }
+    | {"rollback", "wait", "transaction", "tpc_begin", "tpc_recover", "add_notice_handler"}
+    | {"add_notify_handler", "set_autocommit"},
+    "passes lock and wait()": {"execute", "notifies", "pipeline", "tpc_commit", "tpc_prepare", "tpc_rollback"}
+    | {"set_isolation_level", "set_read_only", "set_deferrable"},
+    "compared at the return": {"isolation_level", "read_only", "deferrable", "row_factory", "cursor_factory"}
+    | {"server_cursor_factory", "prepare_threshold", "prepared_max"},
+    "sends nothing": {"closed", "connect", "connection", "fileno", "info", "pgconn", "xid"}
+    | {"remove_notice_handler", "remove_notify_handler"},
+    "errors": {name for name in dir(psycopg.Connection) if name.endswith("Error") or name == "Warning"},
+}
+
+
+def test_every_public_name_of_psycopgs_connection_is_known() -> None:
+    public = {name for name in dir(psycopg.Connection) if not name.startswith("_")}
+    assert public - set().union(*KNOWN.values()) == set()

@@ -1,7 +1,7 @@
 """A program: states in which a process forks, and what its child does.
 
-Its arguments are the entry of the database and the backend's name, as JSON. It prints the cases in which the
-parent or the child was harmed.
+Its arguments, as JSON: the entry of the database, the backend's name, and modules to do without. It prints
+the cases in which the parent or the child was harmed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any
 import django
 from django.conf import settings
 
-entry, name = map(json.loads, sys.argv[1:3])
+entry, name, missing = map(json.loads, sys.argv[1:4])
+for each in missing:
+    sys.modules[each] = None  # type: ignore[assignment]
 settings.configure(
     DATABASES={"default": entry},
     INSTALLED_APPS=["poollife"],

@@ -110,6 +110,10 @@ class Psycopg2Connection(PostgreSQLConnection):
     set_client_encoding = guarded(leaving(Connection.set_client_encoding))
     set_isolation_level = guarded(leaving(Connection.set_isolation_level))
     lobject = guarded(leaving(Connection.lobject))
+    tpc_prepare = guarded(Connection.tpc_prepare)
+    tpc_commit = guarded(leaving(Connection.tpc_commit))
+    tpc_rollback = guarded(leaving(Connection.tpc_rollback))
+    poll = guarded(Connection.poll)
     autocommit = guarded_property("autocommit", lambda method: method)
     isolation_level = guarded_property("isolation_level", leaving)
     readonly = guarded_property("readonly", leaving)
@@ -163,6 +167,23 @@ class Psycopg2Connection(PostgreSQLConnection):
         classes = NAMED_CURSORS if name else CURSORS
         cursor = super().cursor(name, cursor_factory=classes[factory], **kwargs)  # type: ignore[misc]
         return enter_lease(cursor, self, lease)
+
+    @guarded
+    def get_native_connection(self) -> Any:
+        self.unshareable = "its native connection was handed out"
+        return super().get_native_connection()  # type: ignore[misc]
+
+    def reset(self, ask: Any = None) -> None:
+        """Reset the session: for the pool, or as the driver does where a borrower calls it.
+
+        :param ask: the pool's; None: a borrower calls.
+        """
+        if ask is not None:
+            super().reset(ask)
+        else:
+            self.check()
+            self.dirty = True
+            Connection.reset(self)
 
     # --- what the pool asks --------------------------------------------------------------------------------
 
