@@ -24,9 +24,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes or bench, DB=mysql or DB=sqlite to the demo, WORKERS=... says how many processes run tests, PYTHON=... chooses the Python"
+	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes or bench, DB=mysql, DB=postgresql or DB=sqlite to the demo, WORKERS=... says how many processes run tests, PYTHON=... chooses the Python"
 
-demo: $(DEMO_VENV)/.installed $(if $(filter sqlite,$(DB)),,$(DEMO_VENV)/.mysql) ## Run the demo (on a private MariaDB server, or on SQLite)
+# The mark of the driver that the demo needs.
+DRIVER_sqlite :=
+DRIVER_postgresql := $(DEMO_VENV)/.postgresql
+DRIVER_mysql := $(DEMO_VENV)/.mysql
+
+demo: $(DEMO_VENV)/.installed $(DRIVER_$(or $(DB),mysql)) ## Run the demo (on a private MariaDB or PostgreSQL server, or on SQLite)
 	@DB='$(DB)' $(DEMO_BIN)/python -m demo $(ARGS)
 
 # More processes than cores: most of the time they wait, for servers that start, commit and end.
@@ -99,6 +104,16 @@ $(DEMO_VENV)/.mysql: $(DEMO_VENV)/.installed
 		touch $@; \
 	else \
 		echo "mysqlclient cannot be built or loaded (see $(DEMO_VENV)/mysql.log), so the demo goes on without MySQL."; \
+		$(PYTHON) tools/system_packages.py --check || true; \
+	fi
+
+# The binary package brings its own libpq. It too is tried anew until it has worked.
+$(DEMO_VENV)/.postgresql: $(DEMO_VENV)/.installed
+	@if $(DEMO_BIN)/pip install -q --disable-pip-version-check -e '.[postgresql]' 'psycopg[binary]' >$(DEMO_VENV)/postgresql.log 2>&1 \
+			&& $(DEMO_BIN)/python -c 'import psycopg' >>$(DEMO_VENV)/postgresql.log 2>&1; then \
+		touch $@; \
+	else \
+		echo "psycopg cannot be installed or loaded (see $(DEMO_VENV)/postgresql.log), so the demo goes on without PostgreSQL."; \
 		$(PYTHON) tools/system_packages.py --check || true; \
 	fi
 

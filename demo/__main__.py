@@ -31,7 +31,9 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--db", choices=["mysql", "sqlite"], help="default: mysql if it is there")
+    parser.add_argument(
+        "--db", choices=["mysql", "postgresql", "sqlite"], help="default: mysql if it is there"
+    )
     parser.add_argument("--once", action="store_true", help="end after the table instead of serving on")
     parser.add_argument("--requests", type=int, default=600, metavar="N", help="default: 600")
     parser.add_argument("--port", type=int, default=0, help="where to serve (default: any free port)")

@@ -1,4 +1,4 @@
-"""The database of the demo, as the runner sees it: a private MariaDB server, or a SQLite file."""
+"""The database of the demo, as the runner sees it: a private server, or a SQLite file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from pathlib import Path
 from typing import Protocol
 
 from servers.mariadb import MariaDB
+from servers.postgresql import PostgreSQL as PostgreSQLServer
 
-HOW_TO_GET_MYSQL = """\
+#: How to install a server and its driver, by the kind of database.
+HOW_TO_GET = {
+    "mysql": """\
 On Debian or Ubuntu, to see it on a real server:
   apt install mariadb-server libmariadb-dev pkg-config gcc python3-dev
   make demo
 The demo starts a server of its own in a temporary folder. It neither needs nor touches a system service.
-"""
+""",
+    "postgresql": """\
+On Debian or Ubuntu, to see it on PostgreSQL:
+  apt install postgresql
+  make demo DB=postgresql
+The demo starts a server of its own in a temporary folder. It neither needs nor touches a system service.
+""",
+}
 
 WITHOUT_SERVER = """\
 What SQLite leaves out: there is no server, so there are no sessions that a child process could share or
@@ -88,6 +98,45 @@ class MySQL:
         return ""
 
 
+class PostgreSQL:
+    """A private PostgreSQL server."""
+
+    kind = "postgresql"
+    name = "a private PostgreSQL server"
+    #: Have the server log each session that it opens. Its statistics count them too, but some seconds later.
+    options = ("--log_connections=on",)
+
+    def __init__(self, server: PostgreSQLServer) -> None:
+        """Create the database of the demo on a server that runs.
+
+        :param server: a server that was started with ``options``.
+        """
+        self._server = server
+        server.create_database("tickets")
+
+    def settings(self) -> dict[str, object]:
+        """Return the entry for DATABASES."""
+        return {"ENGINE": "poollife.backends.postgresql", **self._server.database("tickets")}
+
+    def connections(self) -> int | None:
+        """Return how many sessions of the site the server's log has. This sends nothing to the server."""
+        line = f"connection authorized: user={self._server.user} database=tickets"
+        return (self._server.folder / "server.log").read_text(errors="replace").count(line)
+
+    def is_alive(self, session: int) -> bool:
+        """Return whether the server's list of sessions has this session."""
+        return session in {each.id for each in self._server.sessions()}
+
+    def texts(self) -> set[str]:
+        """Read all committed texts as the server's administrator."""
+        sql = "SELECT text FROM tickets_comment UNION SELECT title FROM tickets_ticket"
+        return {str(text) for (text,) in self._server.execute(sql, database="tickets")}
+
+    def damage(self) -> str:
+        """Return an empty text: children of the site's processes can't damage a server."""
+        return ""
+
+
 class SQLite:
     """A file in a temporary folder."""
 
@@ -130,8 +179,15 @@ class SQLite:
             return handle.execute(sql).fetchall()
 
 
-def why_not_mysql() -> str:
-    """Return what is missing for MySQL on this machine; an empty text if it can run."""
+def missing_for(kind: str) -> str:
+    """Return what is missing for a kind of database on this machine; an empty text if it can run.
+
+    :param kind: "mysql", "postgresql" or "sqlite".
+    """
+    return {"mysql": _missing_for_mysql, "postgresql": _missing_for_postgresql}.get(kind, str)()
+
+
+def _missing_for_mysql() -> str:
     if MariaDB.find() is None:
         return "no MariaDB server program was found"
     try:
@@ -141,11 +197,35 @@ def why_not_mysql() -> str:
     return ""
 
 
+def _missing_for_postgresql() -> str:
+    if PostgreSQLServer.find() is None:
+        return "no PostgreSQL server program was found"
+    errors = [_import_error(name) for name in ("psycopg", "psycopg2")]
+    if all(errors):
+        return f"the Python package psycopg is not there, or does not load ({errors[0]})"
+    return ""
+
+
+def _import_error(name: str) -> ImportError | None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        return error
+    return None
+
+
 @contextmanager
 def opened(kind: str, folder: Path) -> Iterator[Database]:
-    """Yield the database, and stop its server at the end of the block."""
+    """Yield the database, and stop its server at the end of the block.
+
+    :param kind: "mysql", "postgresql" or "sqlite".
+    :param folder: the folder of SQLite's file.
+    """
     if kind == "sqlite":
         yield SQLite(folder / "tickets.sqlite3")
-        return
-    with MariaDB() as server:
-        yield MySQL(server)
+    elif kind == "postgresql":
+        with PostgreSQLServer(options=PostgreSQL.options) as postgresql:
+            yield PostgreSQL(postgresql)
+    else:
+        with MariaDB() as mariadb:
+            yield MySQL(mariadb)

@@ -6,6 +6,8 @@ import os
 
 import django
 from django.core.management import call_command
+from django.core.management.color import no_style
+from django.db import connection
 
 from demo.tickets import samples
 
@@ -39,6 +41,10 @@ def _seed(numbers: range) -> None:
         for number in numbers
         for author, text in samples.remarks(number)
     )
+    # The tickets have brought their numbers along. PostgreSQL's sequence knows nothing of these.
+    with connection.cursor() as cursor:
+        for statement in connection.ops.sequence_reset_sql(no_style(), [Ticket]):
+            cursor.execute(statement)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from demo import databases, driver, report
 from demo.site import Site, SiteError, running
 
 WORKERS = 2
+_NAMES = {"mysql": "MySQL", "postgresql": "PostgreSQL"}
 
 
 def tell(options: argparse.Namespace, folder: Path) -> int:
@@ -22,10 +23,11 @@ def tell(options: argparse.Namespace, folder: Path) -> int:
     :returns: the exit status, 0 if every guarantee held.
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-    missing = databases.why_not_mysql()
+    wanted = options.db or "mysql"
+    missing = databases.missing_for(wanted)
     kind = options.db or ("sqlite" if missing else "mysql")
-    _explain(console, kind, missing)
-    if kind == "mysql" and missing:
+    _explain(console, kind, wanted, missing)
+    if kind == wanted and missing:
         return 2
     try:
         with databases.opened(kind, folder) as database:
@@ -38,11 +40,11 @@ def tell(options: argparse.Namespace, folder: Path) -> int:
         return 130
 
 
-def _explain(console: Console, kind: str, missing: str) -> None:
-    """Print what is missing, and how to install it."""
-    words = [f"MySQL is left out: {missing}."] if missing else []
+def _explain(console: Console, kind: str, wanted: str, missing: str) -> None:
+    """Print what is missing for the database that is wanted, and how to install it."""
+    words = [f"{_NAMES[wanted]} is left out: {missing}."] if missing else []
     words += [databases.WITHOUT_SERVER] if kind == "sqlite" else []
-    words += [databases.HOW_TO_GET_MYSQL] if missing else []
+    words += [databases.HOW_TO_GET[wanted]] if missing else []
     if words:
         console.print("\n".join(words), markup=False, soft_wrap=True)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from django.db import connection
 
+#: The question for the session's id, by Django's name of the vendor.
+_SESSION_ID = {"mysql": "SELECT CONNECTION_ID()", "postgresql": "SELECT pg_backend_pid()"}
+
 
 def session_id() -> int:
     """Return the server's id of the session that this thread has.
@@ -11,11 +14,9 @@ def session_id() -> int:
     SQLite has no server, so there it is the address of the connection object.
     """
     with connection.cursor() as cursor:
-        if connection.vendor == "mysql":
-            cursor.execute("SELECT CONNECTION_ID()")
-            return int(cursor.fetchone()[0])
-        cursor.execute("SELECT 1")
-        return id(connection.connection)
+        cursor.execute(_SESSION_ID.get(connection.vendor, "SELECT 1"))
+        number = int(cursor.fetchone()[0])
+        return number if connection.vendor in _SESSION_ID else id(connection.connection)
 
 
 def echo(word: str) -> str:

@@ -116,6 +116,10 @@ def test_change(runner: Runner, section: str) -> None:
 
 #: What the checks say of settings where nothing but the ENGINE was changed.
 LEFT_OVER = {
+    "Django's own pool": {"poollife.E002"},
+    "django-db-connection-pool on PostgreSQL": {"poollife.W011"},
+    "django-db-geventpool": {"poollife.E004"},
+    "django-pg-real-pool": {"poollife.E002"},
     "django-mysqlpool": {"poollife.W011"},
     "django-db-connection-pool": {"poollife.W011"},
     "django-db-conn-pool": {"poollife.E001"},
@@ -131,9 +135,12 @@ LEFT_OVER = {
 def test_what_is_left_over_is_told(runner: Runner, section: str) -> None:
     application = Application(section, runner)
     settings = application.files["settings.py"].replace('"django_mysql_geventpool",', "")
-    application.files["settings.py"] = re.sub(
-        '"ENGINE": "[^"]+"', '"ENGINE": "poollife.backends.mysql"', settings
-    )
+    (engine,) = {
+        name
+        for change in application.changes
+        for name in re.findall(r"poollife\.backends\.\w+", change.after)
+    }
+    application.files["settings.py"] = re.sub('"ENGINE": "[^"]+"', f'"ENGINE": "{engine}"', settings)
     application.complete()
     assert application.issues() == LEFT_OVER[section]
 

@@ -16,11 +16,13 @@ import pytest
 from django.conf import settings
 from django.db import OperationalError, connections
 from django.db.backends.mysql.creation import DatabaseCreation
+from django.db.backends.postgresql.base import DatabaseWrapper as PostgreSQLWrapper
 
 import poollife
 from poollife.backends.creation import PooledCreation, pooled_creation
 from poollife.backends.mixin import PooledMixin
 from poollife.backends.mysql.base import PooledMySQLMixin
+from poollife.backends.postgresql.base import PooledPostgreSQLMixin
 from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from servers import MariaDB
 from tests.conftest import MakeAlias
@@ -133,11 +135,18 @@ def test_a_creation_class_given_later() -> None:
     assert issubclass(Wrapper.creation_class, Creation)
 
 
-@pytest.mark.parametrize("mixin", [PooledMixin, PooledMySQLMixin])
-def test_the_mixin_comes_first(mixin: type) -> None:
-    """After the backend it would do nothing at all, and nobody would notice."""
+@pytest.mark.parametrize(
+    ("mixin", "backend"),
+    [
+        (PooledMixin, VendorWrapper),
+        (PooledMySQLMixin, VendorWrapper),
+        (PooledPostgreSQLMixin, PostgreSQLWrapper),
+    ],
+)
+def test_the_mixin_comes_first(mixin: type, backend: type) -> None:
+    """After the backend it would do nothing at all, and no error would say so."""
     with pytest.raises(TypeError, match="Wrong: put poollife's mixin before the backend that it pools"):
-        type("Wrong", (VendorWrapper, mixin), {})
+        type("Wrong", (backend, mixin), {})
 
 
 def test_the_same_creation_class_for_the_same_parent() -> None:
@@ -273,14 +282,14 @@ def test_the_drivers_own_error(make_wrapper: Callable[..., Any], engine: str) ->
 # --- what importing needs ---------------------------------------------------------------------------------
 
 PACKAGE = Path(poollife.__file__).parent
-DRIVERS = {"mysql": "MySQLdb", "mysql_pymysql": "pymysql", "sqlite3": "sqlite3"}
+DRIVERS = {"mysql": "MySQLdb", "mysql_pymysql": "pymysql", "postgresql": "psycopg", "sqlite3": "sqlite3"}
 #: Django's settings are not there, nor is any driver.
 BARE = """
 import importlib, sys
 
 class NoDrivers:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("MySQLdb", "sqlite3", "_sqlite3", "psycopg", "oracledb"):
+        if name.partition(".")[0] in ("MySQLdb", "sqlite3", "_sqlite3", "psycopg", "psycopg2", "oracledb"):
             raise ImportError(f"{name} must not be needed")
 
 sys.meta_path.insert(0, NoDrivers())
@@ -412,7 +421,7 @@ def driver_modules() -> set[str]:
     return {
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for path in (PACKAGE / "drivers").rglob("*.py")
-        if any(name.partition(".")[0] in DRIVERS.values() for name in imports(path))
+        if any(name.partition(".")[0] in {*DRIVERS.values(), "psycopg2"} for name in imports(path))
     }
 
 
@@ -443,7 +452,10 @@ def files(folder: str) -> list[Path]:
 
 def test_there_are_driver_modules() -> None:
     """What the tests below stand on."""
-    modules = {"mysql.mysqlclient", "mysql.pymysql", "sqlite.connection"}
+    modules = {
+        *("mysql.mysqlclient", "mysql.pymysql"),
+        *("postgresql.psycopg3", "postgresql.psycopg2", "sqlite.connection"),
+    }
     assert driver_modules() == {f"poollife.drivers.{name}" for name in modules}
 
 

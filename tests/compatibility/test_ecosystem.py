@@ -20,11 +20,12 @@ import pytest
 from django.core.checks import run_checks
 from django.db import OperationalError, ProgrammingError, connections
 
-from servers import MariaDB
-from tests.conftest import MakeAlias
+from servers import MariaDB, PostgreSQL
+from tests.conftest import MakeAlias, NewDatabase
 from tests.support import ROOT, needs
 from tests.support.counting import Content, Questions, content, pool_of
 from tests.support.pages import page
+from tests.support.programs import running
 from tests.support.programs.databases import ask
 from tests.support.web_server import eventually
 
@@ -261,7 +262,8 @@ def metric(name: str, alias: str, **labels: str) -> float:
     """What Prometheus would read."""
     from prometheus_client import REGISTRY
 
-    return REGISTRY.get_sample_value(name, {"alias": alias, "vendor": "mysql", **labels}) or 0
+    vendor = connections[alias].vendor
+    return REGISTRY.get_sample_value(name, {"alias": alias, "vendor": vendor, **labels}) or 0
 
 
 @prometheus
@@ -293,6 +295,43 @@ def test_django_prometheus_counts_errors(make_alias: MakeAlias) -> None:
         ask("SELECT 1", using=wrong)
     assert metric("django_db_new_connection_errors_total", wrong) == 1
     assert (pool_of(alias).out, pool_of(wrong).out) == (1, 0)
+
+
+@prometheus
+def test_django_prometheus_counts_on_postgresql(make_alias: MakeAlias, postgresql: PostgreSQL) -> None:
+    alias = make_alias("tests.support.engines.prometheus_postgresql", server=postgresql)
+    for _ in range(10):
+        ask("SELECT 1", using=alias)
+        connections[alias].close()
+    assert metric("django_db_execute_total", alias) == 10
+    assert metric("django_db_new_connections_total", alias) == 1
+    assert (pool_of(alias).opened, pool_of(alias).checkouts) == (1, 10)
+
+
+@pytest.mark.parametrize("limits_set_calls", [False, True])
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("each_tenant_has_its_schema", {"found": [["one", "one"], ["two", "two"]], "opened": 1}),
+        ("the_next_borrower_has_the_path_of_the_login", {"path": '"$user", public'}),
+        ("a_tenant_keeps_its_schema_between_two_works", {"found": ["two"] * 3}),
+    ],
+)
+def test_django_tenants(
+    postgresql: PostgreSQL,
+    new_database: NewDatabase,
+    case: str,
+    expected: dict[str, Any],
+    limits_set_calls: bool,
+) -> None:
+    """The search_path of a tenant stays with its borrower, and each borrower has its own."""
+    needs.django_tenants()
+    entry = {
+        **postgresql.database(new_database(postgresql)),
+        "ENGINE": "tests.support.engines.schemas",
+        "POOL": {"pool_size": 1, "max_overflow": 0},
+    }
+    assert running.run("schemas", case, entry, limits_set_calls) == expected
 
 
 # --- settings from URLs and from the environment ------------------------------------------------------------

@@ -19,6 +19,12 @@ DESKS = {name: service for name, service in COMPOSE["services"].items() if "comm
 #: What the specification (https://github.com/compose-spec/compose-spec) calls keys of a service.
 KEYS = {"image", "working_dir", "volumes", "command", "environment", "healthcheck", "ports", "depends_on"}
 
+#: The variables of the servers' images that name the database, its user and the password, by ENGINE.
+ACCOUNTS = {
+    "poollife.backends.mysql": ("MYSQL_DATABASE", "MYSQL_USER", "MYSQL_PASSWORD"),
+    "poollife.backends.postgresql": ("POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"),
+}
+
 
 def test_only_keys_of_the_specification() -> None:
     assert {key for key in COMPOSE if not key.startswith("x-")} == {"services"}
@@ -28,7 +34,7 @@ def test_only_keys_of_the_specification() -> None:
 def test_images_have_a_version() -> None:
     images = {service["image"] for service in COMPOSE["services"].values()}
     assert all(re.fullmatch(r"[a-z]+:\d+\.\d+", image) for image in images)
-    assert {"mariadb:11.4", "mysql:8.4"} <= images
+    assert {"mariadb:11.4", "mysql:8.4", "postgres:17.6"} == images - {DESKS["desk-on-mysql"]["image"]}
 
 
 @pytest.mark.parametrize("name", DESKS)
@@ -40,8 +46,9 @@ def test_a_desk(name: str) -> None:
     assert COMPOSE["services"][server]["healthcheck"]["test"][0] == "CMD"
     database = json.loads(desk["environment"]["POOLLIFE_DEMO_DATABASE"])
     accounts = COMPOSE["services"][server]["environment"]
-    assert (database["HOST"], database["NAME"]) == (server, accounts["MYSQL_DATABASE"])
-    assert (database["USER"], database["PASSWORD"]) == (accounts["MYSQL_USER"], accounts["MYSQL_PASSWORD"])
+    given = [database[key] for key in ("HOST", "NAME", "USER", "PASSWORD")]
+    variables = ACCOUNTS[database["ENGINE"]]
+    assert given == [server, *(accounts[name] for name in variables)]
     assert import_string(f"{database['ENGINE']}.base.DatabaseWrapper")
     assert PoolOptions.from_settings("default", database)
 

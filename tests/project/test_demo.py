@@ -1,4 +1,4 @@
-"""The demo holds every invariant, on both databases, and says so."""
+"""The demo holds every invariant, on each database, and says so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
 
-@pytest.mark.parametrize("database", ["mysql", "sqlite"])
+@pytest.mark.parametrize("database", ["mysql", "postgresql", "sqlite"])
 def test_the_demo_keeps_every_promise(database: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "demo", "--once", "--requests", "150"],

@@ -6,6 +6,7 @@ test, or a failed one where the environment variable ``CI`` is set.
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 
@@ -31,6 +32,12 @@ def gis_libraries() -> None:
     """Look for the libraries that GeoDjango loads."""
     if not system_packages.has_gis_libraries():
         raise Missing(f"missing: the libraries of GDAL and GEOS; {INSTALL}")
+
+
+def django_tenants() -> None:
+    """Look for django-tenants, which each new version of Django has to wait for."""
+    if importlib.util.find_spec("django_tenants") is None:
+        raise Missing("missing: django-tenants; pip install django-tenants")
 
 
 def uwsgi_of_debian() -> None:

@@ -1,0 +1,1 @@
+"""``ENGINE = "tests.support.engines.schemas"``."""
