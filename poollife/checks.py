@@ -108,7 +108,7 @@ def read_options() -> None:
     :raises ImproperlyConfigured: POOL has a mistake; the message names it.
     """
     for database in databases():
-        _ = database.options
+        PoolOptions.from_settings(database.alias, database.entry, database.wrapper.driver)
 
 
 @register(TAG)
@@ -140,6 +140,8 @@ def _of_one(database: Database) -> Iterator[CheckMessage]:
             hint = "Correct it or leave it out: each option has a default."
             yield checks.Error(str(error), hint=hint, id="poollife.E001")
         return
+    if options.behind:
+        yield from _of_proxy(database, options)
     if options.pooled:
         yield from _of_options(database, options)
 
@@ -173,6 +175,16 @@ def _of_django(database: Database) -> Iterator[CheckMessage]:
             hint="Put transaction.atomic on views that write, or transaction.non_atomic_requests on those "
             "that make no query. If every request writes anyway, silence this.",
             id="poollife.I001",
+        )
+
+
+def _of_proxy(database: Database, options: PoolOptions) -> Iterator[CheckMessage]:
+    """Check the keys of an entry that contradict its ``behind``."""
+    for problem, cure in database.wrapper.driver.objections(database.entry):
+        yield checks.Error(
+            f"{database.place}: POOL['behind'] is {options.behind!r}: {problem}.",
+            hint=f"{cure}.",
+            id="poollife.E006",
         )
 
 

@@ -6,13 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from poollife.errors import BadPoolOption
 from poollife.option_values import READERS, RESETS
-
-if TYPE_CHECKING:
-    pass
 
 #: Names that the settings have in other pools; difflib alone would not find them.
 FOREIGN_NAMES = {
@@ -36,6 +33,8 @@ FOREIGN_NAMES = {
     "validation_timeout": "network_timeout",
     "reconnect_timeout": "outage_wait",
     "keepalives_idle": "network_timeout",
+    "pgbouncer": "behind",
+    "pool_mode": "behind",
 }
 
 #: Keys of ``OPTIONS`` that overrule ``PASSWORD``.
@@ -66,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 #: Options that have an effect even if no session outlives its borrower.
-WITHOUT_POOL = ("poolclass", "credentials", "network_timeout", "outage_wait")
+WITHOUT_POOL = ("poolclass", "credentials", "network_timeout", "outage_wait", "behind")
 #: Options that only ``FairQueuePool`` has.
 FAIR_ONLY = ("core_size", "min_idle", "unload_timeout", "retire_interval", "retire_quantity", "max_waiting")
 
@@ -84,6 +83,13 @@ class Bounds(NamedTuple):
     max_waiting: float = math.inf
     #: Seconds for which a returned session is preferred to a new one beyond the core.
     unload_timeout: float = 0.0
+
+
+class DriverInterface(Protocol):
+    """The part of ``poollife.drivers.contract.Driver`` that checks options."""
+
+    def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the reasons why the driver can't work as ``behind`` says."""
 
 
 class NoPool:
@@ -134,6 +140,10 @@ class PoolOptions:
     #: The moment of the return: the end of the request, task or block ("work"), or as soon as no transaction,
     #: cursor or session state needs the session ("statement").
     release: str = "work"
+    #: "transaction_pooler": a proxy that gives each transaction another session, such as PgBouncer with
+    #: ``pool_mode = transaction``. Nothing may be left in a session, and no session is reset. None: no such
+    #: proxy.
+    behind: str | None = None
     #: Seconds after which the log reports a session that is still borrowed; None: never. Implies ``trace``.
     leak_after: float | None = None
     #: Whether the line that borrowed each session is kept.
@@ -147,11 +157,15 @@ class PoolOptions:
     poolclass: type[Any] | None = None
 
     @classmethod
-    def from_settings(cls, alias: str, settings: Mapping[str, Any]) -> PoolOptions:
+    def from_settings(
+        cls, alias: str, settings: Mapping[str, Any], driver: DriverInterface | None = None
+    ) -> PoolOptions:
         """Read one entry of ``DATABASES``.
 
         :param alias: the key of that entry, for the messages.
         :param settings: that entry.
+        :param driver: the ``Driver`` of its ENGINE, which is asked whether it works as ``behind`` says. None:
+            that is not checked.
         :raises BadPoolOption: if an option is unknown or wrong. The message names the alias, the key, the
             value and the nearest right key.
         """
@@ -170,7 +184,11 @@ class PoolOptions:
         if not value:
             return DEFAULTS
         value = _with_preset(alias, value)
-        return cls(**{key: _read(alias, key, value[key]) for key in value})._checked(alias, value)
+        options = cls(**{key: _read(alias, key, value[key]) for key in value})._checked(alias, value)
+        if options.behind and driver:
+            for problem, cure in driver.objections(settings):
+                raise _bad(alias, "POOL['behind']", options.behind, f"{problem}. {cure}")
+        return options
 
     @property
     def pooled(self) -> bool:
@@ -190,9 +208,10 @@ class PoolOptions:
     def resets(self) -> tuple[bool, bool]:
         """Flags for clean and for dirty sessions, whether they are reset at their return: see ``RESETS``.
 
-        A session that will be closed is not reset.
+        A session that will be closed is not reset. Behind a transaction pooler a reset would run in the
+        session of some other client.
         """
-        return RESETS[self.reset if self.pooled else "rollback"]
+        return RESETS[self.reset if self.pooled and not self.behind else "rollback"]
 
     @property
     def limit(self) -> int | None:
@@ -235,6 +254,8 @@ class PoolOptions:
         name = self.poolclass.__name__ if self.poolclass else "FairQueuePool"
         if not self.pooled and key not in WITHOUT_POOL:
             return f"leave it out: {name} keeps no sessions"
+        if self.behind and key == "reset" and self.reset == "always":
+            return f"leave it out: POOL['behind'] is {self.behind!r}, where no session can be reset"
         if not self.fair and key in FAIR_ONLY:
             return f"leave it out: {name} knows nothing of it, FairQueuePool does"
         if key in ("core_size", "min_idle") and (getattr(self, key) or 0) > (self.limit or 0):

@@ -84,6 +84,12 @@ def _release(value: object) -> str:
     return str(value)
 
 
+def _behind(value: object) -> str | None:
+    if value not in (None, "transaction_pooler"):
+        raise ValueError('"transaction_pooler", or None for the server itself and all other proxies')
+    return None if value is None else str(value)
+
+
 def _credentials(value: object) -> Callable[[], Any] | None:
     if isinstance(value, str):
         try:
@@ -150,6 +156,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "network_timeout": _or_none(_network_timeout),
     "reset": _reset,
     "release": _release,
+    "behind": _behind,
     "leak_after": _leak_after,
     "trace": _flag,
     "stats": _flag,

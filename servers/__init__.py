@@ -4,6 +4,7 @@ from servers.certificates import Certificates
 from servers.mariadb import MariaDB
 from servers.missing import Missing
 from servers.packets import Count, PacketProxy
+from servers.pgbouncer import PgBouncer
 from servers.postgresql import PostgreSQL
 from servers.private import PrivateServer, Session, Via
 from servers.proxy import Proxy
@@ -14,6 +15,7 @@ __all__ = [
     "MariaDB",
     "Missing",
     "PacketProxy",
+    "PgBouncer",
     "PostgreSQL",
     "PrivateServer",
     "Proxy",

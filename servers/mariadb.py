@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from servers.certificates import Certificates
 from servers.missing import Missing
-from servers.private import STOP_SECONDS, PrivateServer, Session, Via, closed_afterwards, which
+from servers.private import PrivateServer, Session, Via, closed_afterwards
+from servers.program import STOP_SECONDS, which
 
 # Where distributions, Homebrew and the project's own archives put the server and its tools, beside PATH.
 FOLDERS = (

@@ -17,7 +17,8 @@ from typing import Any
 
 from servers.certificates import Certificates
 from servers.missing import Missing
-from servers.private import PrivateServer, Session, Via, closed_afterwards, which
+from servers.private import PrivateServer, Session, Via, closed_afterwards
+from servers.program import other_user, which
 
 # Where distributions, Homebrew and a build from source put the server and its tools: PATH seldom has them.
 FOLDERS = (
@@ -97,7 +98,7 @@ class PostgreSQL(PrivateServer):
         self.superuser = superuser
         if superuser:
             self.password = secrets.token_urlsafe(16)
-        self._identity = _other_user()
+        self._identity = other_user()
         # The server's user owns this folder and the data, and nothing else that this process writes to.
         self._run = self.folder / "run"
         self.socket = self._run / f".s.PGSQL.{self.port}"
@@ -135,7 +136,7 @@ class PostgreSQL(PrivateServer):
         :param database: the database to connect to.
         :raises Missing: if neither psycopg nor psycopg2 is installed.
         """
-        connection = _driver().connect(
+        connection = driver_module().connect(
             host=str(self._run), port=self.port, user=ADMINISTRATOR, dbname=database
         )
         with closed_afterwards(connection):
@@ -189,9 +190,7 @@ class PostgreSQL(PrivateServer):
 
         :raises ValueError: if that user can't reach it.
         """
-        if self._identity:
-            os.chown(self.folder, -1, self._identity["group"])
-            self.folder.chmod(0o710)
+        self._open_folder()
         self._make_folder(self._run)
         command = ["/bin/sh", "-c", 'test -w "$1"', "sh", str(self._run)]
         if subprocess.run(command, **self._identity).returncode:
@@ -204,11 +203,6 @@ class PostgreSQL(PrivateServer):
         """Make a folder that only the server's user may use."""
         path.mkdir(mode=0o700, exist_ok=True)
         self._hand_over(path)
-
-    def _hand_over(self, path: Path) -> None:
-        """Make the server's user the owner of a file."""
-        if self._identity:
-            os.chown(path, self._identity["user"], self._identity["group"])
 
     def _make_data(self, data: Path) -> None:
         """Have initdb make the databases of the server itself.
@@ -234,7 +228,7 @@ class PostgreSQL(PrivateServer):
 
     def _command(self) -> list[str]:
         """Return the server's command line, and write the files that it names."""
-        _driver()  # it is needed to see whether the server answers
+        driver_module()  # it is needed to see whether the server answers
         owner = pwd.getpwuid(os.geteuid()).pw_name
         settings = {
             **FAST,
@@ -256,15 +250,6 @@ class PostgreSQL(PrivateServer):
         options = [f"--{name}={value}" for name, value in settings.items()]
         return [str(self._binary()), "-D", str(self._data), *options]
 
-    def _write(self, name: str, text: str) -> str:
-        """Write a file that only the server's user may read, and return its path."""
-        path = self.folder / name
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(text)
-        self._hand_over(path)
-        return str(path)
-
     def _binary(self) -> Path:
         """Return the path of the server's binary.
 
@@ -278,7 +263,7 @@ class PostgreSQL(PrivateServer):
         """Return whether the administrator can run a statement."""
         try:
             self.execute("SELECT 1")
-        except _driver().OperationalError:
+        except driver_module().OperationalError:
             return False
         return True
 
@@ -292,7 +277,7 @@ class PostgreSQL(PrivateServer):
         )
 
 
-def _driver() -> Any:
+def driver_module() -> Any:
     """Return the module psycopg, or psycopg2 where that is missing.
 
     It is imported here, so that ``find()`` works without it, and programs of gevent can patch first.
@@ -305,18 +290,6 @@ def _driver() -> Any:
         except ImportError:
             continue
     raise Missing("missing: psycopg or psycopg2; pip install 'poollife[postgresql]' installs one")
-
-
-def _other_user() -> dict[str, Any]:
-    """Return the arguments by which Popen starts a program as nobody; none where this process is not root.
-
-    Not as "postgres": that user may change the databases of the machine's own server.
-    """
-    if os.geteuid():
-        return {}
-    nobody = pwd.getpwnam("nobody")
-    # The folder that this process is in may be closed to that user.
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": "/"}
 
 
 def _version(binary: Path) -> tuple[int, ...]:

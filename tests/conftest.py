@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connections
 
 from poollife import clock
-from servers import Certificates, MariaDB, Missing, PostgreSQL, PrivateServer, Via
+from servers import Certificates, MariaDB, Missing, PgBouncer, PostgreSQL, PrivateServer, Via
 
 
 def pytest_configure() -> None:
@@ -103,6 +103,20 @@ def postgresql(certificates: Certificates) -> Iterator[PostgreSQL]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def session_pgbouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
+    """A PgBouncer in front of the server, with ``pool_mode = session``."""
+    with PgBouncer(postgresql) as pgbouncer:
+        yield pgbouncer
+
+
+@pytest.fixture(scope="session")
+def transaction_pgbouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
+    """A PgBouncer in front of the server, with ``pool_mode = transaction``."""
+    with PgBouncer(postgresql, "transaction") as pgbouncer:
+        yield pgbouncer
+
+
 @pytest.fixture
 def _default_server(request: pytest.FixtureRequest) -> Callable[[], PrivateServer]:
     """A function that returns the server of tests that name none: MariaDB.
@@ -120,10 +134,14 @@ def _numbers() -> Iterator[int]:
     return itertools.count(1)
 
 
+#: A server that tests name, or a proxy in front of one.
+Server = PrivateServer | PgBouncer
+
+
 class NewDatabase(Protocol):
     """What the fixture ``new_database`` is."""
 
-    def __call__(self, server: PrivateServer | None = ...) -> str: ...
+    def __call__(self, server: Server | None = ...) -> str: ...
 
 
 @pytest.fixture
@@ -134,9 +152,9 @@ def new_database(
 
     The database is on the server that is named, or on MariaDB.
     """
-    made: list[tuple[PrivateServer, str]] = []
+    made: list[tuple[Server, str]] = []
 
-    def make(server: PrivateServer | None = None) -> str:
+    def make(server: Server | None = None) -> str:
         server = server or _default_server()
         name = f"test_{next(_numbers)}"
         server.create_database(name)
@@ -162,7 +180,7 @@ class MakeAlias(Protocol):
         self,
         engine: str = ...,
         *,
-        server: PrivateServer | None = ...,
+        server: Server | None = ...,
         via: Via = ...,
         **entry: Any,
     ) -> str: ...
@@ -185,7 +203,7 @@ def make_alias(
     def make(
         engine: str = "poollife.backends.mysql",
         *,
-        server: PrivateServer | None = None,
+        server: Server | None = None,
         via: Via = "tcp",
         **entry: Any,
     ) -> str:

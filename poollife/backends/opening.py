@@ -70,7 +70,7 @@ class OpeningMixin(BaseDatabaseWrapper):
         # Django uses this alias for connections without a database, whichever key of DATABASES they serve.
         if self.alias == wrapper.NO_DB_ALIAS:
             return UNPOOLED
-        return PoolOptions.from_settings(self.alias, self.settings_dict)
+        return PoolOptions.from_settings(self.alias, self.settings_dict, self.driver)
 
     @property
     def poolable(self) -> bool:

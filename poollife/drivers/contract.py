@@ -104,6 +104,14 @@ class Driver(ABC):
         """
         return False
 
+    def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the reasons why the driver can't work as ``POOL["behind"]`` says: by default, never.
+
+        :param entry: the entry of ``DATABASES``.
+        :returns: each reason, with its cure, for people.
+        """
+        return [("the ENGINE is not one for PostgreSQL, and knows no such proxy", "Leave it out")]
+
     def is_full(self, error: Exception) -> bool:
         """Return whether the server refused a session because it allows no more; False by default.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test.utils import modify_settings, override_settings
 
@@ -66,6 +67,16 @@ def mysql(**entry: Any) -> dict[str, Any]:
     return {"ENGINE": MYSQL, "NAME": "site", "HOST": "db", **entry}
 
 
+def postgresql(**entry: Any) -> dict[str, Any]:
+    return {"ENGINE": "poollife.backends.postgresql", "NAME": "site", "HOST": "db", **entry}
+
+
+def behind(**entry: Any) -> dict[str, Any]:
+    """An entry behind a transaction pooler."""
+    pool = {"behind": "transaction_pooler"}
+    return postgresql(**{"DISABLE_SERVER_SIDE_CURSORS": True, "POOL": pool, **entry})
+
+
 def sqlite(**entry: Any) -> dict[str, Any]:
     return {"ENGINE": SQLITE, "NAME": "site.sqlite3", **entry}
 
@@ -109,6 +120,9 @@ def sqlite(**entry: Any) -> dict[str, Any]:
         },
         {"absent": {"ENGINE": "no.such.backend", "CONN_MAX_AGE": 60}},  # Django says so itself
         {"composed": {"ENGINE": "tests.support.engines.tenants", "NAME": "site"}},
+        {"shop": behind()},
+        {"shop": behind(OPTIONS={"prepare_threshold": None, "server_side_binding": True})},
+        {"shop": postgresql(OPTIONS={"prepare_threshold": 5, "assume_role": "shop"})},
     ],
     ids=repr,
 )
@@ -140,6 +154,42 @@ def test_a_site_without_our_engine_may_do_as_it_likes(check: Check) -> None:
 
 #: Entries of DATABASES, the id, words of the message, words of the hint.
 BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
+    (
+        {"shop": behind(DISABLE_SERVER_SIDE_CURSORS=False)},
+        "E006",
+        "POOL['behind'] is 'transaction_pooler': QuerySet.iterator() would open cursors that outlive their",
+        'Set "DISABLE_SERVER_SIDE_CURSORS": True in this entry.',
+    ),
+    (
+        {"shop": behind(OPTIONS={"prepare_threshold": 0})},
+        "E006",
+        "OPTIONS has 'prepare_threshold', and a prepared statement stays in one session",
+        "Leave it out",
+    ),
+    (
+        {"shop": behind(OPTIONS={"assume_role": "shop"})},
+        "E006",
+        "OPTIONS has 'assume_role', and a SET ROLE stays in one session",
+        "ALTER ROLE",
+    ),
+    (
+        {"shop": mysql(POOL={"behind": "transaction_pooler"})},
+        "E006",
+        "DATABASES['shop']: POOL['behind'] is 'transaction_pooler': the ENGINE is not one for PostgreSQL",
+        "Leave it out.",
+    ),
+    (
+        {"shop": sqlite(POOL={"behind": "transaction_pooler"})},
+        "E006",
+        "the ENGINE is not one for PostgreSQL, and knows no such proxy",
+        "Leave it out.",
+    ),
+    (
+        {"shop": mysql(POOL={"behind": "pgbouncer"})},
+        "E001",
+        "'behind' takes \"transaction_pooler\"",
+        "Correct",
+    ),
     (
         {"shop": mysql(POOL={"pool_sise": 5})},
         "E001",
@@ -547,6 +597,15 @@ def test_a_web_server_refuses_a_bad_pool_at_once(port: int) -> None:
     done = project(*SERVE, port=port, pool={"pool_sise": 5})
     assert done.returncode == 1
     assert "DATABASES['default']: POOL['pool_sise'] is 5: unknown key" in done.stderr
+
+
+def test_read_options_refuses_what_contradicts_the_pooler(check: Check) -> None:
+    """Web servers run no checks: the middleware reads the options at their start."""
+    check({"shop": behind(OPTIONS={"prepare_threshold": 0})})
+    with pytest.raises(ImproperlyConfigured, match=r"stays in one session\. Leave it out"):
+        checks.read_options()
+    with pytest.raises(ImproperlyConfigured, match=r"stays in one session\. Leave it out"):
+        _ = connections["shop"].pool_options  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -75,6 +75,7 @@ def test_defaults() -> None:
         "network_timeout": 20.0,
         "reset": "auto",
         "release": "work",
+        "behind": None,
         "leak_after": None,
         "trace": False,
         "stats": False,
@@ -140,6 +141,8 @@ def test_switched_off() -> None:
         ("reset", "auto"),
         ("reset", "always"),
         ("reset", "rollback"),
+        ("behind", "transaction_pooler"),
+        ("behind", None),
         ("leak_after", None),
         ("leak_after", 30),
         ("leak_after", 0.5),
@@ -179,6 +182,7 @@ def test_all_keys_at_once() -> None:
         "network_timeout": 7.5,
         "reset": "always",
         "release": "statement",
+        "behind": None,
         "leak_after": 30.0,
         "trace": True,
         "stats": True,
@@ -188,6 +192,26 @@ def test_all_keys_at_once() -> None:
     assert given.keys() == READERS.keys()
     assert asdict(read(given)) == given
     assert read(given).limit == 7
+
+
+@pytest.mark.parametrize("reset", ["auto", "rollback"])
+def test_no_session_is_reset_behind_a_transaction_pooler(reset: str) -> None:
+    """The reset would run in the session of another client."""
+    assert read({"behind": "transaction_pooler", "reset": reset}).resets == (False, False)
+    assert read({"behind": None}).resets == (False, True)
+    assert read({"behind": "transaction_pooler", "poolclass": NullPool}).behind == "transaction_pooler"
+
+
+@pytest.mark.parametrize("options", [{"reset": "always"}, {"preset": "slow_and_safe"}])
+def test_always_resetting_is_refused_behind_a_transaction_pooler(options: dict[str, Any]) -> None:
+    with pytest.raises(ImproperlyConfigured, match="where no session can be reset"):
+        read({"behind": "transaction_pooler", **options})
+
+
+@pytest.mark.parametrize("value", ["session", "pgbouncer", True, 6432, ["transaction_pooler"]])
+def test_unknown_proxies_are_refused(value: object) -> None:
+    with pytest.raises(ImproperlyConfigured, match="'behind' takes \"transaction_pooler\", or None"):
+        read({"behind": value})
 
 
 @pytest.mark.parametrize("name", PRESETS)

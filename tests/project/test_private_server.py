@@ -20,7 +20,7 @@ import psycopg
 import psycopg2
 import pytest
 
-from servers import Certificates, MariaDB, Missing, PostgreSQL, PrivateServer, Via
+from servers import Certificates, MariaDB, Missing, PgBouncer, PostgreSQL, PrivateServer, Via
 from servers import postgresql as module_of_postgresql
 from servers.ports import RANGE, free_port
 from tests.conftest import MakeAlias, NewDatabase
@@ -408,7 +408,7 @@ def test_statement_of_the_administrator_runs_in_a_database(
 def test_each_driver_runs_statements_and_leaves_no_session(
     postgresql: PostgreSQL, driver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module_of_postgresql, "_driver", lambda: driver)
+    monkeypatch.setattr(module_of_postgresql, "driver_module", lambda: driver)
     count = "SELECT count(*)::integer FROM pg_stat_activity WHERE backend_type = 'client backend'"
 
     assert postgresql.execute("SELECT %s + 1, %s", 1, "text") == [(2, "text")]
@@ -449,3 +449,64 @@ def test_newest_server_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert find() == newest
     on_path = install(tmp_path / "path")
     assert find() == on_path
+
+
+# --- PgBouncer ----------------------------------------------------------------------------------------------
+
+
+def test_pgbouncer_leads_to_the_databases_of_its_server(
+    transaction_pgbouncer: PgBouncer, postgresql: PostgreSQL, new_database: NewDatabase
+) -> None:
+    settings = transaction_pgbouncer.database(new_database(postgresql))
+
+    with closing(connect(settings, psycopg)) as connection:
+        row = connection.execute("SELECT current_database(), pg_backend_pid()").fetchone()
+        assert row[0] == settings["NAME"]
+        assert row[1] != connection.info.backend_pid
+    pools = {pool["database"]: pool["pool_mode"] for pool in transaction_pgbouncer.ask("SHOW POOLS")}
+    assert pools[settings["NAME"]] == "transaction"
+    with pytest.raises(ValueError, match="no tls"):
+        transaction_pgbouncer.database("", via="tls")
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+def test_pgbouncer_restarts_on_its_port(postgresql: PostgreSQL, immediate: bool) -> None:
+    with PgBouncer(postgresql, settings={"max_client_conn": "7"}) as pgbouncer:
+        before = pgbouncer.pid, pgbouncer.port, pgbouncer.folder
+
+        pgbouncer.restart(immediate=immediate)
+
+        assert pgbouncer.pid != before[0]
+        assert (pgbouncer.port, pgbouncer.folder) == before[1:]
+        config = {row["key"]: row["value"] for row in pgbouncer.ask("SHOW CONFIG")}
+        assert config["max_client_conn"] == "7"
+    assert not pgbouncer.folder.exists()
+
+
+def test_pgbouncer_ends_when_its_owner_is_killed() -> None:
+    program = """
+import sys
+from servers import PgBouncer, PostgreSQL
+
+server = PostgreSQL().start()
+pgbouncer = PgBouncer(server).start()
+print(pgbouncer.pid, pgbouncer.folder, server.folder, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout
+        pid, *folders = owner.stdout.readline().split()
+        assert is_alive(int(pid))
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        eventually("the folders are removed", lambda: not any(map(os.path.exists, folders)), 30)
+        assert not is_alive(int(pid))
+
+
+def test_missing_pgbouncer_is_reported(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PgBouncer, "find", staticmethod(lambda: None))
+
+    with pytest.raises(Missing, match=r"missing: PgBouncer; .*tools/system_packages"):
+        PgBouncer(postgresql).start()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from servers import Missing
 from servers.ports import free_port
-from servers.private import guard_command
+from servers.program import guard_command
 
 PATIENCE = 30.0
 #: The last one is the server, too, if it is called by the server's name. It is in Debian's redis-tools, which

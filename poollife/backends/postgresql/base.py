@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.postgresql import base
@@ -10,6 +12,7 @@ from django.db.backends.postgresql.psycopg_any import IsolationLevel, is_psycopg
 
 from poollife.backends.mixin import PooledMixin
 from poollife.drivers.postgresql.driver import PostgreSQLDriver
+from poollife.pools import log
 from poollife.pools.lease import Lease
 
 if is_psycopg3:
@@ -24,6 +27,10 @@ else:
 
 #: The text of the server's or a proxy's refusal of what ``options`` has. It is not translated by PgBouncer.
 REFUSES_OPTIONS = "unsupported startup parameter"
+PROXIED = (
+    "Pool %r: a proxy, such as PgBouncer, is in front of its server. With pool_mode = session nothing has to "
+    "be set. With pool_mode = transaction POOL needs 'behind': 'transaction_pooler'"
+)
 #: Host and port of proxies that take no ``options``.
 refusing: set[tuple[Any, Any]] = set()
 
@@ -43,9 +50,19 @@ class PooledPostgreSQLMixin(PooledMixin, PostgreSQLWrapper):
 
         :param params: the arguments of the driver's ``connect()``.
         """
-        params = self.driver.params(params)
+        connection = self._open_with_time_zone(self.driver.params(params))
+        if self.pool_options.behind:
+            self.driver.unwrap(connection).behind_pooler = True
+        return connection
+
+    def _open_with_time_zone(self, params: dict[str, Any]) -> Any:
+        """Open a session with the time zone as a part of its login, where that is possible.
+
+        Where it is not, Django sets the time zone by a statement.
+        """
         server = params.get("host"), params.get("port")
-        if self.timezone_name and "service" not in params and server not in refusing:
+        takes_options = not (self.pool_options.behind or "service" in params or server in refusing)
+        if self.timezone_name and takes_options:
             zone = self.timezone_name.replace("\\", "\\\\").replace(" ", "\\ ")
             given = params.get("options", os.environ.get("PGOPTIONS", ""))
             try:
@@ -55,6 +72,18 @@ class PooledPostgreSQLMixin(PooledMixin, PostgreSQLWrapper):
                     raise
                 refusing.add(server)
         return super().open_connection(params)
+
+    def init_connection_state(self) -> None:
+        """Set up a new session as Django does, and in the first session of a pool look for a proxy."""
+        super().init_connection_state()
+        if (lease := self.lease) is not None and not self.pool_options.behind:
+            lease.pool.fact("proxy", partial(self._look_for_proxy, lease))
+
+    def _look_for_proxy(self, lease: Lease) -> bool:
+        """Return whether a proxy is in front of the server, and note it in the log."""
+        if found := bool(lease.driver.is_proxied()):  # type: ignore[attr-defined]  # PostgreSQL's
+            log.note(logging.INFO, PROXIED, self.alias)
+        return found
 
     def _resume(self, lease: Lease) -> None:
         super()._resume(lease)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from poollife.drivers.connection import GuardedSocket
-from poollife.drivers.effects import CHECKED, LEAVES, SETS, UNKNOWN
+from poollife.drivers.effects import CHECKED, LEAVES, READS, SETS, UNKNOWN
 from poollife.drivers.marks import marks_of, restore
+from poollife.drivers.postgresql import poolers
 from poollife.drivers.postgresql.effects import ADDS_TYPES, PREPARES, UNRESETTABLE, told_by
 from poollife.drivers.postgresql.errors import verdict_on
 from poollife.drivers.postgresql.statements import EFFECTS
@@ -73,16 +74,20 @@ class PostgreSQLConnection(GuardedSocket):
     marks_at_birth: dict[str, Any]
     #: True if the server reads a text as ``statements.py`` does.
     is_readable: bool
+    #: True behind a proxy that gives each transaction another session: see ``poolers.py``.
+    behind_pooler: bool = False
     CHANGING: frozenset[str] = (
         GuardedSocket.CHANGING
         | {"unshareable", "reader", "effects", "has_prepared", "portals", "settings_at_rest"}
         | {"reported_at_rest", "autocommit_at_rest"}
-        | {"writability_at_birth", "marks_at_birth", "is_readable"}
+        | {"writability_at_birth", "marks_at_birth", "is_readable", "behind_pooler"}
     )
 
     #: Attributes of the driver.
     Error: Any
+    ProgrammingError: Any
     autocommit: Any
+    info: Any
 
     # --- what the two drivers do differently ---------------------------------------------------------------
 
@@ -142,10 +147,25 @@ class PostgreSQLConnection(GuardedSocket):
         except TypeError:  # not hashable
             effects = UNKNOWN
         self.effects = effects
+        if self.behind_pooler:
+            self._check_transaction(effects, statement, is_template)
         if effects & CHECKED:
             self.note_effects(effects, statement)
             if effects & LEAVES:
                 self._note_rare(effects, statement)
+
+    def _check_transaction(self, effects: int, statement: Any, is_template: bool) -> None:
+        """Refuse what would need the same session in two transactions.
+
+        :raises InterfaceError: if the statement leaves something for the next transaction, or reads what an
+            earlier transaction has left.
+        """
+        if effects & LEAVES and (cure := poolers.cure_for(statement, is_template)):
+            raise self.InterfaceError(poolers.REFUSED.format(cure=cure))
+        if self.transaction_status == IDLE:  # this statement begins a transaction
+            self.ran = 0
+            if told := effects & (SETS << READS):
+                raise self.InterfaceError(poolers.REFUSED_READ.format(told=self.told_by(statement, told)))
 
     def _note_rare(self, effects: int, statement: Any) -> None:
         if effects & PREPARES:
@@ -236,7 +256,11 @@ class PostgreSQLConnection(GuardedSocket):
         if self.has_prepared and not self.can_deallocate:
             return "a prepared statement was left in it"
         # A trigger or a function of the site's own may have changed them, without a trace in any text.
-        if not self.dirty and tuple(map(self.reported, REPORTED)) != self.reported_at_rest:
+        if (not self.dirty or self.behind_pooler) and tuple(
+            map(self.reported, REPORTED)
+        ) != self.reported_at_rest:
+            if self.behind_pooler:
+                return "a setting was changed in it, and no session is reset behind a transaction pooler"
             self.dirty = True
         return None
 
@@ -269,6 +293,17 @@ class PostgreSQLConnection(GuardedSocket):
         self.run(f"{rollback}{RESET}{deallocate}", CLEANING_LIMIT)
         self.dirty = self.has_prepared = False
         self.portals = 0
+
+    def is_proxied(self) -> bool:
+        """Return whether a proxy, such as PgBouncer, answers in the server's place: one round trip.
+
+        A proxy tells its clients another number than the one that the server's session has.
+        """
+        try:
+            rows = self.run("SELECT pg_backend_pid()", CLEANING_LIMIT)
+        except self.ProgrammingError:  # a server of another kind has no such function
+            return False
+        return bool(rows) and int(rows[0][0]) != self.info.backend_pid
 
     def answers(self, seconds: float) -> bool:
         """Implement ``Guarded.answers()``: an empty statement is the cheapest one."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedCursor
+from poollife.drivers.postgresql import poolers
 from poollife.process.guard import alive
 
 #: The packages of the cursor classes that send a statement as it was given.
@@ -86,11 +87,15 @@ class ReadingCursor(LeasedCursor):
 class NamedCursor(ReadingCursor):
     """A cursor on the server, which each of its methods asks."""
 
+    #: The driver's: whether the cursor outlives its transaction.
+    withhold: Any
     #: Whether the server has it.
     _is_declared = False
 
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
         if not self._is_declared:
+            if self._driver.behind_pooler and self.withhold:
+                raise self._driver.InterfaceError(poolers.REFUSED_CURSOR)
             self._driver.portals += 1
             self._is_declared = True
         return super().execute(query, params, **kwargs)

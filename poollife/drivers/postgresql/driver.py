@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from poollife.drivers.contract import Driver
+from poollife.drivers.postgresql import poolers
 from poollife.drivers.postgresql.connection import PostgreSQLConnection
 from poollife.drivers.postgresql.errors import verdict_on_opening
 from poollife.drivers.verdicts import Verdict
@@ -53,6 +55,10 @@ class PostgreSQLDriver(Driver):
         rows = connection.run("SELECT setting FROM pg_settings WHERE name = 'idle_session_timeout'", 30.0)
         milliseconds = int(rows[0][0]) if rows else 0
         return milliseconds / 1000 or None
+
+    def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Implement ``Driver.objections()``."""
+        return poolers.objections(entry)
 
     def unreachable(self, error: Exception) -> bool | None:
         """Implement ``Driver.unreachable()``."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import psycopg2
@@ -16,6 +16,7 @@ from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, enter_lease, leased
 from poollife.drivers.network import duplicate
+from poollife.drivers.postgresql import poolers
 from poollife.drivers.postgresql.connection import PostgreSQLConnection
 from poollife.drivers.postgresql.cursors import NamedCursor, ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
@@ -82,12 +83,27 @@ def _named(cursor_class: type) -> type:
 CURSORS, NAMED_CURSORS = LeasedClasses(_plain, is_own), LeasedClasses(_named, is_own)
 
 
+def session_wide(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a driver's method that marks its session as dirty, and is refused behind a transaction pooler.
+
+    :param method: one that sends a SET by itself in autocommit mode.
+    """
+
+    @wraps(method)
+    def call(self: PostgreSQLConnection, *args: Any, **kwargs: Any) -> Any:
+        if self.behind_pooler:
+            raise self.InterfaceError(poolers.REFUSED_ATTRIBUTE)
+        self.dirty = True
+        return method(self, *args, **kwargs)
+
+    return call
+
+
 def guarded_property(name: str, mark: Callable[..., Any]) -> property:
     """Return a property of the driver's that only the borrower can assign.
 
     :param name: its name.
-    :param mark: ``leaving``, for one that sends a SET by itself in autocommit, or a function that changes
-        nothing.
+    :param mark: ``session_wide``, or a function that changes nothing.
     """
     descriptor = getattr(Connection, name)
     return property(descriptor.__get__, guarded(mark(descriptor.__set__)))
@@ -106,18 +122,18 @@ class Psycopg2Connection(PostgreSQLConnection):
 
     commit = guarded(Connection.commit)
     rollback = guarded(Connection.rollback)
-    set_session = guarded(leaving(Connection.set_session))
+    set_session = guarded(session_wide(Connection.set_session))
     set_client_encoding = guarded(leaving(Connection.set_client_encoding))
-    set_isolation_level = guarded(leaving(Connection.set_isolation_level))
+    set_isolation_level = guarded(session_wide(Connection.set_isolation_level))
     lobject = guarded(leaving(Connection.lobject))
     tpc_prepare = guarded(Connection.tpc_prepare)
     tpc_commit = guarded(leaving(Connection.tpc_commit))
     tpc_rollback = guarded(leaving(Connection.tpc_rollback))
     poll = guarded(Connection.poll)
     autocommit = guarded_property("autocommit", lambda method: method)
-    isolation_level = guarded_property("isolation_level", leaving)
-    readonly = guarded_property("readonly", leaving)
-    deferrable = guarded_property("deferrable", leaving)
+    isolation_level = guarded_property("isolation_level", session_wide)
+    readonly = guarded_property("readonly", session_wide)
+    deferrable = guarded_property("deferrable", session_wide)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The destructor asks for it if connect() fails.
@@ -290,6 +306,18 @@ class Psycopg2(PostgreSQLDriver):
     def params(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of ``connect()`` by which it makes a guarded connection."""
         return {**params, "connection_factory": guarded_factory(params.get("connection_factory", Connection))}
+
+    def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Implement ``Driver.objections()``. With an isolation level, psycopg2 sends a SET for each block."""
+        found = super().objections(entry)
+        if (entry.get("OPTIONS") or {}).get("isolation_level"):
+            found.append(
+                (
+                    "OPTIONS has 'isolation_level', which psycopg2 sets for the whole session",
+                    "Use psycopg 3, or ALTER ROLE ... SET default_transaction_isolation at the server",
+                )
+            )
+        return found
 
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
         """Implement ``Driver.adopt()``."""
