@@ -12,11 +12,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from servers import Certificates, MariaDB
+from servers import Certificates, MariaDB, PostgreSQL
+from servers.private import PrivateServer
 from tests.support.programs.running import run
 
 #: The longest time of one fork, in seconds, with all the work around it.
 PATIENCE = 2.0
+
+
+SERVERS: dict[str, type[MariaDB | PostgreSQL]] = {"mysql": MariaDB, "postgresql": PostgreSQL}
+ENGINES: dict[type, str] = {
+    MariaDB: "poollife.backends.mysql",
+    PostgreSQL: "poollife.backends.postgresql",
+}
 
 
 def main() -> int:
@@ -28,8 +36,10 @@ def main() -> int:
     parser.add_argument("--forks", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=6)
     parser.add_argument("--via", nargs="+", choices=["tcp", "tls", "socket"], default=["tcp", "tls"])
+    parser.add_argument("--database", choices=SERVERS, default="mysql")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, MariaDB(certificates=Certificates(Path(folder))) as server:
+    kind = SERVERS[given.database]
+    with tempfile.TemporaryDirectory() as folder, kind(certificates=Certificates(Path(folder))) as server:
         harmed = [
             tell(via, given.seed, fuzz(server, via, given.seed, given.forks, given.threads))
             for via in given.via
@@ -37,11 +47,11 @@ def main() -> int:
     return int(any(harmed))
 
 
-def fuzz(server: MariaDB, via: Any, seed: int, forks: int, threads: int) -> dict[str, Any]:
+def fuzz(server: PrivateServer, via: Any, seed: int, forks: int, threads: int) -> dict[str, Any]:
     """Run the program on a database of its own."""
     name = f"fuzz_{via}"
     server.create_database(name)
-    database = {**server.database(name, via=via), "ENGINE": "poollife.backends.mysql"}
+    database = {**server.database(name, via=via), "ENGINE": ENGINES[type(server)]}
     return run("fork_fuzz", database, seed, forks, threads, "", limit=60 + PATIENCE * forks)
 
 

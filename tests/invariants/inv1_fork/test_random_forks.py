@@ -14,8 +14,9 @@ FORKS, THREADS, SEED = 100, 6, 1
 
 
 @pytest.mark.parametrize("via", ["tcp", "tls"])
-def test_forks_at_random_moments_harm_nothing(mariadb: MariaDB, via: str) -> None:
-    report = fuzz(mariadb, via, SEED, FORKS, THREADS)
+@pytest.mark.parametrize("name", ["mariadb", "postgresql"])
+def test_forks_at_random_moments_harm_nothing(request: pytest.FixtureRequest, name: str, via: str) -> None:
+    report = fuzz(request.getfixturevalue(name), via, SEED, FORKS, THREADS)
     assert harm(report) == {}
     assert report["forks"] == FORKS
     assert min(report["children"].values()) > 3

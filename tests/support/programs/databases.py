@@ -26,7 +26,8 @@ def ask(sql: str, *parameters: Any, using: str = "default") -> Any:
 
 def session(using: str = "default") -> int:
     """The server's number for the session of this thread."""
-    number: int = ask("SELECT CONNECTION_ID()", using=using)
+    is_postgresql = connections[using].vendor == "postgresql"
+    number: int = ask("SELECT pg_backend_pid()" if is_postgresql else "SELECT CONNECTION_ID()", using=using)
     return number
 
 

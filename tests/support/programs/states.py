@@ -21,7 +21,10 @@ def read_half(using: str = "default") -> Any:
     """A cursor with rows still on their way; the first was read."""
     wrapper: Any = connections[using]
     wrapper.ensure_connection()
-    cursor = wrapper.connection.cursor(wrapper.Database.cursors.SSCursor)
+    if wrapper.vendor == "postgresql":
+        cursor = wrapper.chunked_cursor()
+    else:
+        cursor = wrapper.connection.cursor(wrapper.Database.cursors.SSCursor)
     cursor.execute(ROWS)
     assert cursor.fetchone()[0] == 1
     return cursor
