@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import poollife.gunicorn
-from servers import MariaDB
+from servers import MariaDB, PostgreSQL
 from servers.ports import free_port
 from tests.conftest import MakeAlias
 from tests.support import ROOT
@@ -482,6 +482,24 @@ def test_other_lines(
     gunicorn.get_from_all()
     gunicorn.end()
     assert lines(gunicorn) == expected
+
+
+def test_the_line_on_postgresql(make_alias: MakeAlias, postgresql: PostgreSQL) -> None:
+    alias = make_alias(
+        "poollife.backends.postgresql", server=postgresql, POOL={"pool_size": 5, "max_overflow": 96}
+    )
+    told: list[str] = []
+
+    def note(text: str, *values: object) -> None:
+        told.append(text % values)
+
+    worker: Any = SimpleNamespace(
+        cfg=SimpleNamespace(workers=3, threads=1, worker_class_str="gthread", timeout=30),
+        log=SimpleNamespace(info=None, warning=note),
+    )
+    poollife.gunicorn.announce(worker)
+    line = "poollife: 3 workers x 101 ({}) connections = 303; max_connections of the server is 300"
+    assert told == [line.format(alias)]
 
 
 def test_a_database_that_is_down_keeps_no_site_from_starting(run: Callable[..., Gunicorn]) -> None:

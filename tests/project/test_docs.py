@@ -21,7 +21,7 @@ from django.core.management import get_commands
 from poollife.conf import DEFAULTS, PoolOptions
 from poollife.option_values import READERS
 from servers import MariaDB, PostgreSQL
-from tests.support import ROOT
+from tests.support import ROOT, needs
 from tests.support.docs_site.runner import LIMIT, Runner, new_runner
 from tests.support.pages import Block, Page, code, page, pages
 
@@ -101,7 +101,11 @@ def check_settings(text: str, runner: Runner) -> None:
 def runs(block: Block, runner: Runner) -> None:
     """It does what the next block shows, if that shows anything, and keeps no connection."""
     path = runner.file("block.py", block.text)
-    printed = runner.python("-m", "tests.support.docs_site.run", path)
+    apps = ""
+    if "django_tenants" in block.text:
+        needs.django_tenants()
+        apps = "django.contrib.contenttypes"
+    printed = runner.python("-m", "tests.support.docs_site.run", path, DOCS_SITE_APPS=apps)
     expected = output_of(block)
     flags = doctest.ELLIPSIS
     assert doctest.OutputChecker().check_output(expected, printed, flags), (
