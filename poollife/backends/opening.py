@@ -116,7 +116,8 @@ class OpeningMixin(BaseDatabaseWrapper):
             driver.check_process()
             # Inside of the handshake: a fork waits for its end, so no child inherits what this call opens for
             # a moment.
-            set_tcp_timeouts(driver.guard.fd, self.pool_options.network_timeout)
+            if not self.driver.sets_tcp_timeouts(params):
+                set_tcp_timeouts(driver.guard.fd, self.pool_options.network_timeout)
         return connection
 
     def _connect_with_answers(self, params: dict[str, Any]) -> Any:

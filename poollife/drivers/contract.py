@@ -82,6 +82,13 @@ class Driver(ABC):
         """
         return set()
 
+    def sets_tcp_timeouts(self, params: dict[str, Any]) -> bool:
+        """Return whether the driver itself bounds a silent network, by these parameters; False by default.
+
+        :param params: the arguments of ``connect()``.
+        """
+        return False
+
     def idle_limit(self, connection: Any) -> float | None:
         """Return the seconds after which the server ends an idle session, or None (the default): never.
 

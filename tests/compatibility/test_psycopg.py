@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -309,6 +311,17 @@ def test_idle_session_timeout_limits_the_age_of_sessions(
     do(alias, "SELECT 1")
     give_back(alias)
     assert pool_of(alias).liveness.recycle == pytest.approx(54)
+
+
+def test_timeouts_of_libpq_come_before_network_timeout(make_alias: MakeAlias, postgresql: PostgreSQL) -> None:
+    found = []
+    for options in ({}, {"tcp_user_timeout": 5000}):
+        alias = make_alias(ENGINE, server=postgresql, OPTIONS={"sslmode": "disable", **options})
+        connections[alias].ensure_connection()
+        with socket.socket(fileno=os.dup(connections[alias].connection.fileno())) as copy:
+            found.append(copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+        give_back(alias)
+    assert found == [20000, 5000]
 
 
 def test_read_only_transaction_of_the_borrower_renews_nothing(alias: str, pool: LeasePool) -> None:

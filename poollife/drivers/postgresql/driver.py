@@ -15,6 +15,8 @@ from poollife.drivers.verdicts import Verdict
 from poollife.process.atfork import address
 from poollife.process.greenlets import is_patched
 
+#: Parameters of libpq that do what ``network_timeout`` does.
+TCP_TIMEOUTS = frozenset({"tcp_user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count"})
 #: Folders where libpq looks for the socket of a server on this machine, as distributions build it.
 SOCKET_FOLDERS = ("/var/run/postgresql", "/run/postgresql", "/tmp")
 
@@ -49,6 +51,10 @@ class PostgreSQLDriver(Driver):
         for host, port in zip(hosts or [""], ports, strict=False):
             found |= _addresses(host, int(port or 5432))
         return found
+
+    def sets_tcp_timeouts(self, params: dict[str, Any]) -> bool:
+        """Implement ``Driver.sets_tcp_timeouts()``: libpq has parameters for the same options."""
+        return not TCP_TIMEOUTS.isdisjoint(params)
 
     def idle_limit(self, connection: PostgreSQLConnection) -> float | None:
         """Implement ``Driver.idle_limit()``. Servers before PostgreSQL 14 keep idle sessions."""
