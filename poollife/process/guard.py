@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import mmap
 import os
@@ -134,6 +135,18 @@ class Guard:
         if devnull != self.fd:
             self._dup2(devnull, self.fd, inheritable=False)
             self._close(devnull)
+
+    def shut_down(self) -> None:
+        """End a connection that another thread is using, at its socket, which stays open."""
+        if self.fd is not None and self.intact:
+            # Not a socket object: it would close the driver's descriptor when it is freed.
+            line = _socket.socket(-1, -1, -1, self.fd)
+            try:
+                line.shutdown(_socket.SHUT_RDWR)
+            except OSError:  # its other end was faster
+                pass
+            finally:
+                line.detach()
 
     def abandon(self, inherited: object) -> None:
         """Make an inherited object immortal, so that no C destructor ever works on it in this process.

@@ -6,20 +6,29 @@ import gc
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, cast
+from uuid import uuid4
 
 import psycopg
 import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
+from psycopg.adapt import AdaptersMap
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
+from poollife.drivers.effects import LEAVES
 from poollife.drivers.postgresql.psycopg3 import GuardedConnection
+from poollife.drivers.postgresql.statements import EFFECTS
 from poollife.pools.pool import LeasePool
 from servers import PacketProxy, PostgreSQL
 from tests.conftest import MakeAlias
 from tests.kit.backends import ask, do
 from tests.support.counting import pool_of
+from tests.support.web_server import eventually
 
 ENGINE = "poollife.backends.postgresql"
 
@@ -240,7 +249,6 @@ def test_prepared_statements_of_psycopg_live_on(make_alias: MakeAlias, postgresq
         with connections[alias].cursor() as cursor:
             cursor.execute("SELECT %s::int", [number])
             assert cursor.fetchone() == (number,)
-            cursor.execute("SET my.kit = '1'")  # a reset follows
         give_back(alias)
     assert session(alias) == before
     give_back(alias)
@@ -453,3 +461,173 @@ KNOWN = {
 def test_every_public_name_of_psycopgs_connection_is_known() -> None:
     public = {name for name in dir(psycopg.Connection) if not name.startswith("_")}
     assert public - set().union(*KNOWN.values()) == set()
+
+
+# --- found by a hostile reading -----------------------------------------------------------------------------
+
+
+def test_stale_cursor_neither_streams_nor_copies(alias: str) -> None:
+    do(alias, "CREATE TABLE kit (id INT)")
+    stale = connections[alias].connection.cursor()
+    give_back(alias)
+    connections[alias].ensure_connection()
+    with pytest.raises(psycopg.InterfaceError, match="went back to the pool"):
+        next(stale.stream("SELECT 42"))
+    with pytest.raises(psycopg.InterfaceError), stale.copy("COPY kit FROM STDIN") as copy:
+        copy.write_row((99,))
+    assert ask(alias, "SELECT COUNT(*) FROM kit") == 0
+    give_back(alias)
+
+
+def test_cursor_whose_lease_ends_in_the_middle_of_a_statement_does_not_run_it(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its check was right, and another thread returned the session before the statement was sent."""
+    do(alias, "CREATE TABLE kit (id INT)")
+    cursor = connections[alias].connection.cursor()
+    note = GuardedConnection.note_statement
+
+    def switch(self: GuardedConnection, statement: Any, is_template: bool = False) -> None:
+        monkeypatch.undo()
+        note(self, statement, is_template)
+        give_back(alias)
+        connections[alias].ensure_connection()
+
+    monkeypatch.setattr(GuardedConnection, "note_statement", switch)
+    with pytest.raises(psycopg.InterfaceError):
+        cursor.execute("INSERT INTO kit VALUES (1)")
+    assert ask(alias, "SELECT COUNT(*) FROM kit") == 0
+    give_back(alias)
+
+
+def test_session_that_another_thread_uses_is_not_lent(alias: str, pool: LeasePool) -> None:
+    """Threads share a wrapper, and one of them returns it while the other waits for an answer."""
+    connections[alias].ensure_connection()
+    raw, before = connections[alias].connection, session(alias)
+    found: list[BaseException] = []
+
+    def sleep() -> None:
+        try:
+            raw.execute("SELECT pg_sleep(5)")
+        except psycopg.Error as error:
+            found.append(error)
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    eventually(
+        "the statement runs", lambda: raw.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
+    )
+    give_back(alias)
+    assert ask(alias, "SELECT 1") == 1
+    assert session(alias) != before
+    thread.join()
+    assert len(found) == 1
+    give_back(alias)
+    assert pool.out == 0
+
+
+def test_session_with_out_of_date_plans_is_closed(make_alias: MakeAlias, postgresql: PostgreSQL) -> None:
+    alias = make_alias(
+        ENGINE,
+        server=postgresql,
+        OPTIONS={"sslmode": "disable", "server_side_binding": True, "prepare_threshold": 0},
+        POOL={"pool_size": 1, "max_overflow": 0},
+    )
+    do(alias, "CREATE TABLE plan (id INT)", "INSERT INTO plan VALUES (1)")
+    give_back(alias)
+    do(alias, "CREATE TEMP TABLE plan AS SELECT 7 AS x, 'secret'::text AS y")
+    do(alias, *["SELECT * FROM plan"] * 3)
+    give_back(alias)
+    assert ask(alias, "SELECT * FROM plan") == 1
+    give_back(alias)
+
+
+def test_named_cursor_that_was_dropped_is_closed(alias: str) -> None:
+    for _ in range(3):
+        connections[alias].ensure_connection()
+        cursor = connections[alias].connection.cursor("kit", withhold=True)
+        cursor.execute("SELECT 1")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            del cursor
+        give_back(alias)
+
+
+class Code:
+    """An object whose adapter writes code."""
+
+
+class CodeDumper(psycopg.adapt.Dumper):
+    def dump(self, obj: Any) -> bytes:
+        return b""
+
+    def quote(self, obj: Any) -> bytes:
+        return b"set_config('my.code', 'secret', false)"
+
+
+def test_parameter_that_may_be_code_makes_the_session_dirty(alias: str, pool: LeasePool) -> None:
+    connections[alias].ensure_connection()
+    # As an adapter of all connections, which was there when this one was opened.
+    AdaptersMap.register_dumper(connections[alias].connection.adapters, Code, CodeDumper)
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT %s", [cast(Any, Code())])
+    give_back(alias)
+    assert pool.resets == 1
+    assert ask(alias, "SELECT COALESCE(current_setting('my.code', true), '')") == ""
+    give_back(alias)
+
+
+def test_parameters_of_plain_types_leave_the_session_clean(alias: str, pool: LeasePool) -> None:
+    values = [
+        1,
+        "a",
+        1.5,
+        None,
+        True,
+        b"x",
+        Decimal(1),
+        datetime.now(),
+        uuid4(),
+        [1, 2],
+        (3, "b"),
+        Jsonb({"a": 1}),
+    ]
+    for value in values:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT %s IS NULL", [cast(Any, value)])
+    give_back(alias)
+    assert pool.resets == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT TREAT(4711 AS pg_advisory_lock)",
+        "SET LOCAL standard_conforming_strings = off",
+        "SELECT set_config('standard_conforming_strings', 'off', true)",
+        "SET LOCAL client_encoding = 'SJIS'",
+    ],
+)
+def test_statement_that_changes_how_texts_are_read_is_dirty(statement: str) -> None:
+    assert all(memory[statement] & LEAVES for memory in EFFECTS.values())
+
+
+def test_error_in_a_transaction_block_of_psycopg_keeps_the_session(alias: str) -> None:
+    before = session(alias)
+    with pytest.raises(psycopg.errors.UndefinedTable), connections[alias].connection.transaction():
+        connections[alias].connection.execute("SELECT 1 FROM kit_missing")
+    with pytest.raises(psycopg.errors.SyntaxError):
+        list(connections[alias].connection.cursor().stream("SELEC"))
+    give_back(alias)
+    assert session(alias) == before
+    give_back(alias)
+
+
+def test_late_cancel_of_a_former_borrower_does_nothing(alias: str) -> None:
+    connections[alias].ensure_connection()
+    raw = connections[alias].connection
+    give_back(alias)
+    raw.cancel()
+    raw.cancel_safe()
+    assert ask(alias, "SELECT 1") == 1
+    give_back(alias)

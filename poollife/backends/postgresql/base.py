@@ -35,6 +35,11 @@ PROXIED = (
 refusing: set[tuple[Any, Any]] = set()
 
 
+def has_service(params: dict[str, Any]) -> bool:
+    """Return whether a service file, which may have ``options`` of its own, belongs to these parameters."""
+    return "service" in params or "PGSERVICE" in os.environ
+
+
 class PooledPostgreSQLMixin(PooledMixin, PostgreSQLWrapper):
     """A mixin to be put before Django's PostgreSQL DatabaseWrapper, or before a subclass of that."""
 
@@ -61,7 +66,7 @@ class PooledPostgreSQLMixin(PooledMixin, PostgreSQLWrapper):
         Where it is not, Django sets the time zone by a statement.
         """
         server = params.get("host"), params.get("port")
-        takes_options = not (self.pool_options.behind or "service" in params or server in refusing)
+        takes_options = not (self.pool_options.behind or has_service(params) or server in refusing)
         if self.timezone_name and takes_options:
             zone = self.timezone_name.replace("\\", "\\\\").replace(" ", "\\ ")
             given = params.get("options", os.environ.get("PGOPTIONS", ""))

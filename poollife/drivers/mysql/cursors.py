@@ -35,7 +35,11 @@ class ReadingCursor(LeasedCursor):
             self._note(error)
             raise
         finally:
-            driver.reader = outer
+            if driver.reader is self:
+                driver.reader = outer
+            else:  # threads share the session, and their statements have overlapped
+                driver.reader = None
+                driver.dirty = True
 
     def executemany(self, query: Any, args: Any) -> Any:
         if not alive[0] or self._lease.state is not HELD:
@@ -50,7 +54,11 @@ class ReadingCursor(LeasedCursor):
             self._note(error)
             raise
         finally:
-            driver.reader = outer
+            if driver.reader is self:
+                driver.reader = outer
+            else:  # threads share the session, and their statements have overlapped
+                driver.reader = None
+                driver.dirty = True
 
 
 def sends_sql_unchanged(cursor_class: type) -> bool:

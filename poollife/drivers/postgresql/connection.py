@@ -195,15 +195,30 @@ class PostgreSQLConnection(GuardedSocket):
         self.dirty = True
         self.ran |= SETS
 
+    def put_back(self, reader: Any, outer: Any) -> None:
+        """Note that a cursor has run its statement.
+
+        :param reader: the cursor.
+        :param outer: the cursor that ran one before.
+        """
+        if self.reader is reader:
+            self.reader = outer
+        else:  # threads share the session, and their statements have overlapped
+            self.reader = None
+            self.dirty = True
+
     def note_failure(self, error: BaseException) -> None:
         """Note, after an error, whether the session's state is still known.
 
         The client's own status says it, whatever the error is: ACTIVE means that answers are on their way.
+        After an error of the server the driver may still read them; the return looks once more.
         """
-        verdict = verdict_on(error) if isinstance(error, self.Error) else Verdict.NONE
-        if Verdict.LOST in verdict or not self.is_open or self.transaction_status in (ACTIVE, UNKNOWN_STATUS):
+        is_own = isinstance(error, self.Error)
+        verdict = verdict_on(error) if is_own else Verdict.NONE
+        is_cut = not is_own and self.transaction_status in (ACTIVE, UNKNOWN_STATUS)
+        if Verdict.LOST in verdict or is_cut or not self.is_open:
             self.broken = f"{type(error).__name__}: {error}"
-            self.lost = isinstance(error, self.Error)
+            self.lost = is_own
         elif Verdict.READ_ONLY in verdict and self._writability() != self.writability_at_birth:
             # Otherwise it was the borrower's own READ ONLY transaction, or a replica from the beginning.
             self.failed_over = True
@@ -227,6 +242,7 @@ class PostgreSQLConnection(GuardedSocket):
     def mark_clean(self) -> None:
         """Record the present state as that of a clean session: the session was just initialised."""
         self.dirty = self.has_prepared = False
+        self.unshareable = None
         self.portals = 0
         self.autocommit_at_rest = self.autocommit
         self.settings_at_rest = self.settings()
@@ -236,13 +252,12 @@ class PostgreSQLConnection(GuardedSocket):
         )
         self.marks_at_rest = marks_of(self, self.CHANGING)
 
-    def end_cursors(self) -> None:
-        """Have a reset close the named cursors that were left open on the server."""
-        if self.portals:
-            self.dirty = True
-
     def reason_to_close(self) -> str | None:
         """Return why this connection can't be lent again, or None if it can. Sends nothing."""
+        self.reader = None
+        # A cursor that was dropped without its close() is still there on the server.
+        if self.portals:
+            self.dirty = True
         if reason := self.broken or self.unshareable:
             return reason
         if not self.is_open:
@@ -253,8 +268,8 @@ class PostgreSQLConnection(GuardedSocket):
             return reason
         if self.settings() != self.settings_at_rest:
             return "its driver was set otherwise by its borrower"
-        if self.has_prepared and not self.can_deallocate:
-            return "a prepared statement was left in it"
+        if not self.can_deallocate and (self.has_prepared or self.dirty or self.begun):
+            return "its prepared statements may be out of date"
         # A trigger or a function of the site's own may have changed them, without a trace in any text.
         if (not self.dirty or self.behind_pooler) and tuple(
             map(self.reported, REPORTED)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import wraps
 from typing import Any
+from uuid import UUID
 
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedCursor
 from poollife.drivers.postgresql import poolers
 from poollife.process.guard import alive
 
+#: Types of parameters that the drivers write as one literal, and classes whose subclasses are, too.
+PLAIN = {str, int, float, bool, bytes, type(None), Decimal, datetime, date, time, timedelta, UUID}
+PLAIN_CLASSES = tuple(PLAIN)
 #: The packages of the cursor classes that send a statement as it was given.
 PACKAGES = frozenset({"psycopg", "psycopg2", "django", "builtins", "typing"})
 
@@ -31,13 +37,33 @@ def inside(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         driver = self._driver
+        if driver.lease is not self._lease:  # freed late: the session may be another borrower's
+            return method(self, *args, **kwargs)
         outer, driver.reader = driver.reader, self
         try:
             return method(self, *args, **kwargs)
         finally:
-            driver.reader = outer
+            driver.put_back(self, outer)
 
     return call
+
+
+def are_plain(params: Any) -> bool:
+    """Return whether each parameter becomes one literal, whatever its value is.
+
+    An object of the site's own may have an adapter that writes code, and psycopg2's ``AsIs`` is code.
+
+    :param params: the parameters of one statement, or a list among them.
+    """
+    values = params.values() if isinstance(params, dict) else params
+    if PLAIN.issuperset(map(type, values)):
+        return True
+    return all(
+        isinstance(value, PLAIN_CLASSES)
+        or (isinstance(value, list | tuple) and are_plain(value))
+        or (type(value).__module__.partition(".")[0] in PACKAGES and type(value).__name__ != "AsIs")
+        for value in values
+    )
 
 
 class ReadingCursor(LeasedCursor):
@@ -55,8 +81,11 @@ class ReadingCursor(LeasedCursor):
         driver = self._driver
         outer, driver.reader = driver.reader, self
         try:
-            if outer is not self:
-                driver.note_statement(driver.text_of(query), params is not None)
+            driver.note_statement(driver.text_of(query), params is not None)
+            if params is not None and not are_plain(params):
+                driver.note_unread()
+            if driver.reader is not self:  # the lease has ended since the check
+                self._check()
             result = super(LeasedCursor, self).execute(query, params, **kwargs)  # type: ignore[misc]
             driver.note_answer(self.statusmessage)
             return result
@@ -64,7 +93,7 @@ class ReadingCursor(LeasedCursor):
             self._note(error)
             raise
         finally:
-            driver.reader = outer
+            driver.put_back(self, outer)
 
     def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
         if not alive[0] or self._lease.state is not HELD:
@@ -72,8 +101,11 @@ class ReadingCursor(LeasedCursor):
         driver = self._driver
         outer, driver.reader = driver.reader, self
         try:
-            if outer is not self:
-                driver.note_statement(driver.text_of(query), True)
+            driver.note_statement(driver.text_of(query), True)
+            if not (isinstance(params_seq, list | tuple) and all(map(are_plain, params_seq))):
+                driver.note_unread()
+            if driver.reader is not self:  # the lease has ended since the check
+                self._check()
             result = super(LeasedCursor, self).executemany(query, params_seq, **kwargs)  # type: ignore[misc]
             driver.note_answer(self.statusmessage)
             return result
@@ -81,7 +113,7 @@ class ReadingCursor(LeasedCursor):
             self._note(error)
             raise
         finally:
-            driver.reader = outer
+            driver.put_back(self, outer)
 
 
 class NamedCursor(ReadingCursor):

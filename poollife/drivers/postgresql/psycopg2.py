@@ -15,9 +15,8 @@ from poollife.drivers.connection import begin, guarded, leaving, live
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, enter_lease, leased
-from poollife.drivers.network import duplicate
 from poollife.drivers.postgresql import poolers
-from poollife.drivers.postgresql.connection import PostgreSQLConnection
+from poollife.drivers.postgresql.connection import IDLE, PostgreSQLConnection
 from poollife.drivers.postgresql.cursors import NamedCursor, ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
 from poollife.process.guard import Guard, alive, getpid
@@ -45,7 +44,7 @@ class UnreadCalls:
 
     def _unread(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         driver = self._driver
-        driver.check()
+        self._check()  # type: ignore[attr-defined]  # that of LeasedCursor
         driver.note_unread()
         try:
             return method(*args, **kwargs)
@@ -119,6 +118,8 @@ class Psycopg2Connection(PostgreSQLConnection):
     #: Attributes of the driver.
     cursor_factory: Any
     encoding: str
+    notices: list[Any]
+    notifies: list[Any]
 
     commit = guarded(Connection.commit)
     rollback = guarded(Connection.rollback)
@@ -159,7 +160,7 @@ class Psycopg2Connection(PostgreSQLConnection):
 
     def cancel(self) -> None:
         """Cancel the statement that runs, unless the session is another process's."""
-        if not self.guard.foreign:
+        if not self.guard.foreign and self.lease is not None:
             super().cancel()  # type: ignore[misc]
 
     # A two-phase transaction, once it is prepared, is no longer the session's: nothing here could end it.
@@ -196,6 +197,7 @@ class Psycopg2Connection(PostgreSQLConnection):
         """
         if ask is not None:
             super().reset(ask)
+            self.notices, self.notifies = [], []
         else:
             self.check()
             self.dirty = True
@@ -238,55 +240,49 @@ class Psycopg2Connection(PostgreSQLConnection):
 
     def clean(self) -> None:
         super().clean()
-        del self.notices[:], self.notifies[:]  # type: ignore[attr-defined]
+        self.notices, self.notifies = [], []
 
     def roll_back(self, seconds: float) -> None:
         if self.autocommit:
             self.run("ROLLBACK", seconds)
         else:
-            Connection.rollback(self)
+            with ended_after(self.guard, seconds):
+                Connection.rollback(self)
 
     def run(self, sql: str, seconds: float) -> list[tuple[Any, ...]]:
         """Implement ``PostgreSQLConnection.run()``: the driver sends no empty statement, but the smallest.
 
         The driver has no limit for one call. A thread ends the socket when the time is over.
         """
-        # Otherwise the driver would begin a transaction.
-        autocommit = self.autocommit
-        self.set_autocommit_again(True)
-        with ended_after(self.guard.fd, seconds) if not sql else unlimited():
-            cursor = Cursor(self)
-            cursor.execute(sql or "SELECT 1")
-            rows = cursor.fetchall() if cursor.description else []
-            cursor.close()
-        self.set_autocommit_again(autocommit)
-        return rows
+        autocommit, is_idle = self.autocommit, self.transaction_status == IDLE
+        if is_idle:  # otherwise the driver would begin a transaction
+            self.set_autocommit_again(True)
+        try:
+            with ended_after(self.guard, seconds):
+                cursor = Cursor(self)
+                cursor.execute(sql or "SELECT 1")
+                rows = cursor.fetchall() if cursor.description else []
+                cursor.close()
+                return rows
+        finally:
+            if is_idle and self.is_open:
+                self.set_autocommit_again(autocommit)
 
 
 @contextmanager
-def unlimited() -> Iterator[None]:
-    """Set no limit."""
-    yield
+def ended_after(guard: Guard, seconds: float) -> Iterator[None]:
+    """Shut a session's socket down if the block takes longer than this.
 
-
-@contextmanager
-def ended_after(fd: int | None, seconds: float) -> Iterator[None]:
-    """Shut a socket down if the block takes longer than this.
-
-    :param fd: the descriptor.
+    :param guard: the guard of the session.
     :param seconds: the limit.
     """
-    assert fd is not None
-    copy = duplicate(fd)
-    watchdog = threading.Timer(seconds, copy.shutdown, (2,))
+    watchdog = threading.Timer(seconds, guard.shut_down)
     watchdog.daemon = True
     try:
         watchdog.start()
         yield
     finally:
         watchdog.cancel()
-        watchdog.join()
-        copy.close()
 
 
 @cache

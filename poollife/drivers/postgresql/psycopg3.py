@@ -16,7 +16,7 @@ from poollife import clock
 from poollife.drivers.connection import begin, live
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
-from poollife.drivers.cursors import LeasedClasses, LeasedCursor, enter_lease, leased
+from poollife.drivers.cursors import ENDED, LeasedClasses, LeasedCursor, enter_lease, leased
 from poollife.drivers.postgresql.connection import PostgreSQLConnection
 from poollife.drivers.postgresql.cursors import NamedCursor, ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
@@ -30,12 +30,38 @@ AUTOCOMMIT: Any = psycopg.Connection.autocommit
 IDLE_PIPELINE = pq.PipelineStatus.OFF
 
 
+class Streams:
+    """The calls of psycopg's cursors that nothing reads: ``wait()`` finds them, and the session is dirty."""
+
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        self._check()  # type: ignore[attr-defined]  # that of LeasedCursor
+        yield from super().stream(*args, **kwargs)  # type: ignore[misc]  # the driver's
+
+    @contextmanager
+    def copy(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        self._check()  # type: ignore[attr-defined]
+        with super().copy(*args, **kwargs) as copy:  # type: ignore[misc]
+            yield copy
+
+
+class PlainCursor(Streams, ReadingCursor):
+    """A cursor whose rows the client has."""
+
+
+class ServerCursor(Streams, NamedCursor):
+    """A cursor on the server."""
+
+
+class UnreadCursor(Streams, LeasedCursor):
+    """A cursor of a class of the site's own, which may send another statement than it was given."""
+
+
 def _plain(cursor_class: type) -> type:
-    return leased(cursor_class, ReadingCursor if sends_sql_unchanged(cursor_class) else LeasedCursor)
+    return leased(cursor_class, PlainCursor if sends_sql_unchanged(cursor_class) else UnreadCursor)
 
 
 def _named(cursor_class: type) -> type:
-    return leased(cursor_class, NamedCursor if sends_sql_unchanged(cursor_class) else LeasedCursor)
+    return leased(cursor_class, ServerCursor if sends_sql_unchanged(cursor_class) else UnreadCursor)
 
 
 #: The leased class of a cursor class: of one that the client has, and of one on the server.
@@ -100,8 +126,11 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
         lease = self.lease
         if not alive[0] or lease is None or lease.state is not HELD:
             self.check()
-        if self.reader is None:
+        if (reader := self.reader) is None:
             self.note_unread()
+        elif reader is not self and reader._lease is not lease:
+            # Its lease ended after the check that the cursor made.
+            raise self.InterfaceError(ENDED)
         try:
             return super().wait(*args, **kwargs)
         except BaseException as error:
@@ -113,25 +142,44 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
         if self.guard.foreign:
             self.abandon()
             return
-        try:
-            super().close()
-        finally:
-            live.remove(self)
+        lock = self.__dict__["lock"]
+        if lock.acquire(blocking=False):
+            try:
+                super().close()
+            finally:
+                lock.release()
+                live.remove(self)
+        else:
+            # Another thread, or a suspended generator, is inside of the C library. It finds the socket at its
+            # end, and the last reference frees the connection.
+            self.guard.shut_down()
 
     def __del__(self, *_: Any) -> None:
         if self.guard.foreign:
             self.guard.abandon(self)
-        else:
-            super().__del__()
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Have the connection for the block, which uses the C library without the driver's methods.
+
+        :raises OperationalError: at once, if another thread has it.
+        """
+        lock = self.__dict__["lock"]
+        if not lock.acquire(blocking=False):
+            raise psycopg.OperationalError("another thread uses it")
+        try:
+            yield
+        finally:
+            lock.release()
 
     # A half-read stream() or COPY that is freed in a child would cancel the parent's query, with the parent's
     # key, by a connection of its own.
     def cancel(self) -> None:
-        if not self.guard.foreign:
+        if not self.guard.foreign and self.lease is not None:
             super().cancel()
 
     def cancel_safe(self, *args: Any, **kwargs: Any) -> None:
-        if not self.guard.foreign:
+        if not self.guard.foreign and self.lease is not None:
             super().cancel_safe(*args, **kwargs)
 
     def _known(self, method: Any, *args: Any) -> Any:
@@ -140,7 +188,7 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
         try:
             return method(self, *args)
         finally:
-            self.reader = outer
+            self.put_back(self, outer)
 
     # --- what a borrower calls -----------------------------------------------------------------------------
 
@@ -176,9 +224,11 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
     @contextmanager
     def transaction(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         self.blocks += 1
-        with super().transaction(*args, **kwargs) as block:
-            yield block
-        self.blocks -= 1
+        try:
+            with super().transaction(*args, **kwargs) as block:
+                yield block
+        finally:
+            self.blocks -= 1
 
     # A two-phase transaction, once it is prepared, is no longer the session's: nothing here could end it.
     def tpc_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -209,7 +259,6 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
 
     def mark_clean(self) -> None:
         self.own_adapters.changed = False
-        self.unshareable = None
         super().mark_clean()
 
     @property
@@ -240,6 +289,8 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
             return "a suspended notifies(), stream() or copy() has its lock"
         if self.pgconn.pipeline_status != IDLE_PIPELINE:
             return "left in pipeline mode"
+        if self.__dict__.get("_notifies_backlog"):
+            return "notifications left unread"
         return "a transaction() block was left open" if self.blocks else None
 
     def set_autocommit_again(self, value: bool) -> None:
@@ -254,7 +305,11 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
         self.run("ROLLBACK", seconds)
 
     def run(self, sql: str, seconds: float) -> list[tuple[Any, ...]]:
-        connection, deadline = self.pgconn, clock.monotonic() + seconds
+        with self.exclusively():
+            return self._run(sql, clock.monotonic() + seconds)
+
+    def _run(self, sql: str, deadline: float) -> list[tuple[Any, ...]]:
+        connection = self.pgconn
         poll = select.poll()  # gevent's, where it has patched: other greenlets run meanwhile
         connection.send_query(sql.encode())
         result = None

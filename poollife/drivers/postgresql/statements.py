@@ -78,8 +78,8 @@ _HEAD = re.compile(
     rf"[\s(]*(?:{COMMENT}[\s(]*)*"
     rf"(?:EXPLAIN\s*(?:\([\w\s,.]*\)|(?:\bANALYZE\b)?\s*(?:\bVERBOSE\b)?)[\s(]*)?(?P<verb>{_QUERIES}"
     r"|SHOW|SAVEPOINT|RELEASE|COPY|TRUNCATE|LOCK|NOTIFY|FETCH|MOVE|CLOSE|SET\s+(?:CONSTRAINTS|TRANSACTION)"
-    # SET LOCAL seed = 0.5 seeds random() for good.
-    r"|SET\s+LOCAL\b(?!.*\bSEED\b)"
+    # SET LOCAL seed = 0.5 seeds random() for good. With the others, texts are read in another way.
+    r"|SET\s+LOCAL\b(?!.*\b(?:SEED|STANDARD_CONFORMING_STRINGS|CLIENT_ENCODING|NAMES)\b)"
     rf"|DECLARE\s+{_NAME}\s+(?:(?:BINARY|ASENSITIVE|INSENSITIVE|NO|SCROLL)\s+)*CURSOR\s+(?:WITHOUT\s+HOLD\s+)?FOR"
     rf"|ROLLBACK\s+(?:(?:WORK|TRANSACTION)\s+)?TO){_END}".encode(),
     re.DOTALL,
@@ -112,7 +112,7 @@ _NO_CALLS = [
     rf"{_words('(?:ILIKE)')}(?={APART}(?:[%$]|[EBXN]?'))",
     rf"{_words('(?:ESCAPE|UESCAPE|DELIMITER|QUOTE|ENCODING)')}(?={APART}E?')",
     # By the third argument, for the transaction only.
-    r"(?<!\.)SET_CONFIG\(\s*'(?!SEED')[\w.]+'\s*,\s*(?:%S|'[^'%]*')\s*,\s*TRUE\s*\)",
+    r"(?<!\.)SET_CONFIG\(\s*'(?!(?:SEED|STANDARD_CONFORMING_STRINGS|CLIENT_ENCODING)')[\w.]+'\s*,\s*(?:%S|'[^'%]*')\s*,\s*TRUE\s*\)",
 ]
 _TOKEN = re.compile(
     "|".join(
