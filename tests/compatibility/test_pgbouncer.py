@@ -12,6 +12,7 @@ import pytest
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from poollife.backends.postgresql import base
+from poollife.drivers.postgresql import poolers
 from poollife.pools.registry import registry
 from servers import PacketProxy, PgBouncer, PostgreSQL
 from servers.postgresql import driver_module
@@ -303,6 +304,28 @@ def test_connection_whose_time_zone_was_changed_is_closed(in_transaction_mode: s
     assert pool_of(alias).closed == closed + 1
     assert ask(alias, "SELECT current_setting('TimeZone')") == "UTC"
     give_back(alias)
+
+
+@pytest.mark.skipif(POSTGRESQL != "psycopg2", reason="psycopg sends nothing for them")
+@pytest.mark.parametrize("name", ["readonly", "deferrable", "isolation_level"])
+def test_attribute_that_psycopg2_sets_for_the_session_is_refused(name: str, in_transaction_mode: str) -> None:
+    alias = in_transaction_mode
+    connections[alias].ensure_connection()
+    raw = connections[alias].connection
+    for set_it in (lambda: setattr(raw, name, 1), lambda: raw.set_session(**{name: 1})):
+        with pytest.raises(driver_module().InterfaceError, match="SET for the whole session"):
+            set_it()
+    give_back(alias)
+
+
+def test_isolation_level_contradicts_the_pooler_with_psycopg2_only() -> None:
+    from poollife.drivers.postgresql.psycopg2 import driver
+
+    entry = {"DISABLE_SERVER_SIDE_CURSORS": True, "OPTIONS": {"isolation_level": 3}}
+    assert [problem.partition(",")[0] for problem, _ in driver.objections(entry)] == [
+        "OPTIONS has 'isolation_level'"
+    ]
+    assert poolers.objections(entry) == []
 
 
 # --- packets ------------------------------------------------------------------------------------------------

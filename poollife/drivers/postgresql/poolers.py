@@ -78,6 +78,11 @@ _LEFT: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rf"(?<![\w$])(?:DBLINK_CONNECT\w*|PG_REPLICATION_ORIGIN_SESSION_SETUP){_CALL}", _PAST_IT),
     )
 )
+#: Words without which a text is not searched: most functions of a site's own come with none of them.
+_WORTH_READING = re.compile(
+    rb"\bSET\b|RESET|SET_CONFIG|SETSEED|PG_SETTINGS|ADVISORY|TEMP|\bHOLD\b|LISTEN|PREPARE|EXECUTE|DEALLOCATE"
+    rb"|DISCARD|\bLOAD\b|DBLINK|REPLICATION_ORIGIN"
+)
 _BLOCK = re.compile(rb"\A\s*DO\b")
 #: Words in a block behind which a statement begins. EXECUTE runs a text there, which is not read.
 _BLOCK_WORDS = re.compile(rb"\b(?:BEGIN|THEN|ELSE|LOOP|PERFORM|EXECUTE)\b")
@@ -91,7 +96,7 @@ def cure_for(statement: object, is_template: bool) -> str | None:
     :param is_template: whether the driver puts parameters into it.
     """
     text = text_of(statement, is_template)
-    if text is None or _TIME_ZONE.fullmatch(text):
+    if text is None or not _WORTH_READING.search(text) or _TIME_ZONE.fullmatch(text):
         return None
     code = code_of(text)
     if _BLOCK.match(code):
