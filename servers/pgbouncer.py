@@ -118,7 +118,7 @@ class PgBouncer(PrivateProgram):
             "max_client_conn": "300",
             "default_pool_size": str(self._sessions),
             # A server that restarts is tried again at once, and not after 15 seconds.
-            "server_login_retry": "0.2",
+            "server_login_retry": "0.01",
             **self._settings,
         }
         lines = [

@@ -19,7 +19,8 @@ class PooledCursorWrapper(CursorWrapper):
     db: Any
     cursor: Any
     #: The lease that it was opened under. A cursor that is closed later must not end the next one.
-    lease: Any
+    #: With a value in the class, because tools make objects of subclasses by themselves.
+    lease: Any = None
 
     def close(self) -> None:
         """Close the cursor. Then return the session, if its lease is automatic and nothing needs it."""
