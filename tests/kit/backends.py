@@ -55,6 +55,8 @@ class Backend:
     )
     #: Whether a session that may have state in it is reset; otherwise it is closed.
     resets: bool = True
+    #: Whether a child may use the database if its parent had a transaction or an open cursor at the fork.
+    serves_children: bool = True
     #: OPTIONS of the entry, beside those of the server.
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -287,6 +289,7 @@ SQLITE = Backend(
         "transaction": Leaving(("BEGIN", "INSERT INTO kit VALUES (9, 'x')"), "SELECT COUNT(*) FROM kit", 1),
     },
     resets=False,
+    serves_children=False,
 )
 
 #: The drivers that this process can test: Django takes psycopg or psycopg2, whichever it finds first.
