@@ -85,7 +85,7 @@ def in_the_middle_of_a_query() -> Callable[[], object]:
     found: list[Any] = []
 
     def query() -> None:
-        do("default", backend.sleep.format(1))  # type: ignore[union-attr]
+        do("default", backend.sleep.format(0.6))  # type: ignore[union-attr]
         found.append(ask("default", "SELECT 42"))
         connection.close()
 
