@@ -62,7 +62,7 @@ send_and_wait = MySQLdb._mysql.connection.query
 next_result, store_result = Connection.next_result, Connection.store_result
 thread_id = Connection.thread_id
 HAS_MORE_RESULTS = hasattr(Connection, "more_results")
-more_results = getattr(Connection, "more_results", lambda connection: False)
+more_results: Any = getattr(Connection, "more_results", None)
 
 
 class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # mysqlclient is not typed
@@ -262,7 +262,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
             return "its driver has closed its socket"
         # more_results() is new in mysqlclient 2.3. Without it, next_result() waits for the head of a further
         # result. If all was read it returns at once, and in the middle of a result the C client raises.
-        if self.in_flight or more_results(self):
+        if self.in_flight or (HAS_MORE_RESULTS and more_results(self)):
             return UNREAD
         if HAS_MORE_RESULTS and not (self.streams or self.awaits_result):  # all were stored as a whole
             return None
