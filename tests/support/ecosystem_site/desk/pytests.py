@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.test import Client
 
 from tests.support.ecosystem_site.desk.models import Customer, Ticket
-from tests.support.ecosystem_site.desk.tests import names, open_ticket
+from tests.support.ecosystem_site.desk.tests import first_after_a_reset, names, open_ticket
 from tests.support.ecosystem_site.desk.web import get, get_all, get_and_stay
 
 again = pytest.mark.parametrize("number", [1, 2])
@@ -52,7 +52,7 @@ def test_transactional_db(transactional_db: None, client: Client, number: int) -
 
 @pytest.mark.django_db(transaction=True, reset_sequences=True)
 def test_reset_sequences() -> None:
-    assert Customer.objects.create(name="first of all").pk == Customer.objects.count()
+    first_after_a_reset()
 
 
 @again
