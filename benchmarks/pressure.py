@@ -14,19 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError
 from sqlalchemy import exc
-from sqlalchemy.pool import QueuePool
 
-from benchmarks.bare import connector
-from poollife import clock
-from poollife.pools.fair_queue import FairQueuePool
-from poollife.pools.tickets import Ticket, current
+from benchmarks.ways import Way, ways
 from servers import Proxy
 
 THREADS, CONNECTIONS = 20, 4
-#: Seconds after which a checkout gives up.
-TIMEOUT = 5.0
 #: The turns whose cost is measured: the number of threads, and the statement of each turn.
 TURNS = {
     "no waiting, no query": (1, ""),
@@ -38,125 +32,6 @@ TURNS = {
 HOLD = 0.02
 #: A spike: requests at once, idle sessions, seconds of opening a session, seconds of a request's work.
 SPIKE, IDLE, CONNECT, WORK = 50, 5, 0.15, 0.002
-
-
-class Way:
-    """A way to borrow a session, with a method for each step."""
-
-    def take(self) -> Any:
-        raise NotImplementedError
-
-    def query(self, handle: Any, sql: str) -> None:
-        raise NotImplementedError
-
-    def put(self, handle: Any) -> None:
-        raise NotImplementedError
-
-    def discard(self, handle: Any) -> None:
-        """Return a session after an error."""
-        self.put(handle)
-
-    def end(self) -> None:
-        raise NotImplementedError
-
-
-class Bare(Way):
-    """A pool of SQLAlchemy without Django."""
-
-    poolclass: type[QueuePool] = QueuePool
-
-    def __init__(self, entry: dict[str, Any], size: int, overflow: int) -> None:
-        self._pool: Any = self.poolclass(
-            connector(entry),
-            pool_size=size,
-            max_overflow=overflow,
-            timeout=TIMEOUT,
-            reset_on_return=None,
-        )
-
-    def take(self) -> Any:
-        return self._pool.connect()
-
-    def query(self, handle: Any, sql: str) -> None:
-        handle.dbapi_connection.query(sql)
-        handle.dbapi_connection.store_result()
-
-    def put(self, handle: Any) -> None:
-        handle.close()
-
-    def discard(self, handle: Any) -> None:
-        handle.invalidate()
-
-    def end(self) -> None:
-        self._pool.dispose()
-
-
-class Lent(Bare):
-    """poollife's queue without Django, by the calls that a lease makes, so without SQLAlchemy's handle."""
-
-    poolclass = FairQueuePool
-    #: The mark of a holder of a slot that has not returned it.
-    active = True
-
-    def take(self) -> Any:
-        ticket = current.ticket = Ticket(deadline=clock.monotonic() + TIMEOUT)
-        try:
-            handle = self._pool.take(ticket)
-            self._pool.hold(ticket, self)
-            return handle
-        except BaseException:
-            ticket.active = False
-            self._pool.free()
-            raise
-        finally:
-            ticket.active = False
-            current.ticket = None
-
-    def put(self, handle: Any) -> None:
-        self._pool.put(handle)
-
-    def discard(self, handle: Any) -> None:
-        handle.invalidate()
-        self.put(handle)
-
-
-class Full(Way):
-    """poollife with Django, as in a site."""
-
-    def __init__(self, entry: dict[str, Any], size: int, overflow: int) -> None:
-        from poollife import close_pool
-
-        close_pool()
-        # Each thread makes its own wrapper from these settings.
-        connections.settings["default"].update(
-            PORT=entry["PORT"],
-            POOL={"pool_size": size, "max_overflow": overflow, "timeout": TIMEOUT, "outage_wait": 0},
-        )
-
-    def take(self) -> Any:
-        connection.ensure_connection()
-        return connection
-
-    def query(self, handle: Any, sql: str) -> None:
-        with handle.cursor() as cursor:
-            cursor.execute(sql)
-            cursor.fetchall()
-
-    def put(self, handle: Any) -> None:
-        handle.close()
-
-    def end(self) -> None:
-        from poollife import close_pool
-
-        close_pool()
-
-
-def ways(entry: dict[str, Any], size: int, overflow: int) -> dict[str, Callable[[], Way]]:
-    return {
-        "SQLAlchemy's QueuePool, bare": lambda: Bare(entry, size, overflow),
-        "poollife's FairQueuePool, bare": lambda: Lent(entry, size, overflow),
-        "poollife, with Django": lambda: Full(entry, size, overflow),
-    }
 
 
 def at_once(work: Callable[[int], None], number: int) -> None:

@@ -22,18 +22,19 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import django
 
 from servers import MariaDB, PostgreSQL
+from tools.conformance_databases import DATABASES, Databases
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "conformance"
@@ -70,16 +71,6 @@ KNOWN: dict[str, str] = {
 #: The longest time of a run, in seconds: after the death of a test worker Django's runner waits for ever.
 PATIENCE = 1200.0
 PATIENCE_FOR_ALL = 6 * 3600.0
-
-#: A folder in memory, on Linux.
-MEMORY = Path("/dev/shm")
-
-#: All of Django's models at once are more tables than the server's own cache holds in the tests of poollife.
-SERVER_OPTIONS = (
-    "--character-set-server=utf8mb4",
-    "--table-open-cache=2000",
-    "--innodb-buffer-pool-size=256M",
-)
 
 
 @dataclass(frozen=True)
@@ -146,107 +137,6 @@ class Difference:
     def fine(self) -> bool:
         finished = self.stock.finished and self.pooled.finished
         return finished and bool(self.stock.ran) and not self.new_failures and not self.never_ran
-
-
-class Databases(Protocol):
-    """A place for databases of one kind."""
-
-    #: Django's backend for them, and poollife's.
-    stock: str
-    pooled: str
-    #: Tests that fail by their order, with Django's backend, too. The value: the reason.
-    skipped: dict[str, str]
-
-    def settings(self, name: str) -> dict[str, Any]:
-        """Return an entry for DATABASES, without its ENGINE."""
-
-
-class MySQL:
-    """Databases on a private server."""
-
-    stock = "django.db.backends.mysql"
-    pooled = "tools.conformance_engine.mysql"
-    skipped: dict[str, str] = {}
-
-    def __init__(self, server: MariaDB) -> None:
-        self._server = server
-
-    @classmethod
-    @contextmanager
-    def running(cls) -> Iterator[MySQL]:
-        """Start the server, and end it after the block."""
-        with MariaDB(options=SERVER_OPTIONS) as server:
-            yield cls(server)
-
-    def settings(self, name: str) -> dict[str, Any]:
-        return {**self._server.database(name), "TEST": {"CHARSET": "utf8mb4"}}
-
-
-class PostgreSQLDatabases:
-    """Databases on a private server, whose user may do all that Django's tests do."""
-
-    stock = "django.db.backends.postgresql"
-    pooled = "tools.conformance_engine.postgresql"
-    skipped: dict[str, str] = {}
-
-    def __init__(self, server: PostgreSQL) -> None:
-        self._server = server
-
-    @classmethod
-    @contextmanager
-    def running(cls) -> Iterator[PostgreSQLDatabases]:
-        """Start the server, and end it after the block."""
-        with PostgreSQL(superuser=True, options=["--shared_buffers=128MB"]) as server:
-            yield cls(server)
-
-    def settings(self, name: str) -> dict[str, Any]:
-        return self._server.database(name)
-
-
-class SQLite:
-    """Databases in files, test databases as well: one in memory is not pooled."""
-
-    stock = "django.db.backends.sqlite3"
-    pooled = "tools.conformance_engine.sqlite3"
-    skipped = {
-        "backends.sqlite.tests.ThreadSharing.test_database_sharing_in_threads": (
-            "made for a database in memory: it may close the connection of the tests that follow it"
-        )
-    }
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @classmethod
-    @contextmanager
-    def running(cls) -> Iterator[SQLite]:
-        """Make the folder, in memory if possible: elsewhere commits wait for the disk."""
-        with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
-            yield cls(Path(folder))
-
-    def settings(self, name: str) -> dict[str, Any]:
-        return {"NAME": self._file(name), "TEST": {"NAME": self._file(f"test_{name}")}}
-
-    def _file(self, name: str) -> str:
-        return str(self._folder / f"{name}.sqlite3")
-
-
-class SQLiteInMemory(SQLite):
-    """Test databases in memory, as Django has them by default; not pooled."""
-
-    skipped: dict[str, str] = {}
-
-    def settings(self, name: str) -> dict[str, Any]:
-        return {"NAME": self._file(name)}
-
-
-#: The values of ``--database``.
-DATABASES: dict[str, type[MySQL | PostgreSQLDatabases | SQLite]] = {
-    "mysql": MySQL,
-    "postgresql": PostgreSQLDatabases,
-    "sqlite": SQLite,
-    "sqlite-in-memory": SQLiteInMemory,
-}
 
 
 class Suite:

@@ -47,7 +47,7 @@ INTERNAL = (
     "|(send|_cmp|_hash|_hash_extended|hash|hashextended|_combine|typmodin|typmodout|_validator)$|^hash|^bt"
 )
 #: A name is on the list if each of its functions is immutable or stable, and can be called from SQL. What
-#: only implements an operator, a type or an aggregate is left out: nobody calls it by name.
+#: only implements an operator, a type or an aggregate is left out: no statement calls it by its name.
 QUERY = """
 SELECT upper(p.proname) FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace
 GROUP BY p.proname HAVING bool_and(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from poollife.backends.credentials import answered
+from poollife.backends.opening import the_registry
 
 if TYPE_CHECKING:
     from django.db.backends.base.creation import BaseDatabaseCreation
@@ -71,8 +72,6 @@ class PooledCreation(BaseDatabaseCreation):
             self.connection.settings_dict = given
 
     def _dispose(self, reason: str, touched: bool) -> None:
-        from poollife.pools.registry import registry
-
         wrapper: Any = self.connection
         # A connection without a lease belongs to no pool, and Django decides on its end: a database in memory
         # would end with it.
@@ -80,11 +79,11 @@ class PooledCreation(BaseDatabaseCreation):
             wrapper.close()
         if wrapper.settings_dict is connections.settings.get(wrapper.alias):
             # All threads share these settings, which lead to another database now.
-            registry.dispose(wrapper.alias, reason)
+            the_registry().dispose(wrapper.alias, reason)
         if touched:
             # All pools of the database, of other aliases, too: PostgreSQL neither drops nor copies a database
             # while any session is on it.
-            registry.dispose(None, reason, wrapper.pool_key())
+            the_registry().dispose(None, reason, wrapper.pool_key())
 
 
 @cache

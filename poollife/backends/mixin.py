@@ -109,7 +109,7 @@ class PooledMixin(SharingMixin):
             or lease.state is not HELD
             or lease.automatic
             or self.health_check_enabled
-            or lease.driver.broken is not None
+            or lease.driver.failure is not None
             or lease.pool.disposed
             or self._database != self.settings_dict["NAME"]
             or lease.work.asynchronous  # type: ignore[union-attr]  # a lease that is not automatic has a work
@@ -255,7 +255,7 @@ class PooledMixin(SharingMixin):
         if lease is None or not lease.is_idle:
             return
         is_of_command = lease.ends_with_work and lease.work is None and not lease.pool.releases_early
-        if is_of_command and lease.driver.broken is None:
+        if is_of_command and lease.driver.failure is None:
             lease.paused = clock.monotonic()
         else:
             lease.release(if_idle=True)

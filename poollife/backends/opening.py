@@ -13,7 +13,7 @@ from poollife.conf import UNPOOLED, PoolOptions
 from poollife.drivers.contract import Driver
 from poollife.drivers.network import set_tcp_timeouts
 from poollife.pools.lease import Lease
-from poollife.process.atfork import IMPORT, at_fork
+from poollife.process.atfork import at_fork
 from poollife.process.guard import getpid
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ else:
     BaseDatabaseWrapper = object
 
 
+#: The longest time, in seconds, that a fork waits for the import of SQLAlchemy, which waits for no server.
+IMPORT_WAIT = 10.0
 #: The process's pools; None until the first checkout, since loading an ENGINE, as most commands do, needs no
 #: SQLAlchemy.
 _registry: Registry | None = None
@@ -35,7 +37,7 @@ def the_registry() -> Registry:
     if _registry is None:
         # A fork waits for this as for a handshake: in a child that was forked in the middle of an import, the
         # modules that were being imported stay locked by a thread that does not exist there.
-        with at_fork.gate.handshake(IMPORT):
+        with at_fork.gate.handshake(wait=IMPORT_WAIT):
             from poollife.pools.registry import registry
         _registry = registry
     return _registry

@@ -84,6 +84,19 @@ def leaving(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def guarded_property(
+    driver_class: type, name: str, mark: Callable[..., Any] = lambda method: method
+) -> property:
+    """Return a property of the driver's that only the borrower can assign.
+
+    :param driver_class: the driver's class of connections.
+    :param name: the name of the property.
+    :param mark: returns another method for the one that assigns it; by default, the same.
+    """
+    descriptor = getattr(driver_class, name)
+    return property(descriptor.__get__, guarded(mark(descriptor.__set__)))
+
+
 def unwrap(connection: Any, driver_class: type) -> Any:
     """Return the driver connection inside an APM tool's proxies (wrapt's, by their ``__wrapped__``).
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from poollife import clock
 from poollife.drivers.effects import LEAVES, PINS, READS, REFUSED, SETS
+from poollife.drivers.verdicts import Verdict
 from poollife.process.atfork import at_fork
 from poollife.process.guard import Guard, alive, process
 
@@ -26,6 +27,11 @@ IDLE = (
     "This connection went back to its pool, or was closed, when its request, task or block ended or close() "
     "was called. Use django.db.connection, which borrows another."
 )
+
+# Reasons to close a session, for people.
+CLOSED = "closed by its borrower"
+UNREAD = "results left unread"
+SET_OTHERWISE = "its driver was set otherwise by its borrower"
 
 
 class State(Enum):
@@ -96,20 +102,35 @@ class Driver(ABC):
         """
         return None
 
+    def verdict(self, error: Exception) -> Verdict:
+        """Return the meaning of an error for the server, and for its other sessions; NONE by default.
+
+        :param error: the exception of ``connect()`` or of a reset.
+        """
+        return Verdict.NONE
+
     def unreachable(self, error: Exception) -> bool | None:
         """Return whether a session could not be opened because no server was reached.
 
         :param error: the exception of ``connect()``.
-        :returns: None where the error leaves this open; False by default.
+        :returns: None where the error leaves this open.
         """
-        return False
+        verdict = self.verdict(error)
+        return None if Verdict.CUT_OFF in verdict else Verdict.UNREACHABLE in verdict
 
     def refused(self, error: Exception) -> bool:
-        """Return whether the server rejected the user or the password of a session; False by default.
+        """Return whether the server rejected the user or the password of a session.
 
         :param error: the exception of ``connect()`` or of a reset.
         """
-        return False
+        return Verdict.REFUSED in self.verdict(error)
+
+    def is_full(self, error: Exception) -> bool:
+        """Return whether the server refused a session because it allows no more.
+
+        :param error: the exception of ``connect()``.
+        """
+        return Verdict.FULL in self.verdict(error)
 
     def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the reasons why the driver can't work as ``POOL["behind"]`` says: by default, never.
@@ -118,13 +139,6 @@ class Driver(ABC):
         :returns: each reason, with its cure, for people.
         """
         return [("the ENGINE is not one for PostgreSQL, and knows no such proxy", "Leave it out")]
-
-    def is_full(self, error: Exception) -> bool:
-        """Return whether the server refused a session because it allows no more; False by default.
-
-        :param error: the exception of ``connect()``.
-        """
-        return False
 
 
 class Guarded(metaclass=ABCMeta):
@@ -143,7 +157,7 @@ class Guarded(metaclass=ABCMeta):
     #: True while the session is in the pool, where no code may use the connection.
     idle: bool
     #: A text: the failure after which the state of the session is not known. None: there was none.
-    broken: str | None
+    failure: str | None
     #: A text: the borrower's act after which no other borrower may have the session. None: there was none.
     unshareable: str | None
     #: The state that the session was initialised with. None: it is not initialised.
@@ -171,7 +185,7 @@ class Guarded(metaclass=ABCMeta):
     #: attributes are marks: of a tool, of a receiver of ``connection_created`` or of a borrower.
     CHANGING: frozenset[str] = frozenset(
         {"guard", "lease", "idle", "initialised_with", "dirty", "born", "idle_since", "lifetime"}
-        | {"broken", "unshareable", "ran", "pinned", "lost", "failed_over", "marks_at_rest"}
+        | {"failure", "unshareable", "ran", "pinned", "lost", "failed_over", "marks_at_rest"}
         | {"has_new_types"}
     )
     #: The marks of a clean session.
@@ -182,7 +196,7 @@ class Guarded(metaclass=ABCMeta):
 
     def note_opening(self) -> None:
         """Set the attributes to those of a session that was just opened."""
-        self.lease = self.broken = self.unshareable = self.initialised_with = None
+        self.lease = self.failure = self.unshareable = self.initialised_with = None
         self.idle = self.dirty = self.pinned = self.lost = self.failed_over = self.has_new_types = False
         self.ran = SETS
         self.lifetime = 1.0
@@ -278,7 +292,7 @@ class Guarded(metaclass=ABCMeta):
     def clean(self) -> None:
         """End the transaction and remove the borrower's marks. Sends something only for a transaction."""
 
-    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
+    def reset_session(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """Bring the session back to its state after login, without a transaction and without initialisation.
 
         :param ask: returns the parameters that a new connection would be opened with now, or None if they are

@@ -169,7 +169,8 @@ def leased(cursor_class: type, mixin: type[Any] = LeasedCursor) -> type:
 def enter_lease(cursor: Any, driver: Any, lease: Any) -> Any:
     """Note that a leased cursor was opened, and return it.
 
-    Until Django's wrapper is around it, nothing is known of the statements that follow on it.
+    Until Django's wrapper is around it, and takes it off the untracked cursors again, nothing is known of the
+    statements that follow on it.
     """
     cursor._driver, cursor._lease, cursor._is_open = driver, lease, True
     lease.open_cursors += 1

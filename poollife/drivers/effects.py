@@ -56,6 +56,23 @@ REFUSED = (
 )
 
 
+def upper_text(sql: object, is_template: bool, percent: bytes) -> bytes | None:
+    """Return a statement's text in upper case, or None if the statement is no text.
+
+    :param sql: the statement.
+    :param is_template: whether the driver puts parameters into it: then two percent signs are one.
+    :param percent: the character for a percent sign that is not the beginning of a parameter.
+    """
+    if isinstance(sql, str):
+        text = sql.encode(errors="replace")
+    elif isinstance(sql, bytes | bytearray):
+        text = bytes(sql)
+    else:
+        return None
+    # As bytes, because bytes.upper() changes ASCII only.
+    return text.replace(b"%%" if is_template else b"%", percent).upper()
+
+
 class Memory(dict[object, int]):
     """Effects by text: ``memory[text]`` is one look-up for a text that was read of late.
 

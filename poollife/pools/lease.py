@@ -260,7 +260,7 @@ class Lease:
             return False
         driver = self.driver
         # In a broken session only open cursors count: code may still read from them.
-        if self.open_cursors or (self.untracked_cursors and driver.broken is None):
+        if self.open_cursors or (self.untracked_cursors and driver.failure is None):
             return False
         return not (driver.dirty or driver.pinned or driver.begun)
 
@@ -274,7 +274,7 @@ class Lease:
         """
         driver = self.driver
         if self.paused is None:
-            return driver.broken is not None and self.is_idle
+            return driver.failure is not None and self.is_idle
         idle_too_long = clock.monotonic() - self.paused > self.pool.options.ping_idle
         return (idle_too_long or driver.closed_by_server()) and not driver.answers(LONGEST_PING)
 

@@ -133,7 +133,7 @@ class ReturningPool(PoolState):
         with self._lock:
             self.resets += 1
         lease.driver.initialised_with = None
-        lease.driver.reset(lease.connection_params)
+        lease.driver.reset_session(lease.connection_params)
 
     def _note_unclean(self, driver: Guarded, error: Exception) -> None:
         """Note what the failed cleaning of a session says of the other sessions."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from poollife import clock
 from poollife.process import uwsgi
@@ -25,11 +25,8 @@ from poollife.process.guard import alive, getpid, process
 #: The longest time, in seconds, that a fork waits for handshakes of other threads. Most handshakes take a
 #: millisecond. A longer wait would hold up the fork for a server that does not answer.
 HANDSHAKE_WAIT = 1.0
-#: The longest time, in seconds, that a fork waits for an import of another thread: it waits for no server.
-IMPORT_WAIT = 10.0
-#: What an import announces in place of a server's addresses.
-IMPORT: frozenset[Any] = frozenset()
-#: Seconds after which a fork counts as over: an asynchronous exception may have prevented ``open()``.
+#: Seconds after which a fork counts as over, longer than any of its waits: an asynchronous exception may have
+#: prevented ``open()``.
 LIMIT = 15.0
 #: Seconds between two tests of a thread that waits for a fork or for handshakes.
 GATE_INTERVAL = 0.001
@@ -60,6 +57,15 @@ class Participant(Protocol):
         """
 
 
+class Handshake(NamedTuple):
+    """A handshake that is under way."""
+
+    #: The server's addresses; see ``is_connected_to()``.
+    addresses: Set[Any]
+    #: The longest time, in seconds, that a fork waits for its end.
+    wait: float
+
+
 class Gate:
     """The coordination of forks and handshakes, which wait for each other.
 
@@ -72,23 +78,26 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        #: The server's addresses of the handshakes under way, by thread id; see ``is_connected_to()``.
-        self._handshakes: dict[int, Set[Any]] = {}
+        #: The handshakes that are under way, by thread id.
+        self._handshakes: dict[int, Handshake] = {}
         #: The time, on the monotonic clock, after which a fork counts as over, by thread id.
         self._forking: dict[int, float] = {}
 
     @contextmanager
-    def handshake(self, addresses: Set[Any]) -> Iterator[None]:
-        """Announce a handshake for the time of the block, in which the caller opens a session.
+    def handshake(self, addresses: Set[Any] = frozenset(), wait: float = HANDSHAKE_WAIT) -> Iterator[None]:
+        """Announce a handshake, or other work that a fork must not interrupt, for the time of the block.
 
         The block does not begin while another thread forks.
 
-        :param addresses: the server's addresses; see ``is_connected_to()``.
+        :param addresses: the server's addresses, if the block opens a session; see ``is_connected_to()``.
+        :param wait: the longest time, in seconds, that a fork waits for the end of the block.
         """
         me, pid = threading.get_ident(), getpid()
         # A handshake may be inside another one: a password may be kept in a database.
         outer = self._handshakes.get(me)
-        announced = addresses | outer if outer else addresses
+        announced = Handshake(addresses, wait)
+        if outer:
+            announced = Handshake(addresses | outer.addresses, max(wait, outer.wait))
         try:
             self._handshakes[me] = announced
             while self._other_thread_forks():
@@ -113,23 +122,19 @@ class Gate:
     def close(self) -> set[Any]:
         """Let no handshake begin, and wait for the handshakes of other threads.
 
-        :returns: the addresses of the handshakes that took longer than ``HANDSHAKE_WAIT``.
+        :returns: the addresses of the handshakes that took longer than a fork waits for them.
         """
         me, began = threading.get_ident(), clock.monotonic()
         self._forking[me] = began + LIMIT
-        while others := self._other_handshakes(me):
-            if clock.monotonic() >= began + (
-                IMPORT_WAIT if any(each is IMPORT for each in others) else HANDSHAKE_WAIT
-            ):
-                break
+        while any(clock.monotonic() < began + other.wait for other in self._other_handshakes(me)):
             time.sleep(GATE_INTERVAL)
-        return {peer for addresses in self._other_handshakes(me) for peer in addresses}
+        return {peer for other in self._other_handshakes(me) for peer in other.addresses}
 
     def open(self) -> None:
         """Let handshakes begin again: the calling thread's fork is over."""
         self._forking.pop(threading.get_ident(), None)
 
-    def _end(self, me: int, outer: Set[Any] | None) -> None:
+    def _end(self, me: int, outer: Handshake | None) -> None:
         if outer is None:
             self._handshakes.pop(me, None)
         else:
@@ -139,8 +144,8 @@ class Gate:
         me, now = threading.get_ident(), clock.monotonic()
         return any(thread != me and now < end for thread, end in self._forking.copy().items())
 
-    def _other_handshakes(self, me: int) -> list[Set[Any]]:
-        return [addresses for thread, addresses in self._handshakes.copy().items() if thread != me]
+    def _other_handshakes(self, me: int) -> list[Handshake]:
+        return [handshake for thread, handshake in self._handshakes.copy().items() if thread != me]
 
 
 @dataclass(slots=True)
@@ -148,7 +153,7 @@ class Held:
     """Objects that one forking thread keeps alive across its fork."""
 
     references: list[tuple[Participant, Any]] = field(default_factory=list)
-    #: The addresses of the handshakes that took longer than ``HANDSHAKE_WAIT``.
+    #: The addresses of the handshakes that took longer than a fork waits for them.
     addresses: set[Any] = field(default_factory=set)
 
 

@@ -139,7 +139,7 @@ class Guard:
     def shut_down(self) -> None:
         """End a connection that another thread is using, at its socket, which stays open."""
         if self.fd is not None and self.intact:
-            # Not a socket object: it would close the driver's descriptor when it is freed.
+            # Detached below: a socket object that is freed closes its descriptor, which is the driver's.
             line = _socket.socket(-1, -1, -1, self.fd)
             try:
                 line.shutdown(_socket.SHUT_RDWR)

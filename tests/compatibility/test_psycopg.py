@@ -438,7 +438,6 @@ KNOWN = {
     "guarded": {
         "adapters",
         "autocommit",
-        "broken",
         "cancel",
         "cancel_safe",
         "close",
@@ -452,7 +451,7 @@ KNOWN = {
     | {"set_isolation_level", "set_read_only", "set_deferrable"},
     "compared at the return": {"isolation_level", "read_only", "deferrable", "row_factory", "cursor_factory"}
     | {"server_cursor_factory", "prepare_threshold", "prepared_max"},
-    "sends nothing": {"closed", "connect", "connection", "fileno", "info", "pgconn", "xid"}
+    "sends nothing": {"broken", "closed", "connect", "connection", "fileno", "info", "pgconn", "xid"}
     | {"remove_notice_handler", "remove_notify_handler"},
     "errors": {name for name in dir(psycopg.Connection) if name.endswith("Error") or name == "Warning"},
 }

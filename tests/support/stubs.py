@@ -98,7 +98,7 @@ class StubConnection(Guarded):
     def clean(self) -> None:
         self.dirty = False
 
-    def reset(self, ask: object) -> None:
+    def reset_session(self, ask: object) -> None:
         self.clean()
 
     def closed_by_server(self) -> bool:

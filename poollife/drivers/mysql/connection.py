@@ -33,10 +33,6 @@ from poollife.process.guard import Guard, alive
 
 #: Number and text of an error, as the C client has them.
 LOST = (2013, "Lost connection to server during query")
-#: Reasons to close a session, for people.
-SET_OTHERWISE = "its driver was set otherwise by its borrower"
-UNREAD = "results left unread"
-CLOSED = "closed by its borrower"
 #: The statement of a ping: the smallest one.
 QUESTION = b"DO 1"
 
@@ -69,7 +65,7 @@ def sending(method: Callable[..., Any], answered: bool = True) -> Callable[..., 
             result = method(self, query) if unbuffered is None else method(self, query, unbuffered)
         except BaseException as error:
             self.note_failure(error)
-            if self.broken is None:
+            if self.failure is None:
                 self.ran |= LAST_STATEMENT | MESSAGES
             raise
         if answered:  # as note_answer() does it
@@ -163,8 +159,7 @@ class MySQLConnection(GuardedSocket):
         if lease is None:  # during the opening: listeners of SQLAlchemy's events may query
             return (cursorclass or self.cursorclass)(self)
         cursor = self.cursor_classes[cursorclass or self.cursorclass](self)
-        # One call less than by an __init__(). If Django has opened this cursor, its wrapper takes it off the
-        # untracked ones again.
+        # As enter_lease() does it, with one call less.
         cursor._driver, cursor._lease, cursor._is_open = self, lease, True
         lease.open_cursors += 1
         lease.untracked_cursors += 1
@@ -188,7 +183,7 @@ class MySQLConnection(GuardedSocket):
         # An exception that is not the driver's may come at any point, so the protocol's state is not known.
         verdict = verdict_on(error) if isinstance(error, self.Error) else None
         if verdict is None or Verdict.LOST in verdict:
-            self.broken = f"{type(error).__name__}: {error}"
+            self.failure = f"{type(error).__name__}: {error}"
             self.lost = verdict is not None
         elif Verdict.READ_ONLY in verdict:
             self.failed_over = True

@@ -41,7 +41,7 @@ class Cooperative(MySQLConnection):
 
     def _run(self, query: Any, seconds: float | None = None) -> None:
         if self.in_flight:
-            raise self.InterfaceError(INTERRUPTED.format(why=self.broken) if self.broken else IN_USE)
+            raise self.InterfaceError(INTERRUPTED.format(why=self.failure) if self.failure else IN_USE)
         # From before the send until the answer is here: a greenlet that is killed in between leaves the
         # answer in the socket.
         self.in_flight = True

@@ -35,18 +35,6 @@ class MySQLDriver(Driver):
             return {address("127.0.0.1", port), address("::1", port), *DEFAULT_SOCKETS}
         return {address(host, port)}
 
-    def unreachable(self, error: Exception) -> bool | None:
-        """Implement ``Driver.unreachable()``."""
-        verdict = self._verdict(error)
-        return None if Verdict.CUT_OFF in verdict else Verdict.UNREACHABLE in verdict
-
-    def refused(self, error: Exception) -> bool:
-        """Implement ``Driver.refused()``."""
-        return Verdict.REFUSED in self._verdict(error)
-
-    def is_full(self, error: Exception) -> bool:
-        """Implement ``Driver.is_full()``."""
-        return Verdict.FULL in self._verdict(error)
-
-    def _verdict(self, error: Exception) -> Verdict:
+    def verdict(self, error: Exception) -> Verdict:
+        """Implement ``Driver.verdict()``."""
         return verdict_on(error) if isinstance(error, self.error) else Verdict.NONE

@@ -7,6 +7,7 @@ strings and comments. It does not see what a stored routine, a trigger or a view
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from poollife.drivers.effects import (
     FOUND_ROWS,
@@ -20,6 +21,7 @@ from poollife.drivers.effects import (
     READS,
     SETS,
     UPSERTS,
+    upper_text,
 )
 
 _WRITES_ROWS = MESSAGES | LAST_WRITE | LAST_NUMBER
@@ -121,16 +123,8 @@ _IN_BLOCK = re.compile(rb"\b(?:INSERT|REPLACE|CALL|EXECUTE|LOAD)\s+(?!\()")
 _TARGET = re.compile(rb"@@[\w.\s]*?:?=")
 
 
-def text_of(sql: object, is_template: bool) -> bytes | None:
-    """Return a statement's text in upper case, or None if the statement is no text."""
-    if isinstance(sql, str):
-        text = sql.encode(errors="replace")
-    elif isinstance(sql, bytes | bytearray):
-        text = bytes(sql)
-    else:
-        return None
-    # As bytes, because bytes.upper() changes ASCII only. "+" takes the place of modulo: any operator will do.
-    return text.replace(b"%%" if is_template else b"%", b"+").upper()
+# "+" takes the place of modulo: any operator will do.
+text_of = partial(upper_text, percent=b"+")
 
 
 def told_by(statement: object, effects: int) -> str:

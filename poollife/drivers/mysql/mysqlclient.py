@@ -13,14 +13,11 @@ from MySQLdb.converters import conversions
 
 from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.contract import HELD
+from poollife.drivers.contract import CLOSED, HELD, SET_OTHERWISE, UNREAD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.mysql.connection import (
-    CLOSED,
     LOST,
     QUESTION,
-    SET_OTHERWISE,
-    UNREAD,
     MySQLConnection,
     install_guard,
     sending,
@@ -190,10 +187,10 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
             self.dirty = True
         return status
 
-    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
+    def reset_session(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """Have the server reset the session, and repeat what ``connect`` did: three round trips at least.
 
-        :param ask: see ``Guarded.reset()``.
+        :param ask: see ``Guarded.reset_session()``.
         :raises Error: if a reset is not possible. The pool then closes the session.
         """
         params = self.params
@@ -241,7 +238,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
 
     def reason_to_close(self) -> str | None:
         # Flat, because each return passes through here.
-        if reason := self.broken or self.unshareable:
+        if reason := self.failure or self.unshareable:
             return reason
         if not self.open:
             return CLOSED
@@ -252,7 +249,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
             or self.converter is not converter
             or converter.changed
             or self.cursorclass is not cursorclass
-            or (self.encoding != self.encoding_at_rest and not self.dirty)  # otherwise reset() sets it
+            or (self.encoding != self.encoding_at_rest and not self.dirty)  # otherwise the reset sets it
         ):
             return SET_OTHERWISE
         if thread_id(self) != self.session:

@@ -13,13 +13,10 @@ from pymysql.cursors import Cursor, SSCursor
 
 from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.contract import HELD
+from poollife.drivers.contract import CLOSED, HELD, SET_OTHERWISE, UNREAD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.mysql.connection import (
-    CLOSED,
     QUESTION,
-    SET_OTHERWISE,
-    UNREAD,
     MySQLConnection,
     install_guard,
     sending,
@@ -148,7 +145,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         # PyMySQL escapes a text before it encodes it, so a character may still become a quote or a backslash.
         return self.charset_is_safe
 
-    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
+    def reset_session(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """Refuse: PyMySQL can neither change the user nor reset a session. The pool opens another session.
 
         :raises NotSupportedError: always.
@@ -165,7 +162,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
             self._read_timeout = own
 
     def reason_to_close(self) -> str | None:
-        if reason := self.broken or self.unshareable:
+        if reason := self.failure or self.unshareable:
             return reason
         if not self.open:
             return CLOSED

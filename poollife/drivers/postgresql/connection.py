@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from poollife.drivers.connection import GuardedSocket
+from poollife.drivers.contract import CLOSED, SET_OTHERWISE, UNREAD
 from poollife.drivers.effects import CHECKED, LEAVES, READS, SETS, UNKNOWN
 from poollife.drivers.marks import marks_of, restore
 from poollife.drivers.postgresql import poolers
@@ -37,15 +37,10 @@ WRITABILITY = ("in_hot_standby", "default_transaction_read_only")
 CLEANING_LIMIT = 30.0
 #: The first words of the server's command tags for statements that may be clean. "SET" is that of SET LOCAL.
 CLEAN_TAGS = (
-    {"ALTER", "ANALYZE", "BEGIN", "CLOSE", "COMMENT", "COMMIT", "COPY"}
-    | {"CREATE", "DECLARE", "DELETE", "DROP", "EXPLAIN", "FETCH", "GRANT"}
-    | {"INSERT", "LOCK", "MERGE", "MOVE", "REINDEX", "RELEASE", "REVOKE"}
-    | {"ROLLBACK", "SAVEPOINT", "SELECT", "SET", "SHOW", "START", "TRUNCATE"}
-    | {"UPDATE", "VACUUM"}
+    {"BEGIN", "START", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET", "SHOW", "LOCK", "TRUNCATE"}
+    | {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "EXPLAIN", "COPY"}
+    | {"DECLARE", "FETCH", "MOVE", "CLOSE", "NOTIFY"}
 )
-
-
-LISTENS = re.compile(r"\bLISTEN\b", re.IGNORECASE)
 
 
 class PostgreSQLConnection(GuardedSocket):
@@ -75,7 +70,7 @@ class PostgreSQLConnection(GuardedSocket):
     #: True if the server reads a text as ``statements.py`` does.
     is_readable: bool
     #: True behind a proxy that gives each transaction another session: see ``poolers.py``.
-    behind_pooler: bool = False
+    behind_pooler: bool
     CHANGING: frozenset[str] = (
         GuardedSocket.CHANGING
         | {"unshareable", "reader", "effects", "has_prepared", "portals", "settings_at_rest"}
@@ -104,6 +99,10 @@ class PostgreSQLConnection(GuardedSocket):
     @abstractmethod
     def reported(self, name: str) -> Any:
         """Return a parameter's value as the server has reported it; None: it reports none. Sends nothing."""
+
+    @abstractmethod
+    def reports(self) -> tuple[Any, ...]:
+        """Return the values of REPORTED, to be compared: the driver's own text or bytes. Sends nothing."""
 
     @abstractmethod
     def settings(self) -> tuple[Any, ...]:
@@ -152,7 +151,7 @@ class PostgreSQLConnection(GuardedSocket):
         if effects & CHECKED:
             self.note_effects(effects, statement)
             if effects & LEAVES:
-                self._note_rare(effects, statement)
+                self._note_rare(effects)
 
     def _check_transaction(self, effects: int, statement: Any, is_template: bool) -> None:
         """Refuse what would need the same session in two transactions.
@@ -167,11 +166,10 @@ class PostgreSQLConnection(GuardedSocket):
             if told := effects & (SETS << READS):
                 raise self.InterfaceError(poolers.REFUSED_READ.format(told=self.told_by(statement, told)))
 
-    def _note_rare(self, effects: int, statement: Any) -> None:
+    def _note_rare(self, effects: int) -> None:
         if effects & PREPARES:
             self.has_prepared = True
-        # The client keeps notifications that came before the UNLISTEN.
-        if effects & UNRESETTABLE or LISTENS.search(str(statement)):
+        if effects & UNRESETTABLE:
             self.unshareable = "it may have state that no reset removes"
 
     def note_answer(self, tag: str | None) -> None:
@@ -217,7 +215,7 @@ class PostgreSQLConnection(GuardedSocket):
         verdict = verdict_on(error) if is_own else Verdict.NONE
         is_cut = not is_own and self.transaction_status in (ACTIVE, UNKNOWN_STATUS)
         if Verdict.LOST in verdict or is_cut or not self.is_open:
-            self.broken = f"{type(error).__name__}: {error}"
+            self.failure = f"{type(error).__name__}: {error}"
             self.lost = is_own
         elif Verdict.READ_ONLY in verdict and self._writability() != self.writability_at_birth:
             # Otherwise it was the borrower's own READ ONLY transaction, or a replica from the beginning.
@@ -235,6 +233,7 @@ class PostgreSQLConnection(GuardedSocket):
 
     def note_birth(self) -> None:
         """Note the state of a session that was just opened."""
+        self.behind_pooler = False
         self.marks_at_birth = marks_of(self, self.CHANGING)
         self.writability_at_birth = self._writability()
         self.mark_clean()
@@ -246,34 +245,32 @@ class PostgreSQLConnection(GuardedSocket):
         self.portals = 0
         self.autocommit_at_rest = self.autocommit
         self.settings_at_rest = self.settings()
-        self.reported_at_rest = tuple(map(self.reported, REPORTED))
+        self.reported_at_rest = self.reports()
         self.is_readable = self.reported("standard_conforming_strings") == "on" and (
             self.reported("client_encoding") in ("UTF8", "SQL_ASCII")
         )
         self.marks_at_rest = marks_of(self, self.CHANGING)
 
     def reason_to_close(self) -> str | None:
-        """Return why this connection can't be lent again, or None if it can. Sends nothing."""
+        """Implement ``Guarded.reason_to_close()``; note also what makes the session dirty without a text."""
         self.reader = None
         # A cursor that was dropped without its close() is still there on the server.
         if self.portals:
             self.dirty = True
-        if reason := self.broken or self.unshareable:
+        if reason := self.failure or self.unshareable:
             return reason
         if not self.is_open:
-            return "closed by its borrower"
+            return CLOSED
         if self.transaction_status in (ACTIVE, UNKNOWN_STATUS):
-            return "results left unread"
+            return UNREAD
         if reason := self.driver_fault():
             return reason
         if self.settings() != self.settings_at_rest:
-            return "its driver was set otherwise by its borrower"
+            return SET_OTHERWISE
         if not self.can_deallocate and (self.has_prepared or self.dirty or self.begun):
             return "its prepared statements may be out of date"
         # A trigger or a function of the site's own may have changed them, without a trace in any text.
-        if (not self.dirty or self.behind_pooler) and tuple(
-            map(self.reported, REPORTED)
-        ) != self.reported_at_rest:
+        if (not self.dirty or self.behind_pooler) and self.reports() != self.reported_at_rest:
             if self.behind_pooler:
                 return "a setting was changed in it, and no session is reset behind a transaction pooler"
             self.dirty = True
@@ -292,7 +289,7 @@ class PostgreSQLConnection(GuardedSocket):
         self.set_autocommit_again(self.autocommit_at_rest)
         self.dirty = False
 
-    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
+    def reset_session(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """Bring the session back to its state after login: one round trip.
 
         :param ask: not used: no reset logs in again.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import wraps
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,11 @@ from poollife.drivers.postgresql import poolers
 from poollife.process.guard import alive
 
 #: Types of parameters that the drivers write as one literal, and classes whose subclasses are, too.
-PLAIN = {str, int, float, bool, bytes, type(None), Decimal, datetime, date, time, timedelta, UUID}
+PLAIN = (
+    {str, int, float, bool, bytes, memoryview, type(None), Decimal, UUID, datetime, date, time, timedelta}
+    # Django's fields of addresses.
+    | {IPv4Address, IPv6Address, IPv4Interface, IPv6Interface}
+)
 PLAIN_CLASSES = tuple(PLAIN)
 #: The packages of the cursor classes that send a statement as it was given.
 PACKAGES = frozenset({"psycopg", "psycopg2", "django", "builtins", "typing"})
@@ -55,15 +60,26 @@ def are_plain(params: Any) -> bool:
 
     :param params: the parameters of one statement, or a list among them.
     """
-    values = params.values() if isinstance(params, dict) else params
-    if PLAIN.issuperset(map(type, values)):
+    if isinstance(params, dict):
+        params = params.values()
+    elif not isinstance(params, list | tuple):
+        return False
+    if PLAIN.issuperset(map(type, params)):
         return True
     return all(
         isinstance(value, PLAIN_CLASSES)
         or (isinstance(value, list | tuple) and are_plain(value))
         or (type(value).__module__.partition(".")[0] in PACKAGES and type(value).__name__ != "AsIs")
-        for value in values
+        for value in params
     )
+
+
+def are_all_plain(params_seq: Any) -> bool:
+    """Return whether the parameters of each statement of an ``executemany()`` become literals.
+
+    :param params_seq: the parameters; an iterator is not asked, because the driver reads it.
+    """
+    return isinstance(params_seq, list | tuple) and all(map(are_plain, params_seq))
 
 
 class ReadingCursor(LeasedCursor):
@@ -76,37 +92,33 @@ class ReadingCursor(LeasedCursor):
         self._driver.note_failure(error)
 
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+        send = super(LeasedCursor, self).execute  # type: ignore[misc]  # the driver's
+        return self._run(send, are_plain, query, params, kwargs)
+
+    def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
+        send = super(LeasedCursor, self).executemany  # type: ignore[misc]
+        return self._run(send, are_all_plain, query, params_seq, kwargs)
+
+    def _run(
+        self, send: Callable[..., Any], plain: Callable[[Any], bool], query: Any, params: Any, kwargs: Any
+    ) -> Any:
+        """Read a statement, run it, and note what its answer shows.
+
+        :param send: the driver's method.
+        :param plain: returns whether the parameters become literals.
+        """
         if not alive[0] or self._lease.state is not HELD:
             self._check()
         driver = self._driver
+        # No asynchronous exception comes between the two assignments and their block: there is no call.
         outer, driver.reader = driver.reader, self
         try:
             driver.note_statement(driver.text_of(query), params is not None)
-            if params is not None and not are_plain(params):
+            if params is not None and not plain(params):
                 driver.note_unread()
             if driver.reader is not self:  # the lease has ended since the check
                 self._check()
-            result = super(LeasedCursor, self).execute(query, params, **kwargs)  # type: ignore[misc]
-            driver.note_answer(self.statusmessage)
-            return result
-        except BaseException as error:
-            self._note(error)
-            raise
-        finally:
-            driver.put_back(self, outer)
-
-    def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
-        if not alive[0] or self._lease.state is not HELD:
-            self._check()
-        driver = self._driver
-        outer, driver.reader = driver.reader, self
-        try:
-            driver.note_statement(driver.text_of(query), True)
-            if not (isinstance(params_seq, list | tuple) and all(map(are_plain, params_seq))):
-                driver.note_unread()
-            if driver.reader is not self:  # the lease has ended since the check
-                self._check()
-            result = super(LeasedCursor, self).executemany(query, params_seq, **kwargs)  # type: ignore[misc]
+            result = send(query, params, **kwargs)
             driver.note_answer(self.statusmessage)
             return result
         except BaseException as error:

@@ -6,8 +6,9 @@ The module searches for words in the text. It does not see what a function, a tr
 from __future__ import annotations
 
 import re
+from functools import partial
 
-from poollife.drivers.effects import LAST_NUMBER, LEAVES, PINS, READS
+from poollife.drivers.effects import LAST_NUMBER, LEAVES, PINS, READS, upper_text
 
 # Three bits more for a statement that LEAVES state. A statement without LEAVES never has one of them.
 #: The state that the statement leaves can't be removed by any reset: the session has to be closed.
@@ -45,9 +46,10 @@ _DEFINITION = re.compile(rb"\s*(?:CREATE|ALTER)\b(?!.*\bTABLE\b.*\bAS\b)", re.DO
 
 # These are searched for in the whole text, because the body of a DO is a string.
 #: The seed of random() (also by the setting ``seed``), libraries, dblink's connections, an origin of
-#: replication, and the global variables of the procedural languages that have any.
+#: replication, the global variables of the procedural languages that have any, and notifications that came
+#: before the UNLISTEN: the client keeps these.
 _UNRESETTABLE = re.compile(
-    rb"SETSEED|\bSEED\b|\bLOAD\s*(?:E?'|\$)|DBLINK|REPLICATION_ORIGIN|PLPERL|PLPYTHON|PLTCL|PLV8|U&\""
+    rb"\bLISTEN\b|SETSEED|\bSEED\b|\bLOAD\s*(?:E?'|\$)|DBLINK|REPLICATION_ORIGIN|PLPERL|PLPYTHON|PLTCL|PLV8|U&\""
 )
 _ADDS_TYPES = re.compile(
     rf"\b(?:CREATE{APART}(?:EXTENSION|TYPE|DOMAIN)|ALTER{APART}EXTENSION)\b|U&\"".encode()
@@ -58,16 +60,7 @@ _PREPARES = re.compile(
 )
 
 
-def text_of(sql: object, is_template: bool) -> bytes | None:
-    """Return a statement's text in upper case, with PERCENT, or None if the statement is no text."""
-    if isinstance(sql, str):
-        text = sql.encode(errors="replace")
-    elif isinstance(sql, bytes | bytearray):
-        text = bytes(sql)
-    else:
-        return None
-    # As bytes, because bytes.upper() changes ASCII only.
-    return text.replace(b"%%" if is_template else b"%", PERCENT).upper()
+text_of = partial(upper_text, percent=PERCENT)
 
 
 def told_by(statement: object, effects: int) -> str:

@@ -4,14 +4,13 @@ All other errors concern one statement: its session goes on.
 
 In a session the SQLSTATE decides. An error without one comes from the client library, in the middle of the
 protocol. While a session is opened, neither driver has a SQLSTATE (measured with psycopg 3.3 and psycopg2 2.9
-and PostgreSQL 15): only the text tells the server's errors from one another, and it may be translated. So for
-these the driver may add the answer of ``PQping()``, which has no language.
+and PostgreSQL 15): only the text tells the server's errors from one another. A text that is not known, as in
+another language, leaves the state of the server open, and the pool finds out by itself.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 from poollife.drivers.verdicts import OVER, Verdict
@@ -71,9 +70,6 @@ _UNREACHABLE = re.compile(
 #: PostgreSQL's own severity: a server has answered.
 _ANSWERED = re.compile(r"(?:FATAL|PANIC):  ")
 
-#: Answers of PQping().
-PING_OK, PING_REJECTS, PING_NO_RESPONSE, PING_NO_ATTEMPT = range(4)
-
 
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE of an error of psycopg (``sqlstate``) or psycopg2 (``pgcode``), or None."""
@@ -105,12 +101,10 @@ def _is_of_session(error: BaseException) -> bool:
     )
 
 
-def verdict_on_opening(error: BaseException, ping: Callable[[], int] | None = None) -> Verdict:
+def verdict_on_opening(error: BaseException) -> Verdict:
     """Return the meaning of an error of ``connect()``.
 
     :param error: the exception.
-    :param ping: returns the answer of ``PQping()`` for the same parameters. It opens one more connection, and
-        is called only if the text is not known: it may be in another language. None: the driver has no ping.
     :returns: CUT_OFF for an error that leaves the state of the server open.
     """
     if code := sqlstate_of(error):
@@ -124,19 +118,12 @@ def verdict_on_opening(error: BaseException, ping: Callable[[], int] | None = No
         return Verdict.REFUSED
     if _UNREACHABLE.search(text) or type(error).__name__ == "ConnectionTimeout":
         return Verdict.UNREACHABLE
-    if _ANSWERED.search(
-        text
-    ):  # no such database, no privilege, an unknown setting: not for the next try either
-        return Verdict.NONE
-    return _of_ping(ping() if ping else PING_OK)
+    # A server that answers has no such database, or no privilege or setting of that name.
+    return Verdict.NONE if _ANSWERED.search(text) else Verdict.CUT_OFF
 
 
 def _of_unknown_code(code: str) -> Verdict:
     return Verdict.CUT_OFF if code.startswith(CONNECTION_CLASS) else Verdict.NONE
-
-
-def _of_ping(answer: int) -> Verdict:
-    return Verdict.UNREACHABLE if answer in (PING_REJECTS, PING_NO_RESPONSE) else Verdict.CUT_OFF
 
 
 def _needs_password(error: BaseException) -> bool:

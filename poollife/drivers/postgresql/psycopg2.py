@@ -11,12 +11,12 @@ from typing import Any
 import psycopg2
 from psycopg2 import extensions
 
-from poollife.drivers.connection import begin, guarded, leaving, live
+from poollife.drivers.connection import begin, guarded, guarded_property, leaving, live
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, enter_lease, leased
 from poollife.drivers.postgresql import poolers
-from poollife.drivers.postgresql.connection import IDLE, PostgreSQLConnection
+from poollife.drivers.postgresql.connection import IDLE, REPORTED, PostgreSQLConnection
 from poollife.drivers.postgresql.cursors import NamedCursor, ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
 from poollife.process.guard import Guard, alive, getpid
@@ -88,24 +88,15 @@ def session_wide(method: Callable[..., Any]) -> Callable[..., Any]:
     :param method: one that sends a SET by itself in autocommit mode.
     """
 
+    leaves = leaving(method)
+
     @wraps(method)
     def call(self: PostgreSQLConnection, *args: Any, **kwargs: Any) -> Any:
         if self.behind_pooler:
             raise self.InterfaceError(poolers.REFUSED_ATTRIBUTE)
-        self.dirty = True
-        return method(self, *args, **kwargs)
+        return leaves(self, *args, **kwargs)
 
     return call
-
-
-def guarded_property(name: str, mark: Callable[..., Any]) -> property:
-    """Return a property of the driver's that only the borrower can assign.
-
-    :param name: its name.
-    :param mark: ``session_wide``, or a function that changes nothing.
-    """
-    descriptor = getattr(Connection, name)
-    return property(descriptor.__get__, guarded(mark(descriptor.__set__)))
 
 
 class Psycopg2Connection(PostgreSQLConnection):
@@ -123,6 +114,7 @@ class Psycopg2Connection(PostgreSQLConnection):
 
     commit = guarded(Connection.commit)
     rollback = guarded(Connection.rollback)
+    reset = guarded(leaving(Connection.reset))
     set_session = guarded(session_wide(Connection.set_session))
     set_client_encoding = guarded(leaving(Connection.set_client_encoding))
     set_isolation_level = guarded(session_wide(Connection.set_isolation_level))
@@ -131,10 +123,10 @@ class Psycopg2Connection(PostgreSQLConnection):
     tpc_commit = guarded(leaving(Connection.tpc_commit))
     tpc_rollback = guarded(leaving(Connection.tpc_rollback))
     poll = guarded(Connection.poll)
-    autocommit = guarded_property("autocommit", lambda method: method)
-    isolation_level = guarded_property("isolation_level", session_wide)
-    readonly = guarded_property("readonly", session_wide)
-    deferrable = guarded_property("deferrable", session_wide)
+    autocommit = guarded_property(Connection, "autocommit")
+    isolation_level = guarded_property(Connection, "isolation_level", session_wide)
+    readonly = guarded_property(Connection, "readonly", session_wide)
+    deferrable = guarded_property(Connection, "deferrable", session_wide)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The destructor asks for it if connect() fails.
@@ -190,19 +182,6 @@ class Psycopg2Connection(PostgreSQLConnection):
         self.unshareable = "its native connection was handed out"
         return super().get_native_connection()  # type: ignore[misc]
 
-    def reset(self, ask: Any = None) -> None:
-        """Reset the session: for the pool, or as the driver does where a borrower calls it.
-
-        :param ask: the pool's; None: a borrower calls.
-        """
-        if ask is not None:
-            super().reset(ask)
-            self.notices, self.notifies = [], []
-        else:
-            self.check()
-            self.dirty = True
-            Connection.reset(self)
-
     # --- what the pool asks --------------------------------------------------------------------------------
 
     def text_of(self, query: Any) -> Any:
@@ -219,6 +198,9 @@ class Psycopg2Connection(PostgreSQLConnection):
 
     def reported(self, name: str) -> Any:
         return self.get_parameter_status(name)  # type: ignore[attr-defined]
+
+    def reports(self) -> tuple[Any, ...]:
+        return tuple(map(self.reported, REPORTED))
 
     def settings(self) -> tuple[Any, ...]:
         types = dict(self.string_types), dict(self.binary_types)  # type: ignore[attr-defined]
@@ -240,6 +222,10 @@ class Psycopg2Connection(PostgreSQLConnection):
 
     def clean(self) -> None:
         super().clean()
+        self.notices, self.notifies = [], []
+
+    def reset_session(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
+        super().reset_session(ask)
         self.notices, self.notifies = [], []
 
     def roll_back(self, seconds: float) -> None:

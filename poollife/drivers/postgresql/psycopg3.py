@@ -17,7 +17,7 @@ from poollife.drivers.connection import begin, live
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import ENDED, LeasedClasses, LeasedCursor, enter_lease, leased
-from poollife.drivers.postgresql.connection import PostgreSQLConnection
+from poollife.drivers.postgresql.connection import REPORTED, PostgreSQLConnection
 from poollife.drivers.postgresql.cursors import NamedCursor, ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
 from poollife.process.guard import Guard, alive
@@ -27,6 +27,8 @@ FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 COOPERATIVE = {"wait_poll", "wait_select", "wait_selector", "wait_epoll"}
 #: The driver's property, which sends nothing.
 AUTOCOMMIT: Any = psycopg.Connection.autocommit
+#: The names of REPORTED, as libpq takes them.
+REPORTED_AS_BYTES = [name.encode() for name in REPORTED]
 IDLE_PIPELINE = pq.PipelineStatus.OFF
 
 
@@ -90,8 +92,6 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
     session dirty.
     """
 
-    # psycopg has a property of this name; a text is true as well.
-    broken: str | None = None  # type: ignore[assignment]
     #: The adapters of the connection.
     own_adapters: Adapters
     #: The number of ``transaction()`` blocks that are open.
@@ -154,6 +154,7 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
             # end, and the last reference frees the connection.
             self.guard.shut_down()
 
+    # In place of psycopg's, which only warns that the connection was not closed.
     def __del__(self, *_: Any) -> None:
         if self.guard.foreign:
             self.guard.abandon(self)
@@ -270,8 +271,11 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
         return not self.closed
 
     def reported(self, name: str) -> Any:
-        value = self.pgconn.parameter_status(name.encode())
-        return value.decode() if value is not None else None
+        return _text(self.pgconn.parameter_status(name.encode()))
+
+    def reports(self) -> tuple[Any, ...]:
+        # One call of the C library for each, because each return passes through here.
+        return tuple(map(self.pgconn.parameter_status, REPORTED_AS_BYTES))
 
     def settings(self) -> tuple[Any, ...]:
         return (
@@ -338,13 +342,9 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
             return []
         if result.status in FAILED:
             raise psycopg.errors.error_from_result(result)
-        encode = range(result.nfields)
+        columns = range(result.nfields)
         return [
-            tuple(
-                None if (value := result.get_value(row, column)) is None else value.decode()
-                for column in encode
-            )
-            for row in range(result.ntuples)
+            tuple(_text(result.get_value(row, column)) for column in columns) for row in range(result.ntuples)
         ]
 
 

@@ -16,9 +16,9 @@ from functools import cache, wraps
 from typing import Any, NamedTuple
 
 from poollife import clock
-from poollife.drivers.connection import guarded, leaving
+from poollife.drivers.connection import guarded, guarded_property, leaving
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.contract import HELD, Driver, Guarded
+from poollife.drivers.contract import CLOSED, HELD, Driver, Guarded
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.effects import CHECKED, INSERT_ID, LAST_STATEMENT, MAY_SET_INSERT_ID, SETS, UNKNOWN
 from poollife.drivers.marks import marks_of, restore
@@ -44,16 +44,6 @@ def inside(method: Callable[..., Any]) -> Callable[..., Any]:
             connection.calls -= 1
 
     return call
-
-
-def guarded_property(name: str, mark: Callable[..., Any] = inside) -> property:
-    """Return a property of the driver's that can't be assigned in a foreign process.
-
-    :param name: its name.
-    :param mark: ``inside`` or ``inside_leaving``.
-    """
-    descriptor = getattr(sqlite3.Connection, name)
-    return property(descriptor.__get__, guarded(mark(descriptor.__set__)))
 
 
 def inside_leaving(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,9 +156,9 @@ class GuardedConnection(Guarded, sqlite3.Connection):
     __call__ = guarded(inside(sqlite3.Connection.__call__))
     __exit__ = guarded(inside(sqlite3.Connection.__exit__))
     # An assignment to these attributes can commit.
-    isolation_level = guarded_property("isolation_level")
+    isolation_level = guarded_property(sqlite3.Connection, "isolation_level", inside)
     if hasattr(sqlite3.Connection, "autocommit"):  # Python 3.12
-        autocommit = guarded_property("autocommit", inside_leaving)
+        autocommit = guarded_property(sqlite3.Connection, "autocommit", inside_leaving)
         setconfig = guarded(inside_leaving(vars(sqlite3.Connection)["setconfig"]))
     if hasattr(sqlite3.Connection, "load_extension"):  # an option of the interpreter's build
         enable_load_extension = guarded(inside_leaving(sqlite3.Connection.enable_load_extension))
@@ -203,7 +193,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         if lease is None:  # during the opening
             return super().cursor(marked(factory))
         cursor = super().cursor(CURSORS[factory])
-        # If Django has opened this cursor, its wrapper takes it off the untracked ones again.
+        # As enter_lease() does it, with one call less.
         cursor._driver, cursor._lease, cursor._is_open = self, lease, True
         lease.open_cursors += 1
         lease.untracked_cursors += 1
@@ -260,7 +250,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         try:
             self.total_changes  # noqa: B018  # the property raises for a closed connection
         except sqlite3.ProgrammingError:
-            return "closed by its borrower"
+            return CLOSED
         return None
 
     def clean(self) -> None:
@@ -272,7 +262,7 @@ class GuardedConnection(Guarded, sqlite3.Connection):
         ISOLATION_LEVEL.__set__(self, self.level_at_rest)
         self.row_factory, self.text_factory = self.factories_at_rest
 
-    def reset(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
+    def reset_session(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
         """Refuse: SQLite has no reset, and another handle is cheap.
 
         :raises NotSupportedError: always.

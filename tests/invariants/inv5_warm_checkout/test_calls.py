@@ -24,7 +24,7 @@ from django.test import RequestFactory
 from benchmarks.wiretap import CONNECT, Wiretap
 from poollife.backends import mixin
 from poollife.pools import registry
-from servers import MariaDB
+from servers import MariaDB, PostgreSQL
 from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
 from tests.support.handlers import site, wsgi
@@ -37,6 +37,8 @@ POOLLIFES_CALLS = 24
 ALL_CALLS = 43
 #: The same for one more statement of a borrower: a cursor, one execute(), one row.
 STATEMENTS_CALLS = 24
+#: The same with psycopg 3.
+PSYCOPGS_POOLLIFES_CALLS, PSYCOPGS_STATEMENTS_CALLS = 35, 32
 
 
 class Calls:
@@ -133,6 +135,20 @@ def test_a_warm_statement_takes_few_calls(
     assert len(calls.poollifes) <= STATEMENTS_CALLS + more, calls.poollifes
 
 
+def test_warm_calls_with_psycopg(make_alias: MakeAlias, postgresql: PostgreSQL) -> None:
+    alias = make_alias("poollife.backends.postgresql", server=postgresql)
+    calls = calls_of(lambda: cycle(alias))
+    assert len(calls.poollifes) <= PSYCOPGS_POOLLIFES_CALLS, calls.poollifes
+
+    def work() -> None:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT %s", [1])
+            cursor.fetchone()
+
+    calls = calls_of(work)
+    assert len(calls.poollifes) <= PSYCOPGS_STATEMENTS_CALLS, calls.poollifes
+
+
 @pytest.mark.parametrize("others", [0, 50])
 def test_they_take_as_many_among_many(make_alias: MakeAlias, others: int) -> None:
     """Neither other sessions nor other pools make a checkout slower."""
@@ -160,7 +176,7 @@ def test_the_objects_of_a_checkout_have_few_attributes(make_alias: MakeAlias) ->
         assert len(vars(each)) <= 29, each
 
 
-@pytest.mark.parametrize("name", ["lease", "broken", "dirty", "ran", "awaits_result", "messages"])
+@pytest.mark.parametrize("name", ["lease", "failure", "dirty", "ran", "awaits_result", "messages"])
 def test_the_attributes_of_a_session_are_found_at_once(make_alias: MakeAlias, name: str) -> None:
     """CPython searches each time if the class has a value for the attribute, or attribute functions."""
     alias = make_alias()

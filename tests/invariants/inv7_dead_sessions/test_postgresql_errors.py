@@ -119,25 +119,12 @@ def test_verdict_on_a_server_that_is_full(server: dict[str, Any], driver: Any) -
         ("connection timeout expired", Verdict.UNREACHABLE),
         ('FATAL:  LDAP authentication failed for user "x"', Verdict.REFUSED),
         ("server closed the connection unexpectedly", Verdict.CUT_OFF),
+        ("Verbindungsaufbau abgelehnt", Verdict.CUT_OFF),
         ("", Verdict.CUT_OFF),
     ],
 )
 def test_verdict_on_the_text_of_an_opening(driver: Any, text: str, verdict: Verdict) -> None:
     assert verdict_on_opening(driver.OperationalError(text)) is verdict
-
-
-@pytest.mark.parametrize(
-    ("port", "answer", "verdict"),
-    [(None, 0, Verdict.CUT_OFF), (1, 2, Verdict.UNREACHABLE)],
-)
-def test_an_answer_of_ping_stands_for_a_text_in_another_language(
-    server: dict[str, Any], port: int | None, answer: int, verdict: Verdict
-) -> None:
-    def ping() -> int:
-        return int(psycopg.pq.PGconn.ping(f"host=127.0.0.1 port={port or server['port']}".encode()))
-
-    assert ping() == answer
-    assert verdict_on_opening(psycopg.OperationalError("Verbindungsaufbau abgelehnt"), ping) is verdict
 
 
 # --- in a session -------------------------------------------------------------------------------------------
