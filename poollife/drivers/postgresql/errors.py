@@ -96,8 +96,11 @@ def verdict_on(error: BaseException) -> Verdict:
 
 def _is_of_session(error: BaseException) -> bool:
     """Return whether an error without a SQLSTATE is of a class that the client library's errors have."""
-    return type(error).__name__ in ("OperationalError", "DatabaseError", "InternalError", "Error") or any(
-        each.__name__ == "OperationalError" for each in type(error).__mro__
+    names = [each.__name__ for each in type(error).__mro__]
+    # psycopg's PipelineAborted says that an earlier statement of an executemany() has failed.
+    return "PipelineAborted" not in names and (
+        names[0] in ("OperationalError", "DatabaseError", "InternalError", "Error")
+        or "OperationalError" in names
     )
 
 

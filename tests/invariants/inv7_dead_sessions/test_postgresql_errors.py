@@ -54,6 +54,11 @@ def driver(request: pytest.FixtureRequest) -> Any:
     return DRIVERS[request.param]
 
 
+def test_failed_statement_of_a_pipeline_leaves_the_session() -> None:
+    """``executemany()`` of psycopg 3 may raise it after the error of the server."""
+    assert verdict_on(psycopg.errors.PipelineAborted("pipeline aborted")) == Verdict.NONE
+
+
 def test_the_table_names_errors_as_psycopg_does() -> None:
     names = {code: psycopg.errors.lookup(code).__name__.lower() for code in MEANINGS}
     assert names == {code: meaning.name.replace("_", "") for code, meaning in MEANINGS.items()}
