@@ -51,6 +51,7 @@ TESTS = [
     "tests/kit/test_pool.py",
     "tests/kit/test_forks.py",
     "tests/compatibility/test_psycopg.py",
+    "tests/transactions/test_lazy_begin.py",
 ]
 
 

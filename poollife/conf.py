@@ -65,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 #: Options that have an effect even if no session outlives its borrower.
-WITHOUT_POOL = ("poolclass", "credentials", "network_timeout", "outage_wait", "behind")
+WITHOUT_POOL = ("poolclass", "credentials", "network_timeout", "outage_wait", "behind", "lazy_begin")
 #: Options that only ``FairQueuePool`` has.
 FAIR_ONLY = ("core_size", "min_idle", "unload_timeout", "retire_interval", "retire_quantity", "max_waiting")
 
@@ -87,6 +87,9 @@ class Bounds(NamedTuple):
 
 class DriverInterface(Protocol):
     """The part of ``poollife.drivers.contract.Driver`` that checks options."""
+
+    def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
+        """Return what to do if the driver can't begin a transaction with its first statement, or None."""
 
     def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the reasons why the driver can't work as ``behind`` says."""
@@ -140,6 +143,8 @@ class PoolOptions:
     #: The moment of the return: the end of the request, task or block ("work"), or as soon as no transaction,
     #: cursor or session state needs the session ("statement").
     release: str = "work"
+    #: Whether a transaction begins with its first statement, in one packet.
+    lazy_begin: bool = False
     #: "transaction_pooler": a proxy that gives each transaction another session, such as PgBouncer with
     #: ``pool_mode = transaction``. Nothing may be left in a session, and no session is reset. None: no such
     #: proxy.
@@ -185,6 +190,8 @@ class PoolOptions:
             return DEFAULTS
         value = _with_preset(alias, value)
         options = cls(**{key: _read(alias, key, value[key]) for key in value})._checked(alias, value)
+        if options.lazy_begin and driver and (cure := driver.objection_to_lazy_begin(settings)):
+            raise _bad(alias, "POOL['lazy_begin']", True, cure)
         if options.behind and driver:
             for problem, cure in driver.objections(settings):
                 raise _bad(alias, "POOL['behind']", options.behind, f"{problem}. {cure}")

@@ -156,6 +156,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "network_timeout": _or_none(_network_timeout),
     "reset": _reset,
     "release": _release,
+    "lazy_begin": _flag,
     "behind": _behind,
     "leak_after": _leak_after,
     "trace": _flag,

@@ -22,13 +22,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import django
@@ -142,9 +143,22 @@ class Difference:
 class Suite:
     """Django's tests, and the runs of them."""
 
-    def __init__(self, tests: Path, labels: Sequence[str], patience: float, *, anew: bool = False) -> None:
-        """:param anew: run it with Django's backend, whatever an earlier run came to."""
+    def __init__(
+        self,
+        tests: Path,
+        labels: Sequence[str],
+        patience: float,
+        *,
+        anew: bool = False,
+        pool: dict[str, Any] | None = None,
+    ) -> None:
+        """Take the tests.
+
+        :param anew: run it with Django's backend, whatever an earlier run came to.
+        :param pool: poollife's options.
+        """
         self.anew = anew
+        self.pool = {"POOL": pool} if pool else {}
         self.tests = tests
         self.labels = labels
         self.patience = patience
@@ -159,7 +173,9 @@ class Suite:
         name = f"{kind}_{parallel}".replace("-", "_")
         with ThreadPoolExecutor() as executor:
             stock = executor.submit(self.run_stock, databases, parallel, f"stock_{name}")
-            pooled = executor.submit(self.run, databases, engine, parallel, f"pooled_{name}", MIDDLEWARE)
+            pooled = executor.submit(
+                self.run, databases, engine, parallel, f"pooled_{name}", MIDDLEWARE, self.pool
+            )
         return Difference(kind, parallel, stock.result(), pooled.result())
 
     def run_stock(self, databases: Databases, parallel: int, name: str) -> Outcomes:
@@ -168,7 +184,7 @@ class Suite:
         if kept.exists() and not self.anew:
             print(f"{databases.stock}, --parallel {parallel}: kept from an earlier run", flush=True)
             return Outcomes.load(kept)
-        outcomes = self.run(databases, databases.stock, parallel, name, ())
+        outcomes = self.run(databases, databases.stock, parallel, name)
         if outcomes.finished and outcomes.ran and not outcomes.failed:
             outcomes.keep(kept)
         return outcomes
@@ -186,14 +202,23 @@ class Suite:
         return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
 
     def run(
-        self, databases: Databases, engine: str, parallel: int, name: str, middleware: Sequence[str]
+        self,
+        databases: Databases,
+        engine: str,
+        parallel: int,
+        name: str,
+        middleware: Sequence[str] = (),
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> Outcomes:
-        """Run the suite once, and write its output to a file of that name."""
+        """Run the suite once, and write its output to a file of that name.
+
+        :param more: more keys of the entries in ``DATABASES``.
+        """
         self.files.mkdir(parents=True, exist_ok=True)
         outcomes = self.files / f"{name}.jsonl"
         outcomes.write_text("")
         entries = {
-            alias: {"ENGINE": engine, **databases.settings(database)}
+            alias: {"ENGINE": engine, **databases.settings(database), **more}
             for alias, database in (("default", name), ("other", f"{name}_other"))
         }
         environment = {
@@ -282,6 +307,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--anew", action="store_true", help="take nothing from an earlier run with Django's")
     parser.add_argument("--engine", help="what to compare with Django's (poollife's)")
+    parser.add_argument("--pool", type=json.loads, help="POOL, as JSON: '{\"lazy_begin\": true}'")
     return parser.parse_args()
 
 
@@ -291,7 +317,7 @@ def main() -> int:
     labels, patience = ([], PATIENCE_FOR_ALL) if given.all else (given.labels, PATIENCE)
     tests = tests_of_django()
     print(f"Django {django.__version__}, its suite: {' '.join(labels) or 'all'}")
-    suite = Suite(tests, labels, patience, anew=given.anew)
+    suite = Suite(tests, labels, patience, anew=given.anew, pool=given.pool)
     differences = []
     for kind in given.database or ("mysql", "postgresql", "sqlite"):
         with DATABASES[kind].running() as databases:

@@ -120,6 +120,8 @@ class OpeningMixin(BaseDatabaseWrapper):
             # a moment.
             if not self.driver.sets_tcp_timeouts(params):
                 set_tcp_timeouts(driver.guard.fd, self.pool_options.network_timeout)
+            if self.pool_options.lazy_begin:
+                self.driver.begin_lazily(driver)
         return connection
 
     def _connect_with_answers(self, params: dict[str, Any]) -> Any:

@@ -132,6 +132,22 @@ class Driver(ABC):
         """
         return Verdict.FULL in self.verdict(error)
 
+    def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
+        """Return the reason why the driver can't begin a transaction with its first statement, or None.
+
+        :param entry: the entry of ``DATABASES``.
+        :returns: what to do about it, for people. By default, the driver never can.
+        """
+        return "leave it out: a transaction of this ENGINE takes no packet to begin"
+
+    def begin_lazily(self, connection: Any) -> None:
+        """Have a new connection begin each transaction with its first statement, in one packet.
+
+        Called for ``POOL["lazy_begin"]``, which is refused if there is an objection to it.
+
+        :param connection: a ``Guarded`` connection that was just opened.
+        """
+
     def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the reasons why the driver can't work as ``POOL["behind"]`` says: by default, never.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymysql.constants import CLIENT
 
 from servers import MariaDB
 from tests.support.programs.running import run
@@ -49,6 +50,16 @@ def test_queries_overlap(greenlets: Run, engine: str) -> None:
     # Should one block the others, it waits in vain.
     options = {"init_command": "SET innodb_lock_wait_timeout = 10"}
     assert greenlets("overlap", 4, engine=engine, OPTIONS=options) == {"together": 4, "answers": [0, 1, 2, 3]}
+
+
+@each_engine
+def test_first_queries_of_blocks_overlap(greenlets: Run, engine: str) -> None:
+    """With ``lazy_begin``, too, where the begin of the transaction has an answer of its own."""
+    options: dict[str, Any] = {"init_command": "SET innodb_lock_wait_timeout = 10"}
+    if engine == PYMYSQL:
+        options["client_flag"] = CLIENT.MULTI_STATEMENTS
+    report = greenlets("overlap", 4, True, engine=engine, OPTIONS=options, POOL={"lazy_begin": True})
+    assert report == {"together": 4, "answers": [0, 1, 2, 3]}
 
 
 @pytest.mark.parametrize(("engine", "count"), [(MYSQLCLIENT, 1000), (PYMYSQL, 1000)])

@@ -130,13 +130,18 @@ class MySQLConnection(GuardedSocket):
     cursorclass: type
     encoders: Any
     encoding: str
-    get_autocommit: Any
     insert_id: Any
     affected_rows: Any
     field_count: Any
+    #: Whether a statement can share a packet with the begin of its transaction.
+    shares_packets = True
     #: Methods of the driver without the guard, for the pool: it has connections that no lease has.
+    _query: Any
+    _next_result: Any
+    _commit: Any
     _rollback: Any
     _autocommit: Any
+    _get_autocommit: Any
     #: The driver's default converters.
     conversions: dict[Any, Any]
     #: The names of attributes that a borrower could set otherwise; the two of the converters come first.
@@ -211,6 +216,9 @@ class MySQLConnection(GuardedSocket):
         if self.effects & MAY_SET_INSERT_ID and self.insert_id() and self.has_set_id():
             self.ran |= INSERT_ID
 
+    def begin_alone(self) -> None:
+        """Begin the transaction that is due, before a statement that can't share its packet."""
+
     def has_set_id(self) -> bool:
         """Return whether the id that the client has now is also the answer of LAST_INSERT_ID()."""
         # With an answer that has rows, the C client keeps the id of an earlier statement. An upsert that has
@@ -229,12 +237,12 @@ class MySQLConnection(GuardedSocket):
     @property
     def begun(self) -> bool:
         """True if the driver's own method has changed autocommit. (A BEGIN makes the session dirty.)"""
-        return bool(self.open and self.get_autocommit() != self.autocommit_at_rest)
+        return bool(self.open and self._get_autocommit() != self.autocommit_at_rest)
 
     def mark_clean(self) -> None:
         """Record the present state as that of a clean session: the session was just initialised."""
         self.dirty = False
-        self.autocommit_at_rest = self.get_autocommit()
+        self.autocommit_at_rest = self._get_autocommit()
         for name in self.SETTINGS[:2]:
             setattr(self, name, Converters(getattr(self, name)))
         has_default_encoders = all(self.conversions.get(kind) is make for kind, make in self.encoders.items())
@@ -270,7 +278,7 @@ class MySQLConnection(GuardedSocket):
             kept = False
         if not kept:
             self.drop_marks(self.marks_at_rest)
-        autocommit = self.get_autocommit()
+        autocommit = self._get_autocommit()
         if self.dirty or not autocommit:
             self._rollback()
             self.dirty = False

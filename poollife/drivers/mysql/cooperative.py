@@ -73,13 +73,17 @@ class Cooperative(MySQLConnection):
         self._run(b"ROLLBACK")
 
     def _autocommit(self, on: Any) -> None:
-        if self.get_autocommit() != bool(on):
+        if self._get_autocommit() != bool(on):
             self._run(b"SET autocommit=%d" % bool(on))
 
     def _ping(self, *args: Any) -> None:
         self._run(QUESTION)
 
     query = sending(_run)
+    _query = _run
+    #: The first answer may have come with the second, which then is no longer in the socket: the hub would
+    #: wait for ever.
+    shares_packets = False
     commit = guarded(_commit)
     rollback = guarded(_rollback)
     autocommit = guarded(_autocommit)

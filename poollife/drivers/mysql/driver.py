@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from poollife.drivers.contract import Driver
+from poollife.drivers.mysql import transactions
+from poollife.drivers.mysql.connection import MySQLConnection
 from poollife.drivers.mysql.errors import verdict_on
 from poollife.drivers.verdicts import Verdict
 from poollife.process.atfork import address
@@ -34,6 +36,10 @@ class MySQLDriver(Driver):
         if host in (None, "", "localhost"):
             return {address("127.0.0.1", port), address("::1", port), *DEFAULT_SOCKETS}
         return {address(host, port)}
+
+    def begin_lazily(self, connection: MySQLConnection) -> None:
+        """Implement ``Driver.begin_lazily()``."""
+        transactions.begin_lazily(connection)
 
     def verdict(self, error: Exception) -> Verdict:
         """Implement ``Driver.verdict()``."""

@@ -94,7 +94,9 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     conversions = conversions
     SETTINGS = ("encoders", "converter", "cursorclass")
     CHANGING = MySQLConnection.CHANGING | {*SETTINGS, "in_flight", "params", "charset", "session", "streams"}
-    _rollback, _autocommit = Connection.rollback, Connection.autocommit
+    _query, _next_result = send_and_wait, next_result
+    _commit, _rollback = Connection.commit, Connection.rollback
+    _autocommit, _get_autocommit = Connection.autocommit, Connection.get_autocommit
     _send_query, _read_query_result = Connection.send_query, Connection.read_query_result
     _ping = Connection.ping
     count_warnings = Connection.warning_count
@@ -131,6 +133,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
     query = sending(send_and_wait)
 
     def _begin_query(self, query: bytes | str) -> None:
+        self.begin_alone()
         self.in_flight = True
         super().send_query(query)
 
@@ -306,6 +309,12 @@ class MySQLClient(MySQLDriver):
 
     error = MySQLdb.MySQLError
     option_files = DEFAULTS_FILES
+
+    def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
+        """Implement ``Driver.objection_to_lazy_begin()``."""
+        if (entry.get("OPTIONS") or {}).get("multi_statements", True):
+            return None
+        return "leave it out, or OPTIONS['multi_statements']: two statements share a packet"
 
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
         """Implement ``Driver.adopt()``."""

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import pymysql
 from pymysql.connections import Connection
+from pymysql.constants import CLIENT
 from pymysql.converters import conversions
 from pymysql.cursors import Cursor, SSCursor
 
@@ -93,7 +94,9 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         *("autocommit_mode", "server_status"),
     }
     settings = attrgetter(*SETTINGS)
-    _rollback, _autocommit = Connection.rollback, Connection.autocommit
+    _query, _next_result = Connection.query, Connection.next_result
+    _commit, _rollback = Connection.commit, Connection.rollback
+    _autocommit, _get_autocommit = Connection.autocommit, Connection.get_autocommit
 
     begin = guarded(leaving(Connection.begin))
     commit = guarded(Connection.commit)
@@ -198,6 +201,15 @@ class PyMySQL(MySQLDriver):
     """The driver PyMySQL."""
 
     error = pymysql.MySQLError
+
+    def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
+        """Implement ``Driver.objection_to_lazy_begin()``."""
+        if (entry.get("OPTIONS") or {}).get("client_flag", 0) & CLIENT.MULTI_STATEMENTS:
+            return None
+        return (
+            "leave it out, or set OPTIONS['client_flag'] to pymysql.constants.CLIENT.MULTI_STATEMENTS: two "
+            "statements share a packet"
+        )
 
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
         """Implement ``Driver.adopt()``."""

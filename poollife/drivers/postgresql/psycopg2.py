@@ -285,6 +285,10 @@ class Psycopg2(PostgreSQLDriver):
 
     error = psycopg2.Error
 
+    def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
+        """Implement ``Driver.objection_to_lazy_begin()``: psycopg2 sends each BEGIN by itself, in C."""
+        return "leave it out, or use psycopg 3: psycopg2 sends BEGIN by itself"
+
     def params(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of ``connect()`` by which it makes a guarded connection."""
         return {**params, "connection_factory": guarded_factory(params.get("connection_factory", Connection))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,10 +16,11 @@ from poollife import clock
 from poollife.drivers.connection import begin, live
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import HELD
-from poollife.drivers.cursors import ENDED, LeasedClasses, LeasedCursor, enter_lease, leased
-from poollife.drivers.postgresql.connection import REPORTED, PostgreSQLConnection
-from poollife.drivers.postgresql.cursors import NamedCursor, ReadingCursor, is_own, sends_sql_unchanged
+from poollife.drivers.cursors import ENDED, LeasedCursor, enter_lease
+from poollife.drivers.effects import LEAVES
+from poollife.drivers.postgresql.connection import IDLE, REPORTED, PostgreSQLConnection
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
+from poollife.drivers.postgresql.psycopg3_cursors import CURSORS, LAZY_CURSORS, NAMED_CURSORS, SHARING
 from poollife.process.guard import Guard, alive
 
 FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
@@ -30,44 +31,6 @@ AUTOCOMMIT: Any = psycopg.Connection.autocommit
 #: The names of REPORTED, as libpq takes them.
 REPORTED_AS_BYTES = [name.encode() for name in REPORTED]
 IDLE_PIPELINE = pq.PipelineStatus.OFF
-
-
-class Streams:
-    """The calls of psycopg's cursors that nothing reads: ``wait()`` finds them, and the session is dirty."""
-
-    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        self._check()  # type: ignore[attr-defined]  # that of LeasedCursor
-        yield from super().stream(*args, **kwargs)  # type: ignore[misc]  # the driver's
-
-    @contextmanager
-    def copy(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        self._check()  # type: ignore[attr-defined]
-        with super().copy(*args, **kwargs) as copy:  # type: ignore[misc]
-            yield copy
-
-
-class PlainCursor(Streams, ReadingCursor):
-    """A cursor whose rows the client has."""
-
-
-class ServerCursor(Streams, NamedCursor):
-    """A cursor on the server."""
-
-
-class UnreadCursor(Streams, LeasedCursor):
-    """A cursor of a class of the site's own, which may send another statement than it was given."""
-
-
-def _plain(cursor_class: type) -> type:
-    return leased(cursor_class, PlainCursor if sends_sql_unchanged(cursor_class) else UnreadCursor)
-
-
-def _named(cursor_class: type) -> type:
-    return leased(cursor_class, ServerCursor if sends_sql_unchanged(cursor_class) else UnreadCursor)
-
-
-#: The leased class of a cursor class: of one that the client has, and of one on the server.
-CURSORS, NAMED_CURSORS = LeasedClasses(_plain, is_own), LeasedClasses(_named, is_own)
 
 
 class Adapters(AdaptersMap):
@@ -96,6 +59,7 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
     own_adapters: Adapters
     #: The number of ``transaction()`` blocks that are open.
     blocks: int
+    CURSORS = CURSORS
     #: Names of the driver's own attributes. Those that a borrower can set are compared by ``settings()``.
     CHANGING = PostgreSQLConnection.CHANGING | frozenset(
         {"own_adapters", "blocks", "lock", "pgconn", "row_factory", "cursor_factory", "server_cursor_factory"}
@@ -203,7 +167,7 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
         if name:
             cursor = NAMED_CURSORS[self.server_cursor_factory](self, name=name, **kwargs)
         else:
-            cursor = CURSORS[self.cursor_factory](self, **kwargs)
+            cursor = self.CURSORS[self.cursor_factory](self, **kwargs)
         if binary:
             cursor.format = pq.Format.BINARY
         return enter_lease(cursor, self, lease)
@@ -348,6 +312,43 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
         ]
 
 
+class LazyConnection(GuardedConnection):
+    """The same with ``POOL["lazy_begin"]``: a transaction's first statement has the BEGIN in its packet.
+
+    psycopg stays in its own mode, in which it sends a BEGIN before such a statement.
+    """
+
+    CURSORS = LAZY_CURSORS
+    #: True unless a statement is sent alone, after an error.
+    shares_packets: bool
+    #: True if the statement that psycopg begins has the BEGIN in its text.
+    has_begin: bool
+    CHANGING = GuardedConnection.CHANGING | {"shares_packets", "has_begin"}
+
+    def take_begin(self, cursor: Any, query: Any) -> bytes:
+        """Return the text that a cursor puts in front of a statement: a BEGIN, or nothing.
+
+        :param cursor: the cursor that runs the statement.
+        :param query: the statement.
+        """
+        self.has_begin = (
+            not self._autocommit
+            and self.transaction_status == IDLE
+            and self.reader is cursor  # it is not stream() or copy()
+            and self._pipeline is None  # executemany() has one
+            and self.shares_packets
+            and not self.effects & LEAVES
+            and isinstance(query, str)
+            and SHARING.match(query) is not None
+        )
+        return self._get_tx_start_command() + b";\n" if self.has_begin else b""
+
+    def _start_query(self) -> Any:
+        has_begin, self.has_begin = self.has_begin, False
+        if not has_begin:
+            yield from super()._start_query()
+
+
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
@@ -356,6 +357,19 @@ class Psycopg3(PostgreSQLDriver):
     """The driver psycopg, version 3."""
 
     error = psycopg.Error
+
+    def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
+        """Implement ``Driver.objection_to_lazy_begin()``."""
+        if (entry.get("OPTIONS") or {}).get("server_side_binding"):
+            return "leave it out, or OPTIONS['server_side_binding']: the server binds in one statement only"
+        return None
+
+    def begin_lazily(self, connection: GuardedConnection) -> None:
+        """Implement ``Driver.begin_lazily()``."""
+        lazy: Any = connection
+        lazy.has_begin, lazy.shares_packets = False, True
+        lazy.__class__ = LazyConnection
+        lazy.mark_clean()
 
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
         """Implement ``Driver.adopt()``."""

@@ -13,6 +13,7 @@ import os  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import nullcontext  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -97,12 +98,17 @@ def kill_in_query(number: int, seconds: float) -> None:
 
 
 @case
-def overlap(observer: Observer, count: int) -> dict[str, Any]:
+def overlap(observer: Observer, count: int, in_block: bool = False) -> dict[str, Any]:
     """Each asks for a row that somebody has locked until all of them were seen to wait for it."""
+
+    def ask_for(number: int) -> Any:
+        with transaction.atomic() if in_block else nullcontext():
+            return ask(sql, number)
+
     observer.ask("BEGIN")
     observer.ask("SELECT n FROM gate FOR UPDATE")
     sql = "SELECT n + %s FROM gate LOCK IN SHARE MODE"
-    askers = [gevent.spawn(ask, sql, number) for number in range(count)]
+    askers = [gevent.spawn(ask_for, number) for number in range(count)]
     most = 0
     while most < count and not all(asker.dead for asker in askers):
         most = max(most, len(observer.running()))

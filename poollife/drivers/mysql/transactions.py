@@ -1,0 +1,118 @@
+"""Transactions that begin with their first statement, in one packet: ``POOL["lazy_begin"]``.
+
+Django switches autocommit off at the begin of a transaction and on again at its end: with the COMMIT, that is
+three round trips. Here "SET autocommit=0" goes in front of the first statement, and "SET autocommit=1" behind
+the COMMIT or ROLLBACK. The server gets the same statements in the same order as from Django. So all that ends
+a transaction there (a deadlock, a statement with an implicit commit) has the same effect. A BEGIN in place of
+them would take one statement less, but after such an end each further statement would commit by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from poollife.drivers.connection import guarded
+from poollife.drivers.effects import LEAVES
+from poollife.drivers.mysql.connection import MySQLConnection, sending
+
+OFF, ON = "SET autocommit=0", "SET autocommit=1"
+#: The most characters or bytes of a statement that shares a packet: two together may be longer than the
+#: server's ``max_allowed_packet``.
+LONGEST = 1 << 16
+
+
+class LazyConnection(MySQLConnection):
+    """The part of a guarded connection that begins and ends transactions, to be put before its class."""
+
+    #: True if autocommit is off for the borrower and still on at the server: the next statement switches it
+    #: off.
+    begins: bool
+    #: Its value in a clean session. (True with ``AUTOCOMMIT: False``.)
+    begins_at_rest: bool
+    #: Whether a statement can share a packet with the one that switches autocommit off.
+    shares_packets: bool
+
+    def get_autocommit(self) -> bool:
+        """Return whether autocommit is on for the borrower. Sends nothing."""
+        return not self.begins and bool(self._get_autocommit())
+
+    @guarded
+    def autocommit(self, on: Any) -> None:
+        """Switch autocommit on or off for the borrower.
+
+        :param on: the driver's argument.
+        """
+        on_at_server = bool(self._get_autocommit())
+        self.begins = on_at_server and not on
+        if on and not on_at_server:
+            self._autocommit(True)
+
+    @guarded
+    def commit(self) -> None:
+        """Commit the transaction. Sends nothing if none has begun."""
+        self._end("COMMIT", self._commit)
+
+    @guarded
+    def rollback(self) -> None:
+        """Roll the transaction back. Sends nothing if none has begun."""
+        self._end("ROLLBACK", self._rollback)
+
+    def _end(self, word: str, method: Callable[[], None]) -> None:
+        if not self._get_autocommit():
+            self._query(f"{word};{ON}".encode())
+            self._next_result()
+            self.begins = True
+        # Otherwise nothing has begun. But a BEGIN of the borrower's own makes the session dirty, and in a
+        # lost session the method raises its error.
+        elif not self.begins or self.dirty or self.failure is not None:
+            method()
+
+    def _send(self, statement: Any, *rest: Any) -> Any:
+        if not self.begins:
+            return self._query(statement, *rest)
+        # A statement that is not understood goes alone: it may be several, or one about the transaction.
+        if not self.shares_packets or self.effects & LEAVES or len(statement) > LONGEST:
+            self.begin_alone()
+            return self._query(statement, *rest)
+        self._query((f"{OFF};" if isinstance(statement, str) else f"{OFF};".encode()) + statement)
+        self.begins = False
+        return self._next_result(*rest)
+
+    query = sending(_send)
+
+    def begin_alone(self) -> None:
+        if self.begins:
+            self._query(OFF.encode())
+            self.begins = False
+
+    def mark_clean(self) -> None:
+        super().mark_clean()
+        self.begins_at_rest = self.begins
+
+    def clean(self) -> None:
+        if not self._get_autocommit():
+            self._end("ROLLBACK", self._rollback)
+        self.begins = self.begins_at_rest
+        super().clean()
+
+
+@cache
+def lazy(connection_class: type[MySQLConnection]) -> type[LazyConnection]:
+    """Return the subclass of a guarded class whose transactions begin with their first statement.
+
+    :param connection_class: the class of a driver's guarded connection.
+    """
+    more = {"CHANGING": connection_class.CHANGING | {"begins", "begins_at_rest"}}
+    return type("LazyConnection", (LazyConnection, connection_class), more)
+
+
+def begin_lazily(driver: Any) -> None:
+    """Have a new connection begin its transactions with their first statement.
+
+    :param driver: the guarded connection.
+    """
+    driver.begins = False
+    driver.__class__ = lazy(type(driver))  # type: ignore[arg-type]  # a class is hashable
+    driver.mark_clean()
