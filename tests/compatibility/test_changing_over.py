@@ -119,7 +119,7 @@ LEFT_OVER = {
     "Django's own pool": {"poollife.E002"},
     "django-db-connection-pool on PostgreSQL": {"poollife.W011"},
     "django-db-geventpool": {"poollife.E004"},
-    "django-pg-real-pool": {"poollife.E002"},
+    "django-pg-real-pool": {"poollife.E002", "poollife.W011"},
     "django-mysqlpool": {"poollife.W011"},
     "django-db-connection-pool": {"poollife.W011"},
     "django-db-conn-pool": {"poollife.E001"},
