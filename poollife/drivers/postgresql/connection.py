@@ -226,8 +226,8 @@ class PostgreSQLConnection(GuardedSocket):
 
     @property
     def begun(self) -> bool:
-        """True in a transaction."""
-        return self.transaction_status != IDLE
+        """True in a transaction. A connection that is closed, or was lost, is in none."""
+        return self.transaction_status != IDLE and self.is_open
 
     # --- the pool ------------------------------------------------------------------------------------------
 
