@@ -94,6 +94,7 @@ class PooledMixin(SharingMixin):
             settings["NAME"],
             settings["USER"],
             freeze_options(settings["OPTIONS"]) if settings["OPTIONS"] else NO_OPTIONS,
+            self.driver,
         )
 
     def close_if_health_check_failed(self) -> None:

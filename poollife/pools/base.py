@@ -29,6 +29,8 @@ class PoolKey(NamedTuple):
     user: Any
     #: ``OPTIONS``, in a form that can be compared and hashed.
     options: Any
+    #: The driver: entries of several drivers share Django's alias of no database.
+    driver: Any = None
 
     def same_database(self, other: PoolKey) -> bool:
         """Return whether both keys lead to the same database, maybe with another user or other options."""
