@@ -47,9 +47,7 @@ TESTS = [
     "tests/invariants/inv3_isolation/test_orm.py",
     "tests/invariants/inv5_warm_checkout/test_calls.py",
     "tests/hooks/test_wsgi.py",
-    "tests/kit/test_isolation.py",
-    "tests/kit/test_pool.py",
-    "tests/kit/test_forks.py",
+    "tests/kit",
     "tests/compatibility/test_psycopg.py",
     "tests/transactions/test_lazy_begin.py",
 ]

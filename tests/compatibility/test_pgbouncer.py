@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 ENGINE = "poollife.backends.postgresql"
 ONE = {"pool_size": 1, "max_overflow": 0, "timeout": 5}
-psycopg3_only = pytest.mark.skipif(POSTGRESQL != "psycopg", reason="psycopg2 has no such thing")
+psycopg3_only = pytest.mark.skipif(POSTGRESQL == "psycopg2", reason="psycopg2 has no such thing")
 
 
 def give_back(alias: str) -> None:

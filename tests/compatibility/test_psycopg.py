@@ -68,29 +68,6 @@ def proxied(make_alias: MakeAlias, postgresql: PostgreSQL) -> Iterator[tuple[str
         pool_of(alias).drain("the test is over")
 
 
-def test_warm_checkout_sends_nothing(proxied: tuple[str, PacketProxy]) -> None:
-    alias, proxy = proxied
-    with proxy.counting() as count:
-        for _ in range(10):
-            ask(alias, "SELECT name FROM kit WHERE id = 1")
-            give_back(alias)
-    assert count.total == 10
-
-
-def test_warm_checkout_in_another_thread_sends_nothing(proxied: tuple[str, PacketProxy]) -> None:
-    alias, proxy = proxied
-
-    def work() -> None:
-        ask(alias, "SELECT 1")
-        give_back(alias)
-
-    with proxy.counting() as count:
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-    assert count.total == 1
-
-
 def test_session_opens_with_its_time_zone_and_no_statement(proxied: tuple[str, PacketProxy]) -> None:
     alias, proxy = proxied
     pool_of(alias).drain("another begins")

@@ -16,7 +16,7 @@ from unittest.mock import Mock
 
 import pymysql
 import pytest
-from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections
 from django.db.backends.signals import connection_created
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import FIELD_TYPE
@@ -29,10 +29,8 @@ from poollife.pools.pool import LeasePool
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.support import ROOT
-from tests.support.borrowing import ask_id
 from tests.support.counting import Questions, pool_of
 from tests.support.programs.running import run
-from tests.support.web_server import eventually
 
 ENGINE = "poollife.backends.mysql_pymysql"
 ROWS = "SELECT 1 AS n UNION SELECT 2"
@@ -440,21 +438,6 @@ def test_a_yen_sign_is_a_backslash_in_some_encodings(
     assert ask(alias) == session
 
 
-def test_a_transaction_that_was_left_open(alias: str, mariadb: MariaDB) -> None:
-    name = connections[alias].settings_dict["NAME"]
-    mariadb.execute(f"CREATE TABLE {name}.t (n INT)")
-    session = ask(alias)
-    connections[alias].set_autocommit(False)
-    with connections[alias].cursor() as cursor:
-        cursor.execute("INSERT INTO t VALUES (1)")
-    give_back(alias)
-    assert (ask(alias), ask(alias, "SELECT COUNT(*) FROM t")) == (session, 0)
-    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-        cursor.execute("INSERT INTO t VALUES (2)")
-    give_back(alias)
-    assert (ask(alias), ask(alias, "SELECT COUNT(*) FROM t")) == (session, 1)
-
-
 def test_an_idle_connection_works_for_nobody(alias: str) -> None:
     connection = raw(alias)
     give_back(alias)
@@ -462,41 +445,7 @@ def test_an_idle_connection_works_for_nobody(alias: str) -> None:
         connection.query("SELECT 1")
 
 
-def test_a_cursor_of_djangos(alias: str) -> None:
-    cursor = connections[alias].cursor()
-    cursor.execute(ROWS)
-    give_back(alias)
-    with pytest.raises(InterfaceError, match="went back to the pool"):
-        cursor.fetchall()
-
-
 # --- invariant 2, without any hook -------------------------------------------------------------------------
-
-
-def test_between_two_statements_nothing_is_out(alias: str, pool: LeasePool, mariadb: MariaDB) -> None:
-    """Of a thread that lives on; and nothing is sent but its statements."""
-    with ThreadPoolExecutor(1) as executor:
-        session = executor.submit(ask_id, alias).result()
-        with Questions(mariadb) as asked:
-            for _ in range(3):
-                assert (executor.submit(ask_id, alias).result(), pool.out) == (session, 0)
-    assert asked.count == 3
-    assert (pool.opened, pool.checkouts) == (1, 4)
-
-
-def test_threads_take_turns(alias: str, pool: LeasePool) -> None:
-    with ThreadPoolExecutor(8) as executor:
-        assert len(set(executor.map(lambda _: ask_id(alias), range(200)))) == 1
-        assert pool.out == 0  # and all of them are there still
-
-
-def with_one_open(alias: str) -> tuple[Any, int]:
-    """One of Django's, opened before another was closed, and not used until then."""
-    with connections[alias].cursor() as first:
-        ask_id(alias)
-        first.execute("SELECT 1")
-        ask_id(alias)
-        return first.fetchone()[0], pool_of(alias).out
 
 
 @pytest.mark.parametrize("kind", [Cursor, DictCursor, SSCursor])
@@ -515,53 +464,7 @@ def test_one_who_works_by_hand_keeps_it(alias: str, pool: LeasePool, kind: type)
         assert executor.submit(by_hand).result() == 1
 
 
-def test_it_stays_with_a_cursor_open(alias: str, pool: LeasePool) -> None:
-    with ThreadPoolExecutor(1) as executor:
-        assert executor.submit(with_one_open, alias).result() == (1, 1)
-        assert (pool.out, pool.checkouts) == (0, 1)
-
-
-def test_it_stays_with_something_left_in_the_session(alias: str, pool: LeasePool) -> None:
-    def leave() -> tuple[int, int]:
-        with connections[alias].cursor() as cursor:
-            cursor.execute("SET @left = 1")
-        return ask(alias), ask(alias)
-
-    with ThreadPoolExecutor(1) as executor:
-        first, second = executor.submit(leave).result()
-        assert (first, pool.out) == (second, 1)
-
-
-def test_it_stays_in_a_transaction(alias: str, pool: LeasePool) -> None:
-    def transact() -> list[int]:
-        with transaction.atomic(using=alias):
-            return [ask_id(alias), ask_id(alias), pool.out]
-
-    with ThreadPoolExecutor(1) as executor:
-        first, second, out = executor.submit(transact).result()
-        assert (first, out) == (second, 1)
-        assert (pool.out, pool.checkouts) == (0, 1)
-
-
 # --- invariant 7 -------------------------------------------------------------------------------------------
-
-
-def test_a_session_that_was_killed_is_replaced(alias: str, mariadb: MariaDB, pool: LeasePool) -> None:
-    session = ask(alias)
-    give_back(alias)
-    mariadb.execute(f"KILL {session}")
-    eventually("it is gone", lambda: session not in {each.id for each in mariadb.sessions()})
-    assert ask(alias) != session
-    assert (pool.opened, pool.out) == (2, 1)
-
-
-def test_one_that_dies_in_use(alias: str, mariadb: MariaDB, pool: LeasePool) -> None:
-    mariadb.execute(f"KILL {ask(alias)}")
-    with pytest.raises(OperationalError):
-        ask(alias)
-    give_back(alias)
-    assert pool.idle == 0
-    assert ask(alias, "SELECT 5") == 5
 
 
 def test_a_ping_of_the_pool_is_a_statement(make_alias: MakeAlias, mariadb: MariaDB) -> None:

@@ -5,14 +5,27 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from django.db import connections
 
-#: The name of the driver whose description is used for PostgreSQL, by what can be imported here.
-POSTGRESQL = "psycopg" if importlib.util.find_spec("psycopg") else "psycopg2"
+from servers import PacketProxy
+from tests.support.counting import Questions
+
+
+def postgresql_driver() -> str:
+    """Return the name of PostgreSQL's driver in this process, psycopg's with its implementation."""
+    if importlib.util.find_spec("psycopg") is None:
+        return "psycopg2"
+    import psycopg
+
+    return f"psycopg_{psycopg.pq.__impl__}"
+
+
+#: The name of PostgreSQL's driver in this process.
+POSTGRESQL = postgresql_driver()
 
 
 class Leaving(NamedTuple):
@@ -27,6 +40,8 @@ class Leaving(NamedTuple):
 
 #: Opens a result that is read by half, and returns a function that reads the rest.
 HalfRead = Callable[[Any], Callable[[], object]]
+#: Returns the number of questions that the server gets while a function runs.
+Count = Callable[[Callable[[], object]], int]
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,8 @@ class Backend:
         "UPDATE kit SET name = 'TWO' WHERE id = 2",
         "DELETE FROM kit WHERE id = 2",
     )
+    #: Counts at the server: what an entry needs for it, and a function that counts. None: there is no server.
+    counting: Callable[[Any], AbstractContextManager[tuple[dict[str, Any], Count]]] | None = None
     #: Whether a session that may have state in it is reset; otherwise it is closed.
     resets: bool = True
     #: Whether a child may use the database if its parent had a transaction or an open cursor at the fork.
@@ -147,6 +164,34 @@ def pipelined(wrapper: Any) -> Callable[[], object]:
     return rest
 
 
+# --- counting -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def by_status(server: Any) -> Iterator[tuple[dict[str, Any], Count]]:
+    """Have the server count."""
+
+    def count(work: Callable[[], object]) -> int:
+        with Questions(server) as asked:
+            work()
+        return asked.count
+
+    yield {}, count
+
+
+@contextmanager
+def by_proxy(server: Any) -> Iterator[tuple[dict[str, Any], Count]]:
+    """Count in a proxy."""
+    with PacketProxy(server.host, server.port) as proxy:
+
+        def count(work: Callable[[], object]) -> int:
+            with proxy.counting() as sent:
+                work()
+            return sent.total
+
+        yield {"PORT": str(proxy.port)}, count
+
+
 # --- the descriptions -----------------------------------------------------------------------------------
 
 #: A SELECT that MariaDB, SQLite and PostgreSQL understand.
@@ -182,6 +227,7 @@ def _mysql(name: str, engine: str, *, resets: bool) -> Backend:
         "SELECT seq FROM seq_1_to_1000",
         {"plain": plain, "unbuffered": on_the_server("SSCursor")},
         MYSQL_LEAVES,
+        counting=by_status,
         resets=resets,
     )
 
@@ -260,7 +306,8 @@ POSTGRESQL_LEAVES = {
 del POSTGRESQL_LEAVES["number of a sequence"]  # the reader refuses lastval() in its place
 
 
-def _postgresql(name: str) -> Backend:
+def postgresql(name: str) -> Backend:
+    """Return the description of a driver of PostgreSQL's."""
     return Backend(
         name,
         "poollife.backends.postgresql",
@@ -268,8 +315,9 @@ def _postgresql(name: str) -> Backend:
         "SELECT pg_backend_pid()",
         "SELECT pg_sleep({})",
         "SELECT generate_series(1, 1000)",
-        PSYCOPG_HALF_READ if name == "psycopg" else {"plain": plain, "named": named},
+        {"plain": plain, "named": named} if name == "psycopg2" else PSYCOPG_HALF_READ,
         POSTGRESQL_LEAVES,
+        counting=by_proxy,
     )
 
 
@@ -296,11 +344,13 @@ SQLITE = Backend(
 BACKENDS: tuple[Backend, ...] = (
     _mysql("mysqlclient", "poollife.backends.mysql", resets=True),
     _mysql("PyMySQL", "poollife.backends.mysql_pymysql", resets=False),
-    _postgresql(POSTGRESQL),
+    postgresql(POSTGRESQL),
     SQLITE,
 )
 if only := os.environ.get("POOLLIFE_KIT"):
     BACKENDS = tuple(backend for backend in BACKENDS if backend.name in only.split(","))
+#: Those with a server.
+SERVED = [backend for backend in BACKENDS if backend.server]
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +14,8 @@ from django.db import connections
 
 from poollife.pools.pool import LeasePool
 from tests.conftest import MakeAlias
-from tests.kit.backends import BACKENDS, Backend, ask, do
+from tests.kit.backends import BACKENDS, Backend, Count, ask, do
+from tests.kit.table import lines, outcomes
 from tests.support.counting import pool_of
 
 
@@ -47,20 +51,76 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return request.param  # type: ignore[no-any-return]
 
 
+@pytest.fixture(scope="session")
+def database() -> Callable[[Any], str]:
+    """A function that returns the name of the kit's database on a server: one for all tests."""
+    made: dict[Any, str] = {}
+
+    def name(server: Any) -> str:
+        if server not in made:
+            server.create_database(made.setdefault(server, "kit"))
+        return made[server]
+
+    return name
+
+
 @pytest.fixture
-def bed(backend: Backend, request: pytest.FixtureRequest, make_alias: MakeAlias, tmp_path: Path) -> Bed:
+def bed(
+    backend: Backend,
+    request: pytest.FixtureRequest,
+    make_alias: MakeAlias,
+    database: Callable[[Any], str],
+    tmp_path: Path,
+) -> Bed:
     """A pool of two sessions for each driver."""
     server = request.getfixturevalue(backend.server) if backend.server else None
     numbers = iter(range(100))
 
-    def make(**POOL: Any) -> str:
-        entry: dict[str, Any] = {"POOL": {"pool_size": 2, "max_overflow": 0, "timeout": 5, **POOL}}
-        if backend.server is None:
-            entry["NAME"] = str(tmp_path / f"database_{next(numbers)}")
-        alias = make_alias(backend.engine, server=server, **entry)
-        do(alias, "CREATE TABLE kit (id INT PRIMARY KEY, name VARCHAR(20))")
+    def make(entry: Mapping[str, Any] | None = None, /, **POOL: Any) -> str:
+        name = str(tmp_path / f"database_{next(numbers)}") if server is None else database(server)
+        options = {"pool_size": 2, "max_overflow": 0, "timeout": 5, **POOL}
+        alias = make_alias(backend.engine, server=server, NAME=name, POOL=options, **(entry or {}))
+        do(alias, "DROP TABLE IF EXISTS kit", "CREATE TABLE kit (id INT PRIMARY KEY, name VARCHAR(20))")
         do(alias, "INSERT INTO kit VALUES (1, 'one')")
         connections[alias].close()
         return alias
 
     return Bed(backend, server, make(), make)
+
+
+class Counted(NamedTuple):
+    """An alias, and a function that counts what the server is asked."""
+
+    alias: str
+    count: Count
+
+
+@pytest.fixture
+def counted(bed: Bed) -> Iterator[Counted]:
+    """An alias whose questions are counted; not for a file."""
+    assert bed.backend.counting
+    with bed.backend.counting(bed.server) as (entry, count):
+        alias = bed.make(entry)
+        ask(alias, "SELECT 1")  # what made the table may have cost the first session
+        connections[alias].close()
+        yield Counted(alias, count)
+        connections[alias].close()
+        pool_of(alias).drain("the test is over")
+
+
+@pytest.fixture
+def thread() -> Iterator[Callable[..., Any]]:
+    """A function that has a thread which lives on call something, and waits for the result."""
+    with ThreadPoolExecutor(1) as executor:
+        yield lambda function, *args: executor.submit(function, *args).result(60)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how each test of the kit ended with each driver, and write it where another process has asked."""
+    found = outcomes(terminalreporter)
+    if path := os.environ.get("POOLLIFE_KIT_OUTCOMES"):
+        Path(path).write_text(json.dumps(found))
+    if found:
+        terminalreporter.section("tests of the kit by driver")
+        for line in lines(found):
+            terminalreporter.write_line(line)

@@ -1,32 +1,77 @@
-"""The kit names no driver, and runs with each."""
+"""The kit names no driver, and each of its tests runs with each."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.kit.backends import BACKENDS, POSTGRESQL
+from tests.kit.backends import BACKENDS, POSTGRESQL, SERVED, Backend, postgresql
+from tests.kit.table import PROPERTY, lines
 from tests.support import ROOT
 
-#: Names that no test of the kit may have in it.
-DRIVERS = re.compile(r"mysqlclient|pymysql|psycopg|sqlite|MySQLdb|mariadb|postgres", re.IGNORECASE)
+MODULES = sorted(path.stem for path in Path(__file__).parent.glob("test_inv*.py"))
+#: Names that no module of the kit may have in it, and ways to leave a driver out.
+UNWANTED = re.compile(
+    r"mysqlclient|pymysql|psycopg|sqlite|MySQLdb|mariadb|postgres|skip|xfail", re.IGNORECASE
+)
 #: Runs pytest without a module.
 WITHOUT = "import sys; sys.modules[sys.argv[1]] = None; import pytest; sys.exit(pytest.main(sys.argv[2:]))"
 
+#: psycopg_c is built from source.
+WHERE_BUILT = pytest.mark.skipif(
+    importlib.util.find_spec("psycopg_c") is None, reason="psycopg_c is not built"
+)
 
-@pytest.mark.parametrize("module", ["test_isolation", "test_pool", "test_forks", "forks"])
-def test_module_of_the_kit_names_no_driver(module: str) -> None:
+
+@pytest.mark.parametrize("module", [*MODULES, "forks", "table"])
+def test_module_of_the_kit_names_no_driver_and_leaves_none_out(module: str) -> None:
     text = Path(__file__).with_name(f"{module}.py").read_text()
-    assert [line for line in text.splitlines() if DRIVERS.search(line)] == []
+    assert [line for line in text.splitlines() if UNWANTED.search(line)] == []
+
+
+def test_kit_has_each_invariant() -> None:
+    assert [module[:9] for module in MODULES] == [f"test_inv{number}" for number in range(1, 9)]
 
 
 def test_drivers_of_this_process() -> None:
-    assert [backend.name for backend in BACKENDS] == ["mysqlclient", "PyMySQL", POSTGRESQL, "sqlite3"]
+    assert [backend.name for backend in SERVED] == ["mysqlclient", "PyMySQL", POSTGRESQL]
+    assert [backend.name for backend in BACKENDS] == [*(backend.name for backend in SERVED), "sqlite3"]
+
+
+def expected(backend: Backend) -> Counter[tuple[str, ...]]:
+    """Return what each test of the kit has to have said, and how often, with a driver that has a server."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for module in MODULES:
+        for name, test in vars(importlib.import_module(f"tests.kit.{module}")).items():
+            if name.startswith("test_"):
+                label = f"{module.removeprefix('test_')}: {name.removeprefix('test_')}"
+                found[label, backend.name, "passed"] = cases(test, backend)
+    return found
+
+
+def cases(test: Callable[..., object], backend: Backend) -> int:
+    """Return how many cases a test has with a driver."""
+    number = 1
+    for mark in getattr(test, "pytestmark", []):
+        if mark.name == "parametrize":
+            names, values = mark.args
+            if names == ("backend", "kind"):
+                number *= len(backend.leaves)
+            elif names == ("backend", "how"):
+                number *= len(backend.half_read)
+            elif names != "backend":
+                number *= len(values)
+    return number
 
 
 @pytest.mark.slow
@@ -34,24 +79,39 @@ def test_drivers_of_this_process() -> None:
     ("name", "missing", "environment"),
     [
         pytest.param("psycopg2", "psycopg", {}, id="psycopg2"),
-        # In Python, on the C library by ctypes; a test in this process has the compiled one.
-        pytest.param("psycopg", "psycopg2", {"PSYCOPG_IMPL": "python"}, id="psycopg in Python"),
+        # In Python, on the C library by ctypes.
+        pytest.param("psycopg_python", "psycopg2", {"PSYCOPG_IMPL": "python"}, id="psycopg in Python"),
+        pytest.param("psycopg_c", "psycopg2", {"PSYCOPG_IMPL": "c"}, id="psycopg in C", marks=WHERE_BUILT),
     ],
 )
-def test_drivers_that_need_a_process_of_their_own(
-    name: str, missing: str, environment: dict[str, str]
+def test_each_test_runs_with_a_driver_that_needs_a_process_of_its_own(
+    name: str,
+    missing: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Django chooses a driver when it is loaded, and psycopg its implementation when it is imported."""
-    arguments = ["-q", "-p", "no:cacheprovider", "tests/kit/test_isolation.py", "tests/kit/test_pool.py"]
-    if name != "psycopg":  # forks of psycopg's are tested in this process's implementation
-        arguments.append("tests/kit/test_forks.py")
+    path = tmp_path / "outcomes"
+    arguments = ["-q", "-p", "no:cacheprovider", *(f"tests/kit/{module}.py" for module in MODULES)]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, missing, *arguments],
         cwd=ROOT,
-        env={**os.environ, **environment, "POOLLIFE_KIT": name},
+        env={**os.environ, **environment, "POOLLIFE_KIT": name, "POOLLIFE_KIT_OUTCOMES": str(path)},
         capture_output=True,
         text=True,
         timeout=600,
     )
+    found = json.loads(path.read_text())
+    record_property(PROPERTY, found)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert re.search(r"\b[3-9]\d passed", done.stdout), done.stdout[-400:]
+    assert Counter(map(tuple, found)) == expected(postgresql(name))
+
+
+def test_table_says_how_often_each_test_has_passed_with_each_driver() -> None:
+    found = [("inv4: a", "one", "passed"), ("inv4: a", "one", "passed"), ("inv4: a", "one", "failed")]
+    assert lines([*found, ("inv4: a", "two", "passed"), ("inv5: b", "two", "error")]) == [
+        "         one          two",
+        "inv4: a  2, 1 failed  1",
+        "inv5: b  -            1 error",
+    ]

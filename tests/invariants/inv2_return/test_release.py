@@ -16,9 +16,8 @@ from MySQLdb.cursors import SSCursor
 
 from poollife import auto_close_db
 from poollife.conf import PoolOptions
-from servers import MariaDB
 from tests.conftest import MakeAlias
-from tests.support.borrowing import PATIENCE, make_log, out, rows, session_of, sql, variable
+from tests.support.borrowing import PATIENCE, out, sql, variable
 from tests.support.counting import pool_of
 from tests.support.handlers import Exchange, site, wsgi
 
@@ -70,50 +69,11 @@ def test_requests_that_wait_for_something_else_share_one_connection(alias: str) 
     assert (pool_of(alias).opened, out(alias)) == (1, 0)
 
 
-def test_a_block_gives_back_after_each_statement(alias: str) -> None:
-    with auto_close_db():
-        sql(alias, "SELECT 1")
-        assert out(alias) == 0
-        sql(alias, "SELECT 1")
-        assert out(alias) == 0
-    assert pool_of(alias).checkouts == 2
-
-
 def test_a_command_gives_back_after_each_statement(alias: str) -> None:
     """In the main thread, where the default is to keep the connection."""
     assert threading.current_thread() is threading.main_thread()
     sql(alias, "SELECT 1")
     assert out(alias) == 0
-
-
-def test_a_transaction_keeps_the_connection(alias: str, mariadb: MariaDB) -> None:
-    make_log(mariadb, alias)
-    with auto_close_db():
-        with transaction.atomic(using=alias):
-            first = session_of(alias)
-            sql(alias, "INSERT INTO log VALUES (1)")
-            assert (out(alias), session_of(alias)) == (1, first)
-        assert (out(alias), rows(mariadb, alias)) == (0, 1)
-
-
-def test_autocommit_that_is_off_keeps_the_connection(alias: str) -> None:
-    with auto_close_db():
-        connections[alias].set_autocommit(False)
-        sql(alias, "SELECT 1")
-        assert out(alias) == 1
-        connections[alias].rollback()
-        connections[alias].set_autocommit(True)
-        assert out(alias) == 0
-
-
-def test_an_open_cursor_keeps_the_connection(alias: str) -> None:
-    with auto_close_db():
-        cursor = connections[alias].cursor()
-        cursor.execute("SELECT 1")
-        assert out(alias) == 1
-        assert cursor.fetchone() == (1,)
-        cursor.close()
-        assert out(alias) == 0
 
 
 def test_a_cursor_of_the_drivers_own_keeps_the_connection(alias: str) -> None:
@@ -188,21 +148,6 @@ def test_an_asynchronous_request_gives_back_after_each_statement(alias: str) -> 
     with site(view=view):
         assert asyncio.run(request()) == b"done"
     assert (seen, out(alias)) == ([0], 0)
-
-
-def test_sqlite_gives_back_after_each_statement(make_alias: MakeAlias, tmp_path: Any) -> None:
-    alias = make_alias(
-        "poollife.backends.sqlite3", NAME=str(tmp_path / "db"), POOL={**ONE, "release": "statement"}
-    )
-    with auto_close_db():
-        sql(alias, "CREATE TABLE numbers (n INT)")
-    with auto_close_db():
-        sql(alias, "INSERT INTO numbers VALUES (1)")
-        assert out(alias) == 0
-        with transaction.atomic(using=alias):
-            sql(alias, "INSERT INTO numbers VALUES (1)")
-            assert out(alias) == 1
-    assert out(alias) == 0
 
 
 @pytest.mark.parametrize("value", ["request", None, True, 1])

@@ -18,15 +18,15 @@ from typing import Any, TypeVar
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db import DatabaseError, connections, transaction
 from MySQLdb.cursors import SSCursor
 
 from poollife import PooledThreadPoolExecutor, auto_close_db
 from poollife.work import Work, current_work
 from servers import MariaDB
 from tests.conftest import MakeAlias
-from tests.support.borrowing import PATIENCE, ask_id, database, make_log, out, rows, sessions
-from tests.support.counting import Questions, pool_of
+from tests.support.borrowing import PATIENCE, ask_id, database, make_log, out, rows
+from tests.support.counting import pool_of
 
 T = TypeVar("T")
 ONE = {"pool_size": 1, "max_overflow": 0, "timeout": 10}
@@ -56,110 +56,6 @@ def sql(alias: str, statement: str) -> None:
 
 
 # --- it goes back -------------------------------------------------------------------------------------------
-
-
-def test_between_two_statements_nothing_is_out(alias: str, mariadb: MariaDB, thread: Any) -> None:
-    (session,) = {thread(ask_id, alias)} & sessions(mariadb, alias)
-    with Questions(mariadb) as questions:
-        for _ in range(3):
-            assert (thread(ask_id, alias), out(alias)) == (session, 0)
-    # A checkout for each statement, and nothing sent but the statements.
-    assert questions.count == 3
-    assert (pool_of(alias).opened, pool_of(alias).checkouts) == (1, 4)
-
-
-def test_threads_take_turns(alias: str, mariadb: MariaDB) -> None:
-    """Eight at once, on one connection."""
-    with ThreadPoolExecutor(8) as executor:
-        seen = set(executor.map(lambda _: ask_id(alias), range(200)))
-        assert out(alias) == 0  # and all eight are there still
-    assert seen == sessions(mariadb, alias)
-
-
-def test_after_an_error(alias: str, mariadb: MariaDB, thread: Any) -> None:
-    with pytest.raises(DatabaseError):
-        thread(sql, alias, "SELECT nothing_of_that_name")
-    assert out(alias) == 0
-    thread(ask_id, alias)
-    assert pool_of(alias).opened == 1
-
-
-def test_after_a_transaction(alias: str, mariadb: MariaDB, thread: Any) -> None:
-    seen: list[int] = []
-
-    def transact() -> None:
-        with transaction.atomic(using=alias):
-            transaction.on_commit(lambda: seen.append(ask_id(alias)), using=alias)
-            sql(alias, "INSERT INTO log VALUES (1)")
-            with transaction.atomic(using=alias):
-                sql(alias, "INSERT INTO log VALUES (2)")
-            assert out(alias) == 1
-        seen.append(out(alias))
-
-    thread(transact)
-    assert (out(alias), rows(mariadb, alias)) == (0, 2)
-    assert (len(seen), seen[1]) == (2, 0)
-    # The hook went on with what the block had.
-    assert pool_of(alias).checkouts == 1
-
-
-def test_after_one_that_failed(alias: str, mariadb: MariaDB, thread: Any) -> None:
-    def fail() -> None:
-        with transaction.atomic(using=alias):
-            sql(alias, "INSERT INTO log VALUES (1)")
-            raise IntegrityError
-
-    with pytest.raises(IntegrityError):
-        thread(fail)
-    assert (out(alias), rows(mariadb, alias)) == (0, 0)
-
-
-def test_after_autocommit_is_on_again(alias: str, mariadb: MariaDB, thread: Any) -> None:
-    def by_hand() -> None:
-        transaction.set_autocommit(False, using=alias)
-        sql(alias, "INSERT INTO log VALUES (1)")
-        assert out(alias) == 1
-        transaction.commit(using=alias)
-        assert out(alias) == 1
-        transaction.set_autocommit(True, using=alias)
-
-    thread(by_hand)
-    assert (out(alias), rows(mariadb, alias)) == (0, 1)
-
-
-def fail() -> None:
-    raise IntegrityError
-
-
-def test_after_a_hook_that_failed(alias: str, mariadb: MariaDB, thread: Any) -> None:
-    """The transaction was committed by then."""
-
-    def transact() -> None:
-        with transaction.atomic(using=alias):
-            sql(alias, "INSERT INTO log VALUES (1)")
-            transaction.on_commit(fail, using=alias)
-
-    with pytest.raises(IntegrityError):
-        thread(transact)
-    assert (out(alias), rows(mariadb, alias)) == (0, 1)
-
-
-@pytest.mark.parametrize("engine", ["mysql", "sqlite3"])
-def test_after_a_cursor_that_could_not_be_closed(
-    make_alias: MakeAlias, tmp_path: Path, thread: Any, engine: str
-) -> None:
-    entry: dict[str, Any] = {"NAME": str(tmp_path / "db")} if engine == "sqlite3" else {}
-    alias = make_alias(f"poollife.backends.{engine}", **entry)
-
-    def spoil() -> None:
-        with connections[alias].cursor() as cursor:  # swallows the error, as Django does
-            cursor.execute("SELECT 1")
-            connections[alias].connection.close()
-
-    thread(spoil)
-    assert out(alias) == 0
-    thread(sql, alias, "SELECT 1")
-    assert (out(alias), pool_of(alias).opened) == (0, 2)
 
 
 def test_what_asks_for_autocommit_borrows_nothing(alias: str, thread: Any) -> None:
@@ -215,19 +111,6 @@ def test_a_thread_of_a_work_that_goes_on_in_another(alias: str) -> None:
 # --- it stays -----------------------------------------------------------------------------------------------
 
 
-def test_with_a_cursor_open(alias: str, thread: Any) -> None:
-    def read() -> list[Any]:
-        with connections[alias].cursor() as first:
-            ask_id(alias)
-            # Opened before another was closed, and not used until now.
-            first.execute("SELECT 1")
-            ask_id(alias)
-            return [*first.fetchall(), out(alias)]
-
-    assert thread(read) == [(1,), 1]
-    assert (out(alias), pool_of(alias).checkouts) == (0, 1)
-
-
 def test_until_a_cursor_that_was_dropped_is_gone(alias: str, thread: Any) -> None:
     def drop() -> None:
         connections[alias].cursor().execute("SELECT 1")
@@ -237,7 +120,7 @@ def test_until_a_cursor_that_was_dropped_is_gone(alias: str, thread: Any) -> Non
     assert (out(alias), pool_of(alias).checkouts) == (0, 1)
 
 
-@pytest.mark.parametrize("statement", ["SET @left = 1", "BEGIN", "SELECT GET_LOCK('left', 0)"])
+@pytest.mark.parametrize("statement", ["BEGIN", "SELECT GET_LOCK('left', 0)"])
 def test_with_something_left_in_the_session(alias: str, thread: Any, statement: str) -> None:
     """Its thread may come back for that. It ends with the thread."""
 

@@ -557,35 +557,6 @@ def test_an_error_in_the_second_statement_does_not_cost_the_session(alias: str, 
 # --- sessions that die --------------------------------------------------------------------------------------
 
 
-def test_a_session_killed_at_work_costs_its_request_and_goes(
-    alias: str, pool: LeasePool, mariadb: MariaDB
-) -> None:
-    first = ask(alias)
-    # With something in it: otherwise it would be replaced at once.
-    run_sql("SET @left = 1")(alias)
-    mariadb.execute(f"KILL {first}")
-    with pytest.raises(OperationalError):
-        ask(alias)
-    assert pool.out == 1
-    give_back(alias)
-    assert (pool.out, pool.closed) == (0, 1)
-    assert ask(alias) != first
-
-
-def test_a_session_killed_at_work_and_not_used_again_goes_too(
-    alias: str, pool: LeasePool, mariadb: MariaDB
-) -> None:
-    """Nobody has met an error yet when it goes back; the next borrower does not either."""
-    first = ask(alias)
-    descriptor = raw(alias).fileno()
-    mariadb.execute(f"KILL {first}")
-    select.select([descriptor], [], [], 30)
-    give_back(alias)
-    assert pool.out == 0
-    assert ask(alias) != first
-    assert pool.closed == 1
-
-
 def test_sessions_killed_while_idle_are_replaced_unseen(make_alias: MakeAlias, mariadb: MariaDB) -> None:
     alias = make_alias(POOL={"pool_size": 5, "max_overflow": 0})
     pool, barrier = pool_of(alias), threading.Barrier(5)
@@ -618,14 +589,6 @@ def test_sessions_killed_while_idle_are_replaced_unseen(make_alias: MakeAlias, m
     assert errors == []
     assert len(set(ids)) == 10
     assert (pool.out, pool.opened, pool.closed) == (0, 10, 5)
-
-
-def test_a_connection_that_its_user_closed_is_replaced(alias: str, pool: LeasePool) -> None:
-    first = ask(alias)
-    raw(alias).close()
-    give_back(alias)
-    assert (pool.out, pool.closed) == (0, 1)
-    assert ask(alias) != first
 
 
 def test_a_connection_closed_in_an_atomic_block_does_not_come_back(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from tests.kit.backends import BACKENDS, Backend, ask, do
 from tests.kit.conftest import Bed
@@ -71,14 +71,16 @@ def test_half_read_result_does_not_reach_the_next_borrower(backend: Backend, how
 
 def test_autocommit_that_was_switched_off_is_on_for_the_next(bed: Bed) -> None:
     connection = connections[bed.alias]
-    connection.ensure_connection()
+    session = bed.session()
     connection.set_autocommit(False)
     do(bed.alias, "INSERT INTO kit VALUES (5, 'five')")
     connection.close()
-    assert ask(bed.alias, "SELECT COUNT(*) FROM kit") == 1
+    assert (bed.session(), ask(bed.alias, "SELECT COUNT(*) FROM kit")) == (session, 1)
     do(bed.alias, "INSERT INTO kit VALUES (6, 'six')")
+    with transaction.atomic(using=bed.alias):
+        do(bed.alias, "INSERT INTO kit VALUES (7, 'seven')")
     connection.close()
-    assert ask(bed.alias, "SELECT COUNT(*) FROM kit") == 2
+    assert (bed.session(), ask(bed.alias, "SELECT COUNT(*) FROM kit")) == (session, 3)
     connection.close()
 
 
@@ -93,10 +95,13 @@ def test_mark_on_the_driver_connection_does_not_reach_the_next_borrower(bed: Bed
 def test_cursor_does_not_outlive_its_lease(bed: Bed) -> None:
     connection = connections[bed.alias]
     connection.ensure_connection()
-    cursor = connection.connection.cursor()
+    cursor, of_django = connection.connection.cursor(), connection.cursor()
+    of_django.execute("SELECT 1")
     connection.close()
     with pytest.raises(Exception, match="went back to the pool"):
         cursor.execute("SELECT 1")
+    with pytest.raises(InterfaceError, match="went back to the pool"):
+        of_django.fetchall()
     raw = bed.driver
     connection.close()
     with pytest.raises(Exception, match="went back to its pool"):
