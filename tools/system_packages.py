@@ -25,6 +25,8 @@ OLDEST_PYTHON = (3, 11)
 #: The package of the newest version that the distribution has. The versions' own packages can't be named by
 #: an expression: where more sources of packages are set up, it stands for all versions.
 POSTGRESQL = "postgresql"
+#: That of PostGIS for this version. It brings the server along.
+POSTGIS = "postgresql-postgis"
 #: A file that Debian's postgresql-common reads before it makes a cluster for a server that is new.
 CLUSTER_SETTINGS = "/etc/postgresql-common/createcluster.d/poollife.conf"
 
@@ -51,6 +53,7 @@ def needs() -> list[Need]:
         Need("MariaDB's client programs", has_client_programs, ["mariadb-client"], optional=True),
         # Its package also makes a cluster and starts it; install() prevents that.
         Need("a PostgreSQL server", has_postgresql, [POSTGRESQL], optional=True),
+        Need("PostGIS", has_postgis, [POSTGIS], optional=True),
         # Its package starts a service, which leads to no database.
         Need("PgBouncer", lambda: has_program("pgbouncer"), ["pgbouncer"], optional=True),
         # For Celery and RQ. The package has the server's binary, without the system service around it.
@@ -96,6 +99,12 @@ def has_postgresql() -> bool:
     folders = ["lib/postgresql/*/bin", "pgsql-*/bin", "local/pgsql/bin", "local/opt/postgresql*/bin"]
     found = [path for folder in folders for path in Path("/usr").glob(folder + "/initdb")]
     return any(path.with_name("postgres").exists() for path in found)
+
+
+def has_postgis() -> bool:
+    """Return whether PostGIS is installed for some version of the server."""
+    folders = ["share/postgresql/*", "pgsql-*/share", "local/pgsql/share", "local/share/postgresql*"]
+    return any(any(Path("/usr").glob(f"{folder}/extension/postgis.control")) for folder in folders)
 
 
 def has_redis() -> bool:
@@ -187,7 +196,7 @@ def install(packages: list[str], before: list[str]) -> bool:
     # An error here does not count: the packages may come from another source than the one that failed.
     subprocess.run([*apt, "update"])
     command = [*apt, "install", "-y", "--no-install-recommends", *packages]
-    if POSTGRESQL not in packages:
+    if not {POSTGRESQL, POSTGIS}.intersection(packages):
         return subprocess.run(command).returncode == 0
     # The tests start their own server: no other is to be made, and to run from now on.
     write = [*before, "install", "-D", "-m", "644", "/dev/stdin", CLUSTER_SETTINGS]

@@ -94,6 +94,8 @@ def test_each_test_runs_with_a_driver_that_needs_a_process_of_its_own(
     """Django chooses a driver when it is loaded, and psycopg its implementation when it is imported."""
     path = tmp_path / "outcomes"
     arguments = ["-q", "-p", "no:cacheprovider", *(f"tests/kit/{module}.py" for module in MODULES)]
+    if name == "psycopg2":  # GeoDjango with psycopg is tested in this process
+        arguments += ["tests/compatibility/test_gis.py", "-k", "not mysql_gis"]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, missing, *arguments],
         cwd=ROOT,

@@ -26,13 +26,21 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes | None]]:
 def test_servers_are_optional() -> None:
     names = {need.name: need for need in system_packages.needs()}
 
-    for name, package in {"a PostgreSQL server": "postgresql", "PgBouncer": "pgbouncer"}.items():
+    packages = {
+        "a PostgreSQL server": "postgresql",
+        "PostGIS": "postgresql-postgis",
+        "PgBouncer": "pgbouncer",
+    }
+    for name, package in packages.items():
         assert names[name].optional
         assert names[name].packages == [package]
 
 
-def test_package_of_postgresql_makes_no_cluster(commands: list[tuple[str, bytes | None]]) -> None:
-    assert system_packages.install(["gcc", "postgresql"], ["sudo", "-n"])
+@pytest.mark.parametrize("package", ["postgresql", "postgresql-postgis"])
+def test_package_of_postgresql_makes_no_cluster(
+    commands: list[tuple[str, bytes | None]], package: str
+) -> None:
+    assert system_packages.install(["gcc", package], ["sudo", "-n"])
 
     update, write, install, remove = commands
     settings = "/etc/postgresql-common/createcluster.d/poollife.conf"
@@ -41,7 +49,7 @@ def test_package_of_postgresql_makes_no_cluster(commands: list[tuple[str, bytes 
         f"sudo -n install -D -m 644 /dev/stdin {settings}",
         b"create_main_cluster = false\n",
     )
-    assert install[0].endswith("install -y --no-install-recommends gcc postgresql")
+    assert install[0].endswith(f"install -y --no-install-recommends gcc {package}")
     assert remove[0] == f"sudo -n rm -f {settings}"
 
 

@@ -10,7 +10,7 @@ import importlib.util
 import shutil
 import subprocess
 
-from servers import Missing
+from servers import Missing, PostgreSQL
 from tools import conformance, system_packages
 
 INSTALL = "python3 tools/system_packages.py installs it"
@@ -32,6 +32,12 @@ def gis_libraries() -> None:
     """Look for the libraries that GeoDjango loads."""
     if not system_packages.has_gis_libraries():
         raise Missing(f"missing: the libraries of GDAL and GEOS; {INSTALL}")
+
+
+def postgis(server: PostgreSQL) -> None:
+    """Look for PostGIS of the server's version."""
+    if not server.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'postgis'"):
+        raise Missing(f"missing: PostGIS for this version of PostgreSQL; {INSTALL}")
 
 
 def django_tenants() -> None:
