@@ -26,6 +26,7 @@ CELLS = [
     for python, djangos in DJANGOS.items()
     for cell in product([python], djangos, DRIVERS)
 ]
+PSYCOPG = ["tests/kit", "tests/compatibility/test_psycopg.py"]
 TESTS = [
     "tests/interface/test_conf.py",
     "tests/compatibility/test_private_names.py",
@@ -47,8 +48,7 @@ TESTS = [
     "tests/invariants/inv3_isolation/test_orm.py",
     "tests/invariants/inv5_warm_checkout/test_calls.py",
     "tests/hooks/test_wsgi.py",
-    "tests/kit",
-    "tests/compatibility/test_psycopg.py",
+    *PSYCOPG,
     "tests/transactions/test_lazy_begin.py",
 ]
 
@@ -72,3 +72,13 @@ def tests(session: nox.Session, django: str, sqlalchemy: str) -> None:
         "--no-loadscope-reorder",
         *(session.posargs or TESTS),
     )
+
+
+@nox.session(default=False)
+def psycopg_c(session: nox.Session) -> None:
+    """Run the kit with psycopg's implementation in C. It is built here, with the headers of libpq."""
+    session.install("-e", ".[dev,mysql]", "psycopg[c]")
+    environment = {"PSYCOPG_IMPL": "c"}
+    # Otherwise Django takes psycopg2 if the implementation can't be imported.
+    session.run("python", "-c", "import psycopg", env=environment)
+    session.run("python", "-m", "pytest", "-q", *(session.posargs or PSYCOPG), env=environment)
