@@ -57,7 +57,11 @@ local all {ADMINISTRATOR} peer map=owner
 local all all scram-sha-256
 host all {ADMINISTRATOR} all reject
 host all all all scram-sha-256
+host replication all all scram-sha-256
 """
+
+#: Options of a server that is to have a standby.
+REPLICATES = ("--wal_level=replica", "--max_wal_senders=2")
 
 
 class PostgreSQL(PrivateServer):
@@ -96,6 +100,8 @@ class PostgreSQL(PrivateServer):
         """
         super().__init__(folder, certificates=certificates, options=options)
         self.superuser = superuser
+        #: The server that this one follows until it is promoted.
+        self.primary: PostgreSQL | None = None
         if superuser:
             self.password = secrets.token_urlsafe(16)
         self._identity = other_user()
@@ -170,6 +176,16 @@ class PostgreSQL(PrivateServer):
         if self.execute("SELECT pg_terminate_backend(%s, 20000)", session) != [(True,)]:
             raise LookupError(f"the server has no session {session}, or has not ended it")
 
+    def standby(self) -> PostgreSQL:
+        """Return a standby of this server, which is to be started while this server runs.
+
+        Its data are a copy by ``pg_basebackup``, and it follows this server's changes until it is told to
+        ``SELECT pg_promote()``. This server needs the options ``REPLICATES``.
+        """
+        standby = type(self)(options=self.options)
+        standby.primary = self
+        return standby
+
     # --- the server's process ---------------------------------------------------------------------------
 
     def _address(self, via: Via) -> dict[str, Any]:
@@ -204,15 +220,42 @@ class PostgreSQL(PrivateServer):
         path.mkdir(mode=0o700, exist_ok=True)
         self._hand_over(path)
 
+    def _initialise(self) -> None:
+        """Copy the data of the primary, or have new ones."""
+        if self.primary is None:
+            super()._initialise()
+            return
+        self.primary.execute(f"ALTER ROLE {self.user} REPLICATION")
+        self._make_folder(self._data)
+        address = f"host={self.host} port={self.primary.port} user={self.user} password={self.password}"
+        command: list[str | Path] = [
+            self._tool("pg_basebackup"),
+            f"--pgdata={self._data}",
+            f"--dbname={address}",
+            "--write-recovery-conf",  # the copy follows its primary
+            "--checkpoint=fast",
+            "--wal-method=fetch",
+            "--no-sync",
+        ]
+        self._run_tool(command, self._data)
+
+    def _tool(self, name: str) -> Path:
+        """Return the path of a tool of the server's.
+
+        :raises Missing: if it is not installed.
+        """
+        # On PATH there may be a link to the server alone.
+        tool = self._binary().resolve().with_name(name)
+        if not tool.exists():
+            raise Missing(f"missing: {tool}; python3 tools/system_packages.py installs it")
+        return tool
+
     def _make_data(self, data: Path) -> None:
         """Have initdb make the databases of the server itself.
 
         All sorts by bytes, messages are in English, and the functions of texts know all letters.
         """
-        # On PATH there may be a link to the server alone.
-        initdb = self._binary().resolve().with_name("initdb")
-        if not initdb.exists():
-            raise Missing(f"missing: {initdb}; python3 tools/system_packages.py installs it")
+        initdb = self._tool("initdb")
         self._make_folder(data)
         command: list[str | Path] = [
             initdb,
@@ -269,6 +312,8 @@ class PostgreSQL(PrivateServer):
 
     def _make_users(self) -> None:
         """Let ``poollife`` log in. Data that were kept may have another password."""
+        if self.primary:
+            return  # it has the users of its primary
         kind = "SUPERUSER" if self.superuser else "NOSUPERUSER"
         self.execute(
             f"DO $$ BEGIN IF to_regrole('{self.user}') IS NULL THEN CREATE ROLE {self.user}; END IF; END $$;"

@@ -193,7 +193,8 @@ class Guarded(metaclass=ABCMeta):
     lifetime: float
     #: True if the last errors say that this session was lost: sessions opened before it may be lost, too.
     lost: bool
-    #: True if the last errors say that the server became read-only: sessions opened before lead to it, too.
+    #: True if the last errors or answers say that the server became read-only, or was promoted: sessions
+    #: opened before lead to it, too.
     failed_over: bool
     #: True if the last statements may have added a type, which the adapters of other sessions do not know.
     has_new_types: bool

@@ -119,7 +119,7 @@ class Liveness:
     def note_end(self, session: Guarded) -> None:
         """Note what happened to a session while it was borrowed: then all are replaced, or pinged first.
 
-        :param session: it is lost, has found its server read-only, or has added a type.
+        :param session: it is lost, has found its server read-only or promoted, or has added a type.
         """
         if session.failed_over:
             # If the session is kept, its next error counts again, and its next return does not.
@@ -154,7 +154,8 @@ class Liveness:
         self._next_renewal = now + self._renewal_pause
         self._renewal_pause = min(2 * self._renewal_pause, LONGEST_RENEWAL_PAUSE)
         self.renewed = now
-        log.note(logging.WARNING, "Pool %r replaces all its sessions: their server is read-only", self._alias)
+        text = "Pool %r replaces all its sessions: their server has become read-only, or was promoted"
+        log.note(logging.WARNING, text, self._alias)
 
     def _suspect(self) -> None:
         self._suspected = clock.monotonic()

@@ -118,6 +118,10 @@ class ReturningPool(PoolState):
         try:
             if reason := driver.reason_to_close():
                 return reason
+            if driver.failed_over:
+                self.liveness.note_end(driver)
+                if driver.born <= self.liveness.renewed:
+                    return OUTDATED
             if self._resets[driver.dirty]:
                 if driver.born <= self.liveness.refused:
                     return REFUSED

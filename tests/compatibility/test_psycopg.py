@@ -320,6 +320,19 @@ def test_read_only_transaction_of_the_borrower_renews_nothing(alias: str, pool: 
     give_back(alias)
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [["SET default_transaction_read_only = on"], ["BEGIN", "SET LOCAL default_transaction_read_only = on"]],
+)
+def test_setting_of_the_borrower_is_no_failover(alias: str, statements: list[str]) -> None:
+    before = session(alias)
+    do(alias, *statements)
+    give_back(alias)
+    assert session(alias) == before
+    assert ask(alias, "SHOW default_transaction_read_only") == "off"
+    give_back(alias)
+
+
 def test_server_that_became_read_only_renews_the_pool(alias: str, postgresql: PostgreSQL) -> None:
     do(alias, "CREATE TABLE kit (id INT)")
     give_back(alias)

@@ -26,13 +26,13 @@ RESET = (
     "DISCARD TEMP; DISCARD SEQUENCES"
 )
 #: Parameters that the server reports by itself whenever they change, so that a look at them sends nothing.
-#: (PostgreSQL 18 reports search_path.)
+#: (PostgreSQL 18 reports search_path.) The last two tell whether the server takes writes. They change in an
+#: idle session with its next answer.
 REPORTED = (
     *("TimeZone", "DateStyle", "IntervalStyle", "client_encoding", "application_name"),
     *("session_authorization", "is_superuser", "standard_conforming_strings", "search_path"),
+    *("in_hot_standby", "default_transaction_read_only"),
 )
-#: Parameters by which a session shows that its server does not take writes any more.
-WRITABILITY = ("in_hot_standby", "default_transaction_read_only")
 #: Seconds after which a reset or a rollback of the pool's is given up. The session is closed then.
 CLEANING_LIMIT = 30.0
 #: The first words of the server's command tags for statements that may be clean. "SET" is that of SET LOCAL.
@@ -63,7 +63,7 @@ class PostgreSQLConnection(GuardedSocket):
     #: The settings of the driver for a clean session, and the parameters that its server reports.
     settings_at_rest: tuple[Any, ...]
     reported_at_rest: tuple[Any, ...]
-    #: Whether the server accepted writes when the session was opened: the values of WRITABILITY.
+    #: The last two of REPORTED when the session was opened.
     writability_at_birth: tuple[Any, ...]
     #: The marks before the initialisation: of tools that have wrapped the driver's ``connect()``.
     marks_at_birth: dict[str, Any]
@@ -217,12 +217,9 @@ class PostgreSQLConnection(GuardedSocket):
         if Verdict.LOST in verdict or is_cut or not self.is_open:
             self.failure = f"{type(error).__name__}: {error}"
             self.lost = is_own
-        elif Verdict.READ_ONLY in verdict and self._writability() != self.writability_at_birth:
+        elif Verdict.READ_ONLY in verdict and self.reports()[-2:] != self.writability_at_birth:
             # Otherwise it was the borrower's own READ ONLY transaction, or a replica from the beginning.
             self.failed_over = True
-
-    def _writability(self) -> tuple[Any, ...]:
-        return tuple(map(self.reported, WRITABILITY))
 
     @property
     def begun(self) -> bool:
@@ -235,8 +232,8 @@ class PostgreSQLConnection(GuardedSocket):
         """Note the state of a session that was just opened."""
         self.behind_pooler = False
         self.marks_at_birth = marks_of(self, self.CHANGING)
-        self.writability_at_birth = self._writability()
         self.mark_clean()
+        self.writability_at_birth = self.reported_at_rest[-2:]
 
     def mark_clean(self) -> None:
         """Record the present state as that of a clean session: the session was just initialised."""
@@ -269,10 +266,15 @@ class PostgreSQLConnection(GuardedSocket):
             return SET_OTHERWISE
         if not self.can_deallocate and (self.has_prepared or self.dirty or self.begun):
             return "its prepared statements may be out of date"
+        reports = self.reports()
+        if reports[-2] != self.writability_at_birth[0]:
+            self.failed_over = True  # its server was a standby and was promoted
         # A trigger or a function of the site's own may have changed them, without a trace in any text.
-        if (not self.dirty or self.behind_pooler) and self.reports() != self.reported_at_rest:
+        if (not self.dirty or self.behind_pooler) and reports != self.reported_at_rest:
             if self.behind_pooler:
                 return "a setting was changed in it, and no session is reset behind a transaction pooler"
+            if reports[-1] != self.reported_at_rest[-1] and not self.begun:
+                self.failed_over = True  # otherwise a transaction may have set it for itself
             self.dirty = True
         return None
 

@@ -8,14 +8,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import MySQLdb
 import pytest
 from django.db import OperationalError, connections
-from django.http import HttpRequest, HttpResponse
 from sqlalchemy import event
 from sqlalchemy.pool import QueuePool
 
@@ -25,108 +23,37 @@ from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from poollife.pools import liveness
 from poollife.pools.fair_queue import FairQueuePool
 from poollife.pools.pool import LeasePool
-from servers import MariaDB
+from servers import MariaDB, PostgreSQL, PrivateServer
 from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
-from tests.support.handlers import site, wsgi
 from tests.support.stubs import stub_pool
+from tests.support.visitors import POOL, THREADS, Visitors, are_gone, kill, sessions
 from tests.support.web_server import eventually
 
-THREADS = 4
-POOL = {"pool_size": THREADS, "max_overflow": 0, "timeout": 30}
 #: The client's "gone away" and "lost connection", and the server's own "connection was killed".
 LOST = {2006, 2013, 1927}
-
-
-class Request(NamedTuple):
-    """What became of one."""
-
-    #: None: it got none.
-    session: int | None
-    #: When it began, on the monotonic clock.
-    began: float
-    error: Exception | None
-
-
-class Visitors:
-    """Requests with one query each, from threads of their own, and what became of them."""
-
-    def __init__(self, alias: str, sql: str = "SELECT 1") -> None:
-        self.alias = alias
-        self._sql = sql
-        self.requests: list[Request] = []
-
-    def view(self, request: HttpRequest) -> HttpResponse:
-        began = time.monotonic()
-        connection = connections[self.alias]
-        session = error = None
-        try:
-            connection.ensure_connection()
-            session = connection.connection.thread_id()  # sends nothing
-            with connection.cursor() as cursor:
-                cursor.execute(self._sql)
-                cursor.fetchall()
-        except Exception as caught:
-            error = caught
-        self.requests.append(Request(session, began, error))
-        return HttpResponse(status=500 if error else 200)
-
-    def fill(self) -> None:
-        """Have the pool open all that it may have."""
-        barrier = threading.Barrier(THREADS)
-
-        def borrow() -> None:
-            connections[self.alias].ensure_connection()
-            barrier.wait(30)
-            connections[self.alias].close()
-
-        self._in_threads(borrow)
-
-    def come(self, number: int, threads: int = THREADS) -> None:
-        """So many requests."""
-
-        def visit() -> None:
-            for _ in range(number // threads):
-                response = wsgi()
-                b"".join(response)
-                response.close()
-
-        with site(view=self.view):
-            self._in_threads(visit, threads)
-
-    @staticmethod
-    def _in_threads(work: Callable[[], object], threads: int = THREADS) -> None:
-        with ThreadPoolExecutor(threads) as executor:
-            for done in [executor.submit(work) for _ in range(threads)]:
-                done.result()
-
-    @property
-    def failed(self) -> list[Request]:
-        return [request for request in self.requests if request.error]
-
-
-def sessions(server: MariaDB, alias: str) -> set[int]:
-    name = connections[alias].settings_dict["NAME"]
-    return {session.id for session in server.sessions() if session.db == name}
-
-
-def kill(server: MariaDB, alias: str) -> None:
-    for session in sessions(server, alias):
-        server.execute(f"KILL {session}")
-
-
-def are_gone(server: MariaDB, alias: str) -> None:
-    """Wait until the server has ended all of them."""
-    eventually("the server has ended them", lambda: not sessions(server, alias))
 
 
 # --- between requests ---------------------------------------------------------------------------------------
 
 
 REQUESTS = 1000
+ENGINES = {"MariaDB": "poollife.backends.mysql", "PostgreSQL": "poollife.backends.postgresql"}
+#: OPTIONS of a login whose sessions end after they were idle for two seconds.
+IDLE_LIMITS = {
+    "MariaDB": {"init_command": "SET SESSION wait_timeout = 2"},
+    "PostgreSQL": {"options": "-c idle_session_timeout=2000"},
+}
 
 
-def disturb(visitors: Visitors, server: MariaDB, times: int, strike: Callable[[], object]) -> None:
+@pytest.fixture(params=["mariadb", "postgresql"])
+def server(request: pytest.FixtureRequest) -> PrivateServer:
+    """Each of the servers that all tests share."""
+    found: PrivateServer = request.getfixturevalue(request.param)
+    return found
+
+
+def disturb(visitors: Visitors, server: PrivateServer, times: int, strike: Callable[[], object]) -> None:
     """A thousand requests, with so many strikes between them."""
     seen: set[int] = set()
     for _ in range(times):
@@ -143,31 +70,44 @@ def disturb(visitors: Visitors, server: MariaDB, times: int, strike: Callable[[]
     assert [request.error for request in visitors.failed] == []
 
 
-def test_killed_between_requests_none_fails(make_alias: MakeAlias, mariadb: MariaDB) -> None:
-    alias = make_alias(POOL=POOL)
-    disturb(Visitors(alias), mariadb, 9, lambda: kill(mariadb, alias))
+def test_killed_between_requests_none_fails(server: PrivateServer, make_alias: MakeAlias) -> None:
+    alias = make_alias(ENGINES[server.name], server=server, POOL=POOL)
+    times = 9 if server.name == "MariaDB" else 4
+    disturb(Visitors(alias), server, times, lambda: kill(server, alias))
     pool = pool_of(alias)
-    assert (pool.out, pool.opened, pool.closed) == (0, 10 * THREADS, 9 * THREADS)
+    assert (pool.out, pool.opened, pool.closed) == (0, (times + 1) * THREADS, times * THREADS)
 
 
 @pytest.mark.slow
-def test_idle_for_too_long_between_requests_none_fails(make_alias: MakeAlias, mariadb: MariaDB) -> None:
+def test_idle_for_too_long_between_requests_none_fails(server: PrivateServer, make_alias: MakeAlias) -> None:
     """``recycle`` would replace them before; without it, it is seen all the same."""
-    alias = make_alias(POOL={**POOL, "recycle": -1}, OPTIONS={"init_command": "SET SESSION wait_timeout = 2"})
-    disturb(Visitors(alias), mariadb, 4, lambda: None)
+    options = {**server.database("")["OPTIONS"], **IDLE_LIMITS[server.name]}
+    pool = {**POOL, "recycle": -1}
+    alias = make_alias(ENGINES[server.name], server=server, POOL=pool, OPTIONS=options)
+    disturb(Visitors(alias), server, 4 if server.name == "MariaDB" else 1, lambda: None)
 
 
 @pytest.mark.slow
-def test_restarted_between_requests_none_fails(make_alias: MakeAlias) -> None:
-    with MariaDB() as server:
+@pytest.mark.parametrize(
+    ("kind", "immediate"),
+    [
+        pytest.param(MariaDB, False, id="MariaDB"),
+        pytest.param(PostgreSQL, False, id="PostgreSQL"),
+        pytest.param(PostgreSQL, True, id="PostgreSQL, at once"),
+    ],
+)
+def test_restarted_between_requests_none_fails(
+    make_alias: MakeAlias, kind: type[PrivateServer], immediate: bool
+) -> None:
+    with kind() as server:
         server.create_database("shop")
-        alias = make_alias(server=server, NAME="shop", POOL=POOL)
+        alias = make_alias(ENGINES[kind.name], server=server, NAME="shop", POOL=POOL)
         visitors = Visitors(alias)
         for _ in range(4):
             visitors.come(REQUESTS // 5)
             visitors.fill()
             assert len(sessions(server, alias)) == THREADS
-            server.restart()
+            server.restart(immediate=immediate)
         visitors.come(REQUESTS // 5)
         assert len(visitors.requests) == REQUESTS
         assert [request.error for request in visitors.failed] == []
