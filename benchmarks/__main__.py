@@ -15,15 +15,16 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from benchmarks import report
-from benchmarks.bench import Bench
-from benchmarks.peers import PEERS, POOLLIFE, Peer
+from benchmarks.bench import EXECUTOR, JOBS, Bench
+from benchmarks.dialects import DIALECTS
+from benchmarks.peers import PEERS, SHARED, Peer
 from benchmarks.throughput import SCENARIOS
-from servers import MariaDB
 
 PARTS = (
     "round_trips",
     "leaks",
     "cycles",
+    "last_ids",
     "memory",
     "fair",
     "turns",
@@ -53,10 +54,9 @@ def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
         "cycles": Part(
             lambda: bench.cycles(rounds, cycles), lambda found: report.print_cycles(found, rounds, cycles)
         ),
+        "last_ids": Part(bench.last_ids, lambda found: report.print_last_ids(found, EXECUTOR, SHARED, JOBS)),
         "memory": Part(lambda: bench.memory(options.memory), report.print_memory),
-        "fair": Part(
-            lambda: bench.pressure("fair", seconds), lambda found: report.print_fair(found, seconds)
-        ),
+        "fair": Part(lambda: bench.fair(seconds), lambda found: report.print_fair(found, seconds)),
         "turns": Part(
             lambda: bench.turns(rounds, seconds / 40),
             lambda found: report.print_turns(found, rounds, seconds / 40),
@@ -80,14 +80,14 @@ def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
     }
 
 
-def environment(peers: Sequence[Peer], server: MariaDB) -> dict[str, str]:
+def environment(peers: Sequence[Peer], server: Any) -> dict[str, str]:
     """Return the versions of Python, the server and the packages."""
-    packages = {"Django", *(package for peer in (POOLLIFE, *peers) for package in peer.packages)}
+    packages = {"Django", "SQLAlchemy", *(package for peer in peers for package in peer.packages)}
     if find_spec("gunicorn"):
         packages.add("gunicorn")
     return {
         "Python": platform.python_version(),
-        "server": str(server.execute("SELECT VERSION()")[0][0]),
+        "server": str(server.execute("SELECT VERSION()")[0][0]).partition(" on ")[0],
         **{package: version(package) for package in sorted(packages)},
     }
 
@@ -104,8 +104,11 @@ def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
     return names
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument(
+        "--database", choices=list(DIALECTS), default="mysql", help="the kind of server (mysql)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of the timing (15)")
     parser.add_argument(
@@ -119,7 +122,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--parts",
         type=some_of(PARTS),
-        default=list(PARTS),
         help=f"which parts, separated by commas ({','.join(PARTS)})",
     )
     parser.add_argument(
@@ -135,31 +137,42 @@ def arguments() -> argparse.Namespace:
         default=list(SCENARIOS),
         help=f"which scenarios of the part throughput, separated by commas ({','.join(SCENARIOS)})",
     )
-    return parser.parse_args()
+    options = parser.parse_args(given)
+    without = DIALECTS[options.database].without
+    if options.parts is None:
+        options.parts = [name for name in PARTS if name not in without]
+    elif unknown := without.intersection(options.parts):
+        parser.error(f"not with {options.database}: {', '.join(unknown)}")
+    return options
 
 
-def named(name: str | None) -> list[Peer]:
+def named(database: str, name: str | None) -> list[Peer]:
     """Return the peer of that name, or else the peers with that text in the name; all for None."""
-    exactly = [peer for peer in PEERS if peer.name == name]
-    return exactly or [peer for peer in PEERS if name is None or name in peer.name]
+    peers = PEERS[database]
+    exactly = [peer for peer in peers if peer.name == name]
+    return exactly or [peer for peer in peers if name is None or name in peer.name]
 
 
 def main() -> None:
     options = arguments()
-    chosen = named(options.only)
-    missing = {peer.name: package for peer in chosen if (package := peer.missing())}
+    dialect = DIALECTS[options.database]
+    chosen = named(dialect.name, options.only)
+    missing = {peer.name: reason for peer in chosen if (reason := peer.missing())}
     peers = [peer for peer in chosen if peer.name not in missing]
-    # Without TLS, because packets are counted.
-    with MariaDB(options=["--skip-ssl"]) as server:
+    with dialect.server(None) as server:
         versions = environment(peers, server)
-        found: dict[str, Any] = {"versions": versions, "missing": missing}
+        found: dict[str, Any] = {"versions": versions, "missing": missing, "failed": {}}
         if not options.json:
             report.print_versions(versions, missing)
-        parts = parts_of(Bench(server, peers), options)
+        bench = Bench(dialect, server, peers)
+        parts = parts_of(bench, options)
         for name in options.parts:
+            bench.failed.clear()
             found[name] = parts[name].measure()
+            found["failed"][name] = dict(bench.failed)
             if not options.json:
                 parts[name].show(found[name])
+                report.print_failed(bench.failed)
     if options.json:
         print(json.dumps(found, indent=1))
 

@@ -7,86 +7,97 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from benchmarks import leaks
-from benchmarks.items import create_items
-from benchmarks.peers import BARE, POOLLIFE, Peer
-from benchmarks.process import Process
+from benchmarks.dialects import Dialect
+from benchmarks.items import create_drawn, create_items
+from benchmarks.peers import BARE, PEERS, SHARED, Peer
+from benchmarks.process import Crew, Failed, Process
 from benchmarks.summaries import costs, summary
 from benchmarks.throughput import Throughput
-from benchmarks.wiretap import Wiretap
-from servers import MariaDB
 
 NAME = "bench"
 VIEWS = {
     "one SELECT": ("read", False, 1),
     "ATOMIC_REQUESTS, SELECT and UPDATE": ("write", True, 2),
 }
-
-
-def worker(peer: Peer, entry: dict[str, Any]) -> Process:
-    """Start the process of one peer.
-
-    :param entry: the entry of ``DATABASES``, without the keys that the peer adds.
-    """
-    beginning = {
-        "entry": {**entry, **peer.entry, "ENGINE": peer.engine},
-        "middleware": peer.middleware,
-        "persistent": peer.persistent,
-    }
-    return Process(peer.name, "benchmarks.worker", beginning)
+#: Sessions that a pool may have where nothing else is said.
+SIZE = 5
+#: The threads of an executor, and its jobs, in the part ``last_ids``.
+EXECUTOR, JOBS = 8, 1200
 
 
 class Bench:
     """A run, with a method for each part."""
 
-    def __init__(self, server: MariaDB, peers: Sequence[Peer]) -> None:
+    def __init__(self, dialect: Dialect, server: Any, peers: Sequence[Peer]) -> None:
+        self._dialect = dialect
         self._server = server
         self._peers = peers
+        #: The errors of the peers that failed in the present part.
+        self.failed: dict[str, str] = {}
         server.create_database(NAME)
-        for statement in leaks.SET_UP.strip().splitlines():
-            server.execute(statement.format(name=NAME, user=server.user))
+        dialect.execute(server, NAME, *leaks.SET_UP[dialect.name].strip().splitlines())
+        create_drawn(dialect, server, NAME)
+
+    def _worker(self, peer: Peer, entry: dict[str, Any], size: int) -> Process:
+        """Start the process of one peer.
+
+        :param entry: the entry of ``DATABASES``, without the keys that the peer adds.
+        :param size: the sessions that its pool may have.
+        """
+        beginning = {
+            "dialect": self._dialect.name,
+            "entry": peer.database(entry, size),
+            "middleware": peer.middleware,
+            "persistent": peer.persistent,
+        }
+        return Process(peer.name, "benchmarks.worker", beginning, patched=peer.gevent)
 
     @contextmanager
-    def _processes(
-        self, peers: Sequence[Peer], *, alone: bool = False, **entry: Any
-    ) -> Iterator[list[Process]]:
+    def _crew(self, peers: Sequence[Peer], size: int = SIZE, **entry: Any) -> Iterator[Crew]:
         with ExitStack() as stack:
-            yield [
-                stack.enter_context(
-                    worker(peer, {**self._server.database(NAME), **entry, **(peer.alone if alone else {})})
-                )
-                for peer in peers
-            ]
+            processes = []
+            for peer in peers:
+                try:
+                    process = self._worker(peer, {**self._server.database(NAME), **entry}, size)
+                    processes.append(stack.enter_context(process))
+                except Failed as error:
+                    self.failed[peer.name] = str(error)
+            yield Crew(processes, self.failed)
 
     def round_trips(self) -> dict[str, Any]:
         """Return the round trips of a warm request beside the view's own, by peer and view."""
         found: dict[str, Any] = {}
         with (
-            Wiretap(self._server.host, self._server.port) as tap,
-            self._processes(self._peers, PORT=str(tap.port)) as processes,
+            self._dialect.tap(self._server.host, self._server.port) as tap,
+            self._crew(self._peers, PORT=str(tap.port)) as crew,
         ):
-            for process in processes:
+
+            def measure(process: Process) -> dict[str, Any]:
+                views = {}
                 for name, (view, atomic, own) in VIEWS.items():
                     for _ in range(3):
                         process.request(view, atomic)
                     with tap.listening() as heard:
                         process.request(view, atomic)
-                    extra = {"own": own, "extra": len(heard) - own, "heard": list(heard)}
-                    found.setdefault(process.name, {})[name] = extra
+                    views[name] = {"own": own, "extra": len(heard) - own, "heard": list(heard)}
+                return views
+
+            found.update(crew.each(measure))
         return found
 
     def leaks(self) -> dict[str, dict[str, str]]:
         """Return the session state that the next borrower sees, by kind and peer."""
         found: dict[str, dict[str, str]] = {}
-        with self._processes(self._peers, alone=True) as processes:
-            for name, kind in leaks.KINDS.items():
+        with self._crew(self._peers, size=1) as crew:
+            for name, kind in leaks.KINDS[self._dialect.name].items():
                 change, look = (statement.format(name=NAME) for statement in kind)
-                for process in processes:
-                    verdict = self._verdict(process, name, change, look)
-                    found.setdefault(name, {})[process.name] = verdict
+                found[name] = dict(
+                    crew.each(lambda process: self._verdict(process, name, change, look))  # noqa: B023
+                )
         return found
 
     def _verdict(self, process: Process, name: str, change: str, look: str) -> str:
@@ -98,14 +109,15 @@ class Bench:
         process.ask(change)
         next_ = process.ask(look)
         if next_ != new:
-            return "LEAKS"
+            return "HANGS" if next_ == "hangs" else "LEAKS"
         return "-" if changed != new or name in leaks.HARMS_OTHERS_ONLY else "shows nothing"
 
     def _renew(self, process: Process) -> None:
         """Give a process new sessions: the statement that looks may itself change a session."""
         process.forget()
         for session in self._server.sessions():
-            self._server.execute(f"KILL {session.id}")
+            with suppress(Exception):  # it has ended by itself
+                self._server.kill(session.id)
         while self._server.sessions():
             time.sleep(0.005)
         process.renew()
@@ -113,20 +125,37 @@ class Bench:
     def cycles(self, rounds: int, cycles: int) -> dict[str, dict[str, float]]:
         """Return the microseconds of a checkout and a checkin, and the multiple of SQLAlchemy's cycle."""
         times: dict[str, list[list[float]]] = {}
-        with self._processes([BARE, *self._peers]) as processes:
-            for process in processes:
-                process.cycles(cycles // 10)
+        with self._crew([BARE, *self._peers]) as crew:
+            list(crew.each(lambda process: process.cycles(cycles // 10)))
             for _ in range(rounds):
-                for process in processes:
-                    times.setdefault(process.name, []).append(process.cycles(cycles))
-        return {name: summary(each, times[BARE.name]) for name, each in times.items()}
+                for name, took in crew.each(lambda process: process.cycles(cycles)):
+                    times.setdefault(name, []).append(took)
+        return {name: summary(each, times[BARE.name]) for name, each in self._whole(times)}
+
+    def _whole(self, found: dict[str, Any]) -> list[tuple[str, Any]]:
+        """Return the figures of the peers that have not failed."""
+        return [(name, each) for name, each in found.items() if name not in self.failed]
+
+    def fair(self, seconds: float) -> dict[str, Any]:
+        """Return the turns of twenty threads on four sessions, of the queues alone and of each peer."""
+        found = self.pressure("fair", seconds)
+        with self._crew(self._peers, size=SHARED) as crew:
+            found.update(crew.each(lambda process: process.fair(seconds)))
+        return found
+
+    def last_ids(self) -> dict[str, Any]:
+        """Return how many answers to a question for the key drawn last were right, wrong and refused."""
+        with self._crew(self._peers, size=SHARED) as crew:
+            return dict(crew.each(lambda process: process.last_ids(EXECUTOR, JOBS)))
 
     def pressure(self, part: str, *arguments: float) -> dict[str, Any]:
         """Return the figures of a part of ``benchmarks.pressure``, which runs in a process of its own."""
-        entry = {**self._server.database(NAME), "ENGINE": POOLLIFE.engine}
+        poollife = next(peer for peer in PEERS[self._dialect.name] if peer.name == "poollife")
+        entry = {**self._server.database(NAME), "ENGINE": poollife.engine}
+        order = {"part": part, "dialect": self._dialect.name, "entry": entry, "arguments": arguments}
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.pressure"],
-            input=json.dumps({"part": part, "entry": entry, "arguments": arguments}),
+            input=json.dumps(order),
             capture_output=True,
             text=True,
         )
@@ -148,26 +177,28 @@ class Bench:
 
     def memory(self, cycles: int) -> dict[str, list[dict[str, int]]]:
         """Return the memory and the objects of each peer after each quarter of so many cycles."""
-        found: dict[str, list[dict[str, int]]] = {}
-        with self._processes(self._peers) as processes:
-            for process in processes:
+        with self._crew(self._peers) as crew:
+
+            def measure(process: Process) -> list[dict[str, int]]:
                 process.cycles(1000)
+                steps = []
                 for quarter in range(5):
                     if quarter:
                         process.cycles(cycles // 4)
                     resident, objects = process.memory()
-                    found.setdefault(process.name, []).append(
-                        {"cycles": quarter * (cycles // 4), "bytes": resident, "objects": objects}
-                    )
-        return found
+                    steps.append({"cycles": quarter * (cycles // 4), "bytes": resident, "objects": objects})
+                return steps
+
+            return dict(crew.each(measure))
 
     def cpu(self, rounds: int, requests: int) -> dict[str, Any]:
         """Return the quartiles of the CPU of a request, by kind and contender; see ``benchmarks.cpu``."""
-        create_items(self._server, NAME)
-        with Process("the part cpu", "benchmarks.cpu", self._server.database(NAME)) as process:
+        create_items(self._dialect, self._server, NAME)
+        beginning = {"database": self._dialect.name, "entry": self._server.database(NAME)}
+        with Process("the part cpu", "benchmarks.cpu", beginning) as process:
             return {kind: costs(figures) for kind, figures in process.measure(rounds, requests).items()}
 
     def throughput(self, scenarios: Sequence[str], rounds: int, seconds: float) -> dict[str, Any]:
         """Return the figures of each scenario; see ``benchmarks.throughput``."""
-        with Throughput(self._server) as throughput:
+        with Throughput(self._dialect, self._server, self.failed) as throughput:
             return throughput.measure(scenarios, rounds, seconds)

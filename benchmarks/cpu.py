@@ -39,15 +39,20 @@ class Contender(NamedTuple):
     middleware: list[str]
 
 
-#: The contenders. The first is the one that the others are compared with.
-CONTENDERS = (
-    Contender("stock", {"ENGINE": "django.db.backends.mysql", "CONN_MAX_AGE": None}, []),
-    Contender(
-        "poollife",
-        {"ENGINE": "poollife.backends.mysql", "POOL": {"pool_size": THREADS, "max_overflow": 0}},
-        ["poollife.middleware.PoolMiddleware"],
-    ),
-)
+def contenders(database: str) -> tuple[Contender, ...]:
+    """Return the contenders. The first is the one that the others are compared with.
+
+    :param database: the last part of the ENGINEs.
+    """
+    pool = {"pool_size": THREADS, "max_overflow": 0}
+    return (
+        Contender("stock", {"ENGINE": f"django.db.backends.{database}", "CONN_MAX_AGE": None}, []),
+        Contender(
+            "poollife",
+            {"ENGINE": f"poollife.backends.{database}", "POOL": pool},
+            ["poollife.middleware.PoolMiddleware"],
+        ),
+    )
 
 
 class Kind(NamedTuple):
@@ -112,12 +117,14 @@ class Crew:
 class Cpu:
     """The process: each public method is an order."""
 
-    def __init__(self, entry: dict[str, Any]) -> None:
+    def __init__(self, beginning: dict[str, Any]) -> None:
         """Set Django up.
 
-        :param entry: the entry of ``DATABASES``, without an ENGINE.
+        :param beginning: the last part of the ENGINEs (``database``), and the entry of ``DATABASES`` without
+            an ENGINE (``entry``).
         """
-        entries = {each.name: {**entry, **each.entry} for each in CONTENDERS}
+        self._contenders = contenders(beginning["database"])
+        entries = {each.name: {**beginning["entry"], **each.entry} for each in self._contenders}
         settings.configure(
             DATABASES={"default": {}, **entries},
             ROOT_URLCONF="benchmarks.views",
@@ -128,7 +135,7 @@ class Cpu:
         import django
 
         django.setup()
-        self._handlers = {each.name: handler(each.middleware) for each in CONTENDERS}
+        self._handlers = {each.name: handler(each.middleware) for each in self._contenders}
 
     def measure(self, rounds: int, requests: int) -> dict[str, dict[str, list[float]]]:
         """Return the microseconds of CPU of one request by kind and contender, a figure for each round.
@@ -136,7 +143,7 @@ class Cpu:
         :param rounds: how often each contender has its turn at each kind.
         :param requests: requests of each thread in one round.
         """
-        crews = {each.name: Crew(THREADS) for each in CONTENDERS}
+        crews = {each.name: Crew(THREADS) for each in self._contenders}
         try:
             self._turns(crews, 1, WARM_UP)
             gc.collect()
@@ -149,9 +156,9 @@ class Cpu:
 
     def _turns(self, crews: dict[str, Crew], rounds: int, requests: int) -> dict[str, dict[str, list[float]]]:
         found: dict[str, dict[str, list[float]]] = {
-            name: {each.name: [] for each in CONTENDERS} for name in KINDS
+            name: {each.name: [] for each in self._contenders} for name in KINDS
         }
-        orders: Sequence[Any] = list(itertools.permutations(CONTENDERS))
+        orders: Sequence[Any] = list(itertools.permutations(self._contenders))
         for number in range(rounds):
             for name, kind in KINDS.items():
                 for contender in orders[number % len(orders)]:

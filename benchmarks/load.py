@@ -42,7 +42,8 @@ class Client:
         self._received += data
         head, end, body = self._received.partition(b"\r\n\r\n")
         if not data or (end and not head.startswith(OK)):
-            raise RuntimeError(f"a request failed; so much of its response came: {self._received!r}")
+            status, text = head.split(b"\r\n")[0], body.decode(errors="replace")
+            raise RuntimeError(f"a request failed: {status.decode() or 'no response'} {text}")
         return bool(end) and len(body) >= length_of(head)
 
 

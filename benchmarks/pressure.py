@@ -1,6 +1,6 @@
 """Waiting, bursts and outages: poollife's queue and SQLAlchemy's in one process.
 
-``benchmarks.bench`` starts it, and gives it the database and the part to measure as JSON.
+``benchmarks.bench`` starts it, and gives it the kind of server, the database and the part to measure as JSON.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error
 from sqlalchemy import exc
 
+from benchmarks.dialects import DIALECTS, Dialect
+from benchmarks.peers import SHARED
 from benchmarks.ways import Way, ways
 from servers import Proxy
 
-THREADS, CONNECTIONS = 20, 4
-#: The turns whose cost is measured: the number of threads, and the statement of each turn.
-TURNS = {
+THREADS = 20
+#: The turns whose cost is measured: the number of threads, and the statement of each turn or its seconds.
+TURNS: dict[str, tuple[int, str | float]] = {
     "no waiting, no query": (1, ""),
     "twenty threads, no query": (THREADS, ""),
     "twenty threads, SELECT 1": (THREADS, "SELECT 1"),
-    "twenty threads, a millisecond of work": (THREADS, "SELECT SLEEP(0.001)"),
+    "twenty threads, a millisecond of work": (THREADS, 0.001),
 }
 #: Seconds for which a request of the part ``waiting`` has its session.
 HOLD = 0.02
@@ -39,24 +41,31 @@ def at_once(work: Callable[[int], None], number: int) -> None:
 
     :param work: the function; its argument is the number of the thread.
     :param number: the number of threads.
+    :raises Exception: the first error of a thread.
     """
     barrier = threading.Barrier(number)
+    errors: list[Exception] = []
 
     def run(which: int) -> None:
         barrier.wait()
-        work(which)
+        try:
+            work(which)
+        except Exception as error:
+            errors.append(error)
 
     threads = [threading.Thread(target=run, args=(which,)) for which in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if errors:
+        raise errors[0]
 
 
-def fair(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
+def fair(dialect: Dialect, entry: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return the turns of each of twenty threads on four sessions, with one query in each turn."""
     found: dict[str, Any] = {}
-    for name, make in ways(entry, CONNECTIONS, 0).items():
+    for name, make in ways(dialect, entry, SHARED, 0).items():
         way = make()
         counts, given_up = crowd(way, THREADS, "SELECT 1", seconds)
         way.end()
@@ -64,15 +73,18 @@ def fair(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
     return found
 
 
-def turns(entry: dict[str, Any], rounds: int, seconds: float) -> dict[str, dict[str, list[list[float]]]]:
+def turns(
+    dialect: Dialect, entry: dict[str, Any], rounds: int, seconds: float
+) -> dict[str, dict[str, list[list[float]]]]:
     """Return the cost of a turn by work and way: microseconds on the clock, and of the process."""
     found: dict[str, dict[str, list[list[float]]]] = {}
-    all_ways = {name: make() for name, make in ways(entry, CONNECTIONS, 0).items()}
+    all_ways = {name: make() for name, make in ways(dialect, entry, SHARED, 0).items()}
     for _ in range(rounds):
         for work, (threads, sql) in TURNS.items():
+            statement = sql if isinstance(sql, str) else dialect.sleep.format(sql)
             for name, way in all_ways.items():
                 clock, process = time.perf_counter(), time.process_time()
-                number = sum(crowd(way, threads, sql, seconds)[0])
+                number = sum(crowd(way, threads, statement, seconds)[0])
                 clock, process = time.perf_counter() - clock, time.process_time() - process
                 found.setdefault(work, {}).setdefault(name, []).append(
                     [clock / number * 1e6, process / number * 1e6]
@@ -96,7 +108,7 @@ def crowd(way: Way, threads: int, sql: str, seconds: float) -> tuple[list[int], 
         while again:
             try:
                 handle = way.take()
-            except (exc.TimeoutError, DatabaseError):
+            except (exc.TimeoutError, Error):
                 given_up[number] += 1
             else:
                 if sql:
@@ -109,18 +121,18 @@ def crowd(way: Way, threads: int, sql: str, seconds: float) -> tuple[list[int], 
     return counts, sum(given_up)
 
 
-def waiting(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
+def waiting(dialect: Dialect, entry: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return the waits, measured and ideal, of requests at twice the rate that the sessions can serve."""
     found: dict[str, Any] = {}
-    number = int(seconds * 2 * CONNECTIONS / HOLD)
-    for name, make in ways(entry, CONNECTIONS, 0).items():
+    number, hold = int(seconds * 2 * SHARED / HOLD), dialect.sleep.format(HOLD)
+    for name, make in ways(dialect, entry, SHARED, 0).items():
         way, visits, begin = make(), [(0.0, 0.0, 0.0)] * number, time.monotonic() + 1
 
-        at_once(lambda which: come_in_time(way, begin, which, visits), number)  # noqa: B023
+        at_once(lambda which: come_in_time(way, hold, begin, which, visits), number)  # noqa: B023
         way.end()
         visits.sort()
         waited = sorted(got - came for came, got, _ in visits)
-        must = sorted(ideal([(came, left - got) for came, got, left in visits], CONNECTIONS))
+        must = sorted(ideal([(came, left - got) for came, got, left in visits], SHARED))
         last = int(number * 0.99) - 1
         found[name] = {
             "median": waited[number // 2],
@@ -132,17 +144,20 @@ def waiting(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
     return found
 
 
-def come_in_time(way: Way, begin: float, which: int, visits: list[tuple[float, float, float]]) -> None:
+def come_in_time(
+    way: Way, sql: str, begin: float, which: int, visits: list[tuple[float, float, float]]
+) -> None:
     """Make one request at its time, and note when it came, got a session, and left.
 
+    :param sql: the statement of the request.
     :param begin: the time of the first request, in seconds on the monotonic clock.
     :param which: the number of the request.
     """
-    time.sleep(max(0.0, begin + which * HOLD / CONNECTIONS / 2 - time.monotonic()))
+    time.sleep(max(0.0, begin + which * HOLD / SHARED / 2 - time.monotonic()))
     came = time.monotonic()
     handle = way.take()
     got = time.monotonic()
-    way.query(handle, f"SELECT SLEEP({HOLD})")
+    way.query(handle, sql)
     way.put(handle)
     visits[which] = came, got, time.monotonic()
 
@@ -161,18 +176,19 @@ def ideal(visits: Sequence[tuple[float, float]], connections: int) -> list[float
     return waits
 
 
-def spike(entry: dict[str, Any]) -> dict[str, Any]:
+def spike(dialect: Dialect, entry: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of many requests at once on a few idle sessions, where connecting takes long."""
     found: dict[str, Any] = {}
+    work = dialect.sleep.format(WORK)
     with Proxy(entry["HOST"], int(entry["PORT"])) as proxy:
         there = {**entry, "PORT": str(proxy.port)}
-        for name, make in ways(there, IDLE, SPIKE - IDLE).items():
+        for name, make in ways(dialect, there, IDLE, SPIKE - IDLE).items():
             proxy.connect_delay = 0
             way, before, times = make(), len(proxy.accepted), [0.0] * SPIKE
             idle = threading.Barrier(IDLE)
             at_once(lambda _: fill(way, idle), IDLE)  # noqa: B023
             proxy.connect_delay = CONNECT
-            at_once(lambda which: rush(way, which, times), SPIKE)  # noqa: B023
+            at_once(lambda which: rush(way, work, which, times), SPIKE)  # noqa: B023
             way.end()
             times.sort()
             found[name] = {
@@ -189,10 +205,10 @@ def fill(way: Way, all_are_out: threading.Barrier) -> None:
     way.put(handle)
 
 
-def rush(way: Way, which: int, times: list[float]) -> None:
+def rush(way: Way, sql: str, which: int, times: list[float]) -> None:
     came = time.monotonic()
     handle = way.take()
-    way.query(handle, f"SELECT SLEEP({WORK})")
+    way.query(handle, sql)
     way.put(handle)
     times[which] = time.monotonic() - came
 
@@ -215,13 +231,13 @@ class Attempts:
         return max((bisect(times, begin + 1) - number for number, begin in enumerate(times)), default=0)
 
 
-def outage(entry: dict[str, Any], seconds: float) -> dict[str, Any]:
+def outage(dialect: Dialect, entry: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return the figures of an outage under load: attempts to connect, longest request, first success."""
     found: dict[str, Any] = {}
     attempts = Attempts()
     with Proxy(entry["HOST"], int(entry["PORT"])) as proxy:
         there = {**entry, "PORT": str(proxy.port)}
-        for name, make in ways(there, CONNECTIONS, CONNECTIONS).items():
+        for name, make in ways(dialect, there, SHARED, SHARED).items():
             way, visits = make(), list[tuple[float, float, bool]]()
             until = time.monotonic() + seconds + 6
             load = threading.Thread(
@@ -252,7 +268,6 @@ def keep_querying(way: Way, until: float, visits: list[tuple[float, float, bool]
 
     :param until: the time of the last request, in seconds on the monotonic clock.
     """
-    from django.db.utils import Error
     from MySQLdb import MySQLError
 
     while (came := time.monotonic()) < until:
@@ -284,7 +299,7 @@ def main() -> None:
         "outage": outage,
     }
     measure = parts[order["part"]]
-    print(json.dumps(measure(order["entry"], *order["arguments"])))
+    print(json.dumps(measure(DIALECTS[order["dialect"]], order["entry"], *order["arguments"])))
 
 
 if __name__ == "__main__":

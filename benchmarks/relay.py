@@ -110,7 +110,7 @@ def main() -> None:
     """Read host, port and delay as a line of JSON, answer with the relay's port, and run."""
     beginning: dict[str, Any] = json.loads(sys.stdin.readline())
     relay = Relay((beginning["host"], beginning["port"]), beginning["delay"])
-    print(json.dumps(relay.port), flush=True)
+    print(json.dumps({"answer": relay.port}), flush=True)
     relay.run(sys.stdin.fileno())
 
 

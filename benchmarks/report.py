@@ -9,8 +9,13 @@ from benchmarks.tables import table
 
 def print_versions(versions: dict[str, str], missing: dict[str, str]) -> None:
     print(", ".join(f"{name} {number}" for name, number in versions.items()))
-    for name, package in missing.items():
-        print(f"MISSING: {name}: {package} is not installed, so it was not measured")
+    for name, reason in missing.items():
+        print(f"MISSING: {name}: {reason}, so it was not measured")
+
+
+def print_failed(failed: dict[str, str]) -> None:
+    for name, error in failed.items():
+        print(f"\nFAILED: {name}: {error}")
 
 
 def print_round_trips(found: dict[str, Any]) -> None:
@@ -23,8 +28,8 @@ def print_leaks(found: dict[str, dict[str, str]]) -> None:
     print("\nSession state that the next borrower sees\n")
     names = list(next(iter(found.values())))
     numbers = [f"({number})" for number in range(1, len(names) + 1)]
-    rows = [[kind, *each.values()] for kind, each in found.items()]
-    sums = [str(sum(each[name] == "LEAKS" for each in found.values())) for name in names]
+    rows = [[kind, *(each.get(name, "FAILED") for name in names)] for kind, each in found.items()]
+    sums = [str(sum(each.get(name) in ("LEAKS", "HANGS") for each in found.values())) for name in names]
     print(table([f"{len(found)} kinds", *numbers], [*rows, ["leaks", *sums]]))
     print("\n" + "\n".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True)))
     print("'shows nothing': the first borrower does not see its own change there either.")
@@ -50,6 +55,20 @@ def print_cycles(found: dict[str, dict[str, float]], rounds: int, cycles: int) -
     print(table(["", "median", "spread", "process", "x bare", "spread"], rows))
 
 
+def print_last_ids(found: dict[str, dict[str, Any]], threads: int, connections: int, jobs: int) -> None:
+    print(
+        f"\nINSERT, then lastval() or LAST_INSERT_ID(), {jobs:,} times in an executor of {threads} threads;"
+        f" a pool has\n{connections} connections\n"
+    )
+    rows = [
+        [name, *(f"{each[key]:,}" for key in ("right", "wrong", "refused"))] for name, each in found.items()
+    ]
+    print(table(["", "right", "wrong", "refused"], rows) + "\n")
+    for name, each in found.items():
+        if each["error"]:
+            print(f"refused by {name}: {each['error'][:100]}")
+
+
 def print_memory(found: dict[str, list[dict[str, int]]]) -> None:
     steps = next(iter(found.values()))
     print("\nMegabytes of memory, and objects, after so many cycles\n")
@@ -62,11 +81,14 @@ def print_memory(found: dict[str, list[dict[str, int]]]) -> None:
 
 
 def print_fair(found: dict[str, Any], seconds: float) -> None:
-    print(f"\nTwenty threads on four connections for {seconds:g} s, one SELECT each time, no pause\n")
+    print(
+        f"\nTwenty threads for {seconds:g} s, one SELECT each time, no pause; a pool has four connections,"
+        "\nand gives up after 5 s\n"
+    )
     rows = [
         [name, f"{each['least']:,} - {each['most']:,}", str(each["given_up"])] for name, each in found.items()
     ]
-    print(table(["", "turns of a thread", "gave up after 5 s"], rows))
+    print(table(["", "turns of a thread", "gave up"], rows))
 
 
 def print_turns(found: dict[str, dict[str, dict[str, float]]], rounds: int, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The part ``throughput``: requests per second under gunicorn, with stock Django and with poollife.
+"""The part ``throughput``: requests per second under gunicorn, with stock Django and with its peers.
 
 In each scenario the sites of all contenders run at the same time, on the same database server. A load
 generator asks one site after the other, in short rounds whose order changes.
@@ -6,21 +6,22 @@ generator asks one site after the other, in short rounds whose order changes.
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from benchmarks.dialects import Dialect
 from benchmarks.items import create_items
-from benchmarks.process import Process
+from benchmarks.peers import SITES, Peer
+from benchmarks.process import Failed, Process, first_line
 from benchmarks.summaries import quartiles
 from benchmarks.web_server import WebServer
 from poollife.conf import PoolOptions
-from servers import Certificates, MariaDB
+from servers import Certificates
 
 DATABASE = "throughput"
 #: Connections of the load generator for each thread of gunicorn, so that no thread waits for a request.
@@ -30,10 +31,12 @@ DELAY = 0.001
 #: Seconds for which each site is asked before the first round.
 WARM_UP = 0.2
 
+T = TypeVar("T")
+
 STOCK = "stock, CONN_MAX_AGE=None"
 STOCK_NEW = "stock, CONN_MAX_AGE=0"
-POOLLIFE = "poollife"
-AGES = {STOCK: None, STOCK_NEW: 0}
+#: The peers that keep a connection until the request ends.
+FOR_REQUEST = ("Django's own pool", "django-db-connection-pool", "django-db-geventpool")
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,12 @@ class Scenario:
     tls: bool = False
     #: Threads of gunicorn's worker. Stock Django has as many connections.
     threads: int = 8
-    #: The ``POOL`` of poollife.
-    pool: dict[str, Any] = field(default_factory=lambda: {"pool_size": 8, "max_overflow": 0})
-    contenders: tuple[str, ...] = (STOCK, STOCK_NEW, POOLLIFE)
+    #: Connections that a pool may have.
+    size: int = 8
+    #: More keys for the ``POOL`` of poollife.
+    pool: dict[str, Any] = field(default_factory=dict)
+    #: The names of the peers that are not measured.
+    without: tuple[str, ...] = ()
 
     def missing(self) -> str | None:
         """Return why the scenario can't be measured here, or None."""
@@ -59,31 +65,34 @@ class Scenario:
         packages = ["gunicorn", "trustme"] if self.tls else ["gunicorn"]
         return next((f"{each} is not installed" for each in packages if not find_spec(each)), None)
 
+    def peers(self, dialect: Dialect) -> list[Peer]:
+        """Return the contenders."""
+        return [peer for peer in SITES[dialect.name] if peer.name not in self.without and not peer.missing()]
 
-BOTH = (STOCK, POOLLIFE)
-HALF = {"pool_size": 4, "max_overflow": 0}
+
 SCENARIOS = {
     "direct": Scenario("an ORM get"),
     "delay": Scenario("an ORM get, 1 ms each way", delay=DELAY),
     "tls": Scenario("an ORM get, TLS", tls=True),
     "tls_delay": Scenario("an ORM get, TLS, 1 ms each way", tls=True, delay=DELAY),
-    "atomic": Scenario("an atomic get and update", "atomic_update", contenders=BOTH),
+    "atomic": Scenario("an atomic get and update", "atomic_update", without=(STOCK_NEW,)),
     "atomic_delay": Scenario(
-        "an atomic get and update, 1 ms each way", "atomic_update", delay=DELAY, contenders=BOTH
+        "an atomic get and update, 1 ms each way", "atomic_update", delay=DELAY, without=(STOCK_NEW,)
     ),
     "half": Scenario(
-        "an ORM get, 1 ms each way; poollife has 4 connections for 8 threads",
+        "an ORM get, 1 ms each way; a pool has 4 connections for 8 threads",
         delay=DELAY,
-        pool=HALF,
-        contenders=BOTH,
+        size=4,
+        without=(STOCK_NEW,),
     ),
     # A request that waits holds no connection then.
     "statement": Scenario(
-        'one query, then 100 ms without any; poollife has 2 connections for 16 threads, release "statement"',
+        'one query, then 100 ms without any; a pool has 2 connections for 16 threads, release "statement"',
         "wait",
         threads=16,
-        pool={"pool_size": 2, "max_overflow": 0, "release": "statement"},
-        contenders=BOTH,
+        size=2,
+        pool={"release": "statement"},
+        without=(STOCK_NEW, *FOR_REQUEST),
     ),
 }
 
@@ -100,15 +109,19 @@ class Figures:
 class Throughput:
     """A run of the part: the database servers and the load generator."""
 
-    def __init__(self, server: MariaDB) -> None:
+    def __init__(self, dialect: Dialect, server: Any, failed: dict[str, str]) -> None:
         """Prepare the run.
 
+        :param dialect: the kind of the server.
         :param server: a server without TLS. One with TLS is started when it is needed.
+        :param failed: the errors by the name of the peer; the run adds to them.
         """
+        self._dialect = dialect
         self._plain = server
-        self._prepared: set[MariaDB] = set()
+        self._failed = failed
+        self._prepared: set[Any] = set()
         self._stack = ExitStack()
-        self._tls: MariaDB | None = None
+        self._tls: Any = None
 
     def __enter__(self) -> Throughput:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="poollife-")))
@@ -124,32 +137,42 @@ class Throughput:
         :param rounds: how often each site has its turn.
         :param seconds: of one turn.
         """
-        return {name: self._measure(SCENARIOS[name], rounds, seconds) for name in names}
+        for peer in SITES[self._dialect.name]:
+            if reason := peer.missing():
+                self._failed[peer.name] = reason
+        return {name: self._measure(name, rounds, seconds) for name in names}
 
-    def _measure(self, scenario: Scenario, rounds: int, seconds: float) -> dict[str, Any]:
+    def _measure(self, name: str, rounds: int, seconds: float) -> dict[str, Any]:
+        scenario = SCENARIOS[name]
         if reason := scenario.missing():
             return {"title": scenario.title, "left_out": reason}
-        figures = {name: Figures() for name in scenario.contenders}
+        figures: dict[str, Figures] = {}
         with self._sites(scenario) as sites:
-            for site in sites:
-                self._turn(scenario, site, WARM_UP)
-            orders = list(itertools.permutations(sites))
-            for number in range(rounds):
-                for site in orders[number % len(orders)]:
-                    per_second, cpu = self._turn(scenario, site, seconds)
-                    figures[site.name].per_second.append(per_second)
-                    figures[site.name].cpu.append(cpu)
-        return {"title": scenario.title, "left_out": None, "contenders": compare(figures)}
+            for number in range(-1, rounds):  # the first is the warm-up
+                for site in in_turn(sites, number):
+                    try:
+                        took = self._turn(scenario, site, seconds if number >= 0 else WARM_UP)
+                    except (Failed, OSError) as error:
+                        sites.remove(site)
+                        figures.pop(site.name, None)
+                        self._failed[f"{site.name}, {name}"] = first_line(error)
+                        continue
+                    if number >= 0:
+                        each = figures.setdefault(site.name, Figures())
+                        each.per_second.append(took[0])
+                        each.cpu.append(took[1])
+        order = [peer.name for peer in scenario.peers(self._dialect)]
+        found = {name: figures[name] for name in order if name in figures}
+        if STOCK not in found:
+            return {"title": scenario.title, "left_out": "stock Django has failed"}
+        return {"title": scenario.title, "left_out": None, "contenders": compare(found)}
 
     def _turn(self, scenario: Scenario, site: WebServer, seconds: float) -> tuple[float, float]:
         """Return the requests per second, and the microseconds of the worker's CPU for one request."""
-        before = site.cpu()
-        try:
-            requests, took = self._load.drive(
-                site.port, f"/default/{scenario.view}", scenario.threads * CLIENTS_PER_THREAD, seconds
-            )
-        except RuntimeError as error:
-            raise RuntimeError(f"{scenario.title}: {site.name}\n{error}\n{site.log}") from error
+        before = site.wait_until_ready()
+        requests, took = self._load.drive(
+            site.port, f"/default/{scenario.view}", scenario.threads * CLIENTS_PER_THREAD, seconds
+        )
         return requests / took, (site.cpu() - before) / requests * 1e6
 
     @contextmanager
@@ -159,16 +182,15 @@ class Throughput:
             sites = [
                 stack.enter_context(
                     WebServer(
-                        name,
+                        peer.name,
                         scenario.threads,
-                        settings_of(name, entry, scenario.pool),
+                        settings_of(peer, entry, scenario),
                         self._folder / f"{number}.log",
+                        worker="gevent" if peer.gevent else "gthread",
                     )
                 )
-                for number, name in enumerate(scenario.contenders)
+                for number, peer in enumerate(scenario.peers(self._dialect))
             ]
-            for site in sites:
-                site.wait_until_ready()
             yield sites
 
     def _database(self, scenario: Scenario, stack: ExitStack) -> dict[str, Any]:
@@ -176,37 +198,44 @@ class Throughput:
         server = self._tls_server() if scenario.tls else self._plain
         if server not in self._prepared:
             server.create_database(DATABASE)
-            create_items(server, DATABASE)
+            create_items(self._dialect, server, DATABASE)
             self._prepared.add(server)
-        entry = server.database(DATABASE, via="tls" if scenario.tls else "tcp")
+        entry: dict[str, Any] = server.database(DATABASE, via="tls" if scenario.tls else "tcp")
         if scenario.delay:
             beginning = {"host": server.host, "port": server.port, "delay": scenario.delay}
             relay = stack.enter_context(Process("the relay", "benchmarks.relay", beginning))
             entry["PORT"] = str(relay.greeting)
         return entry
 
-    def _tls_server(self) -> MariaDB:
+    def _tls_server(self) -> Any:
         if self._tls is None:
             certificates = Certificates(self._folder / "certificates")
-            self._tls = self._stack.enter_context(MariaDB(certificates=certificates))
+            self._tls = self._stack.enter_context(self._dialect.server(certificates))
         return self._tls
 
 
-def settings_of(contender: str, entry: dict[str, Any], pool: dict[str, Any]) -> dict[str, Any]:
+def in_turn(sites: list[T], number: int) -> list[T]:
+    """Return the order of a round, in which each site comes at each place as often as the others.
+
+    :param number: the number of the round.
+    """
+    first = number % len(sites) if sites else 0
+    order = sites[first:] + sites[:first]
+    return order[::-1] if sites and number // len(sites) % 2 else order
+
+
+def settings_of(peer: Peer, entry: dict[str, Any], scenario: Scenario) -> dict[str, Any]:
     """Return the settings that a contender's site has for itself."""
-    if contender == POOLLIFE:
-        return {
-            "DATABASES": {"default": {**entry, "ENGINE": "poollife.backends.mysql", "POOL": pool}},
-            "MIDDLEWARE": ["poollife.middleware.PoolMiddleware"],
-            "INSTALLED_APPS": ["poollife"],
-        }
-    stock = {"ENGINE": "django.db.backends.mysql", "CONN_MAX_AGE": AGES[contender]}
-    return {"DATABASES": {"default": {**entry, **stock}}, "MIDDLEWARE": [], "INSTALLED_APPS": []}
+    return {
+        "DATABASES": {"default": peer.database(entry, scenario.size, **scenario.pool)},
+        "MIDDLEWARE": peer.middleware,
+        "INSTALLED_APPS": peer.apps,
+    }
 
 
 def compare(figures: dict[str, Figures]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return quartiles by contender; the ratio is to the first contender's turn in the same round."""
-    first = next(iter(figures.values())).per_second
+    """Return quartiles by contender; the ratio is to stock Django's turn in the same round."""
+    first = figures[STOCK].per_second
     return {
         name: {
             "per_second": quartiles(each.per_second),

@@ -6,7 +6,9 @@ A path begins with the alias of the connection that its view uses.
 from __future__ import annotations
 
 import itertools
+import sys
 import time
+from functools import cache
 from typing import ClassVar
 
 from django.db import connections, models, transaction
@@ -14,15 +16,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
 from benchmarks.items import ROWS, TABLE
+from benchmarks.process import first_line
 
 #: Seconds for which ``wait()`` waits after its query.
 WAIT = 0.1
-#: A statement of 1.9 kB, in the form that the ORM sends for a model with many columns.
-LONG_SELECT = (
-    "SELECT "
-    + ", ".join(f"`item`.`name` AS `name_{number:02}`" for number in range(66))
-    + " FROM `item` WHERE `item`.`id` = %s LIMIT 21"
-)
 _numbers = itertools.count()
 
 
@@ -49,9 +46,18 @@ def next_key() -> int:
     return next(_numbers) % ROWS + 1
 
 
-def answer(text: str) -> HttpResponse:
+@cache
+def long_sql(alias: str) -> str:
+    """Return a statement of 1.9 kB, in the form that the ORM sends for a model with many columns."""
+    quote = connections[alias].ops.quote_name
+    column = f"{quote('item')}.{quote('name')}"
+    columns = ", ".join(f"{column} AS {quote(f'name_{number:02}')}" for number in range(66))
+    return f"SELECT {columns} FROM {quote('item')} WHERE {quote('item')}.{quote('id')} = %s LIMIT 21"
+
+
+def answer(text: str, status: int = 200) -> HttpResponse:
     """Return a response with its length, without which gunicorn would send it in chunks."""
-    return HttpResponse(text, headers={"Content-Length": str(len(text))})
+    return HttpResponse(text, headers={"Content-Length": str(len(text.encode()))}, status=status)
 
 
 def orm_get(request: HttpRequest, alias: str) -> HttpResponse:
@@ -75,7 +81,7 @@ def select_1(request: HttpRequest, alias: str) -> HttpResponse:
 
 def long_select(request: HttpRequest, alias: str) -> HttpResponse:
     """Send a statement of 1.9 kB."""
-    return answer(query(alias, LONG_SELECT, next_key()))
+    return answer(query(alias, long_sql(alias), next_key()))
 
 
 def wait(request: HttpRequest, alias: str) -> HttpResponse:
@@ -88,6 +94,12 @@ def wait(request: HttpRequest, alias: str) -> HttpResponse:
 def cpu(request: HttpRequest) -> HttpResponse:
     """Return the seconds of CPU that this process has used."""
     return answer(str(time.process_time()))
+
+
+def handler500(request: HttpRequest) -> HttpResponse:
+    """Answer with the error of a view."""
+    error = sys.exception()
+    return answer(first_line(error) if error else "no error", 500)
 
 
 def query(alias: str, sql: str = "SELECT 1", *arguments: int) -> str:

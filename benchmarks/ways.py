@@ -9,13 +9,11 @@ from typing import Any
 from django.db import connection, connections
 from sqlalchemy.pool import QueuePool
 
-from benchmarks.bare import connector
+from benchmarks.dialects import Dialect
+from benchmarks.peers import TIMEOUT
 from poollife import clock, close_pool
 from poollife.pools.fair_queue import FairQueuePool
 from poollife.pools.tickets import Ticket, current
-
-#: Seconds after which a checkout gives up.
-TIMEOUT = 5.0
 
 
 class Way(ABC):
@@ -43,9 +41,10 @@ class Bare(Way):
 
     poolclass: type[QueuePool] = QueuePool
 
-    def __init__(self, entry: dict[str, Any], size: int, overflow: int) -> None:
+    def __init__(self, dialect: Dialect, entry: dict[str, Any], size: int, overflow: int) -> None:
+        self._query = dialect.query
         self._pool: Any = self.poolclass(
-            connector(entry),
+            lambda: dialect.connect(entry),
             pool_size=size,
             max_overflow=overflow,
             timeout=TIMEOUT,
@@ -56,8 +55,7 @@ class Bare(Way):
         return self._pool.connect()
 
     def query(self, handle: Any, sql: str) -> None:
-        handle.dbapi_connection.query(sql)
-        handle.dbapi_connection.store_result()
+        self._query(handle.dbapi_connection, sql)
 
     def put(self, handle: Any) -> None:
         handle.close()
@@ -98,16 +96,8 @@ class Lent(Bare):
         self.put(handle)
 
 
-class Full(Way):
-    """poollife with Django, as in a site."""
-
-    def __init__(self, entry: dict[str, Any], size: int, overflow: int) -> None:
-        close_pool()
-        # Each thread makes its own wrapper from these settings.
-        connections.settings["default"].update(
-            PORT=entry["PORT"],
-            POOL={"pool_size": size, "max_overflow": overflow, "timeout": TIMEOUT, "outage_wait": 0},
-        )
+class Django(Way):
+    """Django's connection, with whatever backend it has."""
 
     def take(self) -> Any:
         connection.ensure_connection()
@@ -119,15 +109,36 @@ class Full(Way):
             cursor.fetchall()
 
     def put(self, handle: Any) -> None:
+        # A site has close() called at the end of a request; here a connection that Django keeps stays open.
+        handle.close_if_unusable_or_obsolete()
+
+    def discard(self, handle: Any) -> None:
+        handle.close()
+
+    def end(self) -> None: ...
+
+
+class Full(Django):
+    """poollife with Django, as in a site."""
+
+    def __init__(self, entry: dict[str, Any], size: int, overflow: int) -> None:
+        close_pool()
+        # Each thread makes its own wrapper from these settings.
+        connections.settings["default"].update(
+            PORT=entry["PORT"],
+            POOL={"pool_size": size, "max_overflow": overflow, "timeout": TIMEOUT, "outage_wait": 0},
+        )
+
+    def put(self, handle: Any) -> None:
         handle.close()
 
     def end(self) -> None:
         close_pool()
 
 
-def ways(entry: dict[str, Any], size: int, overflow: int) -> dict[str, Callable[[], Way]]:
+def ways(dialect: Dialect, entry: dict[str, Any], size: int, overflow: int) -> dict[str, Callable[[], Way]]:
     return {
-        "SQLAlchemy's QueuePool, bare": lambda: Bare(entry, size, overflow),
-        "poollife's FairQueuePool, bare": lambda: Lent(entry, size, overflow),
+        "SQLAlchemy's QueuePool, bare": lambda: Bare(dialect, entry, size, overflow),
+        "poollife's FairQueuePool, bare": lambda: Lent(dialect, entry, size, overflow),
         "poollife, with Django": lambda: Full(entry, size, overflow),
     }

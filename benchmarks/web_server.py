@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,30 +12,42 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.process import ROOT
+from benchmarks.process import ROOT, Failed
 from servers.ports import free_port
 
 #: Seconds for the start, and for the end.
 PATIENCE = 30.0
+#: The line of a traceback that names the error.
+ERROR = re.compile(r"[\w.]+(Error|Exception|Failed|ImproperlyConfigured)\b")
 
 
 class WebServer:
     """A server for a ``with`` block. The site answers at the latest after ``wait_until_ready()``."""
 
-    def __init__(self, name: str, threads: int, site: dict[str, Any], log: Path) -> None:
+    def __init__(
+        self, name: str, threads: int, site: dict[str, Any], log: Path, *, worker: str = "gthread"
+    ) -> None:
         """Prepare the server.
 
         :param name: the contender's name.
         :param threads: the threads of the worker.
         :param site: Django's settings.
         :param log: the file for gunicorn's output.
+        :param worker: the kind of gunicorn's worker.
         """
         self.name = name
         self.port = free_port()
         self._log = log
         self._environment = {**os.environ, "BENCHMARK_SITE": json.dumps(site), "PYTHONPATH": str(ROOT)}
         self._command = [sys.executable, "-m", "gunicorn", "--config", "python:benchmarks.gunicorn_conf"]
-        self._command += ["--threads", str(threads), "--bind", f"127.0.0.1:{self.port}"]
+        self._command += [
+            "--worker-class",
+            worker,
+            "--threads",
+            str(threads),
+            "--bind",
+            f"127.0.0.1:{self.port}",
+        ]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -58,25 +71,20 @@ class WebServer:
             self._process.kill()
             self._process.wait()
 
-    @property
-    def log(self) -> str:
-        """The output of gunicorn."""
-        return self._log.read_text(errors="replace")
+    def wait_until_ready(self) -> float:
+        """Wait until the site answers, and return the seconds of CPU that the worker has used.
 
-    def wait_until_ready(self) -> None:
-        """Wait until the site answers.
-
-        :raises RuntimeError: the site has not answered within ``PATIENCE`` seconds.
+        :raises Failed: the site has not answered within ``PATIENCE`` seconds.
         """
         assert self._process
         deadline = time.monotonic() + PATIENCE
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
-                self.cpu()
-                return
+                return self.cpu()
             except OSError:
                 time.sleep(0.02)
-        raise RuntimeError(f"{self.name}: gunicorn does not serve:\n{self.log}")
+        errors = [line for line in self._log.read_text(errors="replace").splitlines() if ERROR.match(line)]
+        raise Failed(f"gunicorn does not serve: {errors[-1] if errors else 'it does not say why'}")
 
     def cpu(self) -> float:
         """Return the seconds of CPU that the worker has used."""

@@ -7,26 +7,40 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import DatabaseError, InterfaceError, connection, connections, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    close_old_connections,
+    connection,
+    connections,
+    transaction,
+)
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.urls import path
 
-from benchmarks.bare import connector
-from benchmarks.process import take_orders
+from benchmarks.dialects import DIALECTS
+from benchmarks.items import DRAWN
+from benchmarks.process import first_line, take_orders
 
 SELECT = "SELECT n FROM log WHERE n = 1"
 UPDATE = "UPDATE other SET n = n + 1"
 #: Requests that may fail after all sessions were killed.
 PATIENCE = 10
+#: Seconds after which a statement has no answer.
+HANGS = 5.0
 
 
 class Worker:
@@ -34,6 +48,7 @@ class Worker:
 
     def __init__(self, peer: dict[str, Any]) -> None:
         self._persistent = peer["persistent"]
+        self._dialect = DIALECTS[peer["dialect"]]
         self._view: Callable[[], Any] = lambda: None
         self._kept: Any = None
         settings.configure(
@@ -61,15 +76,15 @@ class Worker:
         return self._request({"read": self._read, "write": self._write}[view])
 
     def ask(self, sql: str) -> Any:
-        """Make a request that sends a statement; return the answer, or the number of the error.
+        """Make a request that sends a statement; return the answer, the error in a list, or "hangs".
 
         :param sql: the statement, or a key of ``DEEDS``.
         """
-        return self._request(lambda: self._answer(sql))
+        return self._bounded(lambda: self._answer(sql))
 
     def ask_twice(self, first: str, then: str) -> Any:
         """Make a request that sends two statements; return the answer to the second."""
-        return self._request(lambda: (self._answer(first), self._answer(then))[1])
+        return self._bounded(lambda: (self._answer(first), self._answer(then))[1])
 
     def renew(self) -> None:
         """Make requests until one succeeds with a new session, after all sessions were killed.
@@ -101,6 +116,37 @@ class Worker:
         gc.collect()
         return resident(), len(gc.get_objects())
 
+    def fair(self, seconds: float) -> dict[str, int]:
+        """Return the turns of threads that borrow a session for one statement each time."""
+        # It imports SQLAlchemy, which not each peer needs.
+        from benchmarks.pressure import THREADS, crowd
+        from benchmarks.ways import Django
+
+        counts, given_up = crowd(Django(), THREADS, "SELECT 1", seconds)
+        return {"least": min(counts), "most": max(counts), "given_up": given_up}
+
+    def last_ids(self, threads: int, number: int) -> dict[str, Any]:
+        """Return how many answers were right, wrong or refused to a question for the key drawn last.
+
+        Each job of an executor inserts a row, asks for its key, and then does what Django documents for
+        threads without requests: it calls ``close_old_connections()``.
+
+        :param threads: the threads of the executor.
+        :param number: the number of jobs.
+        """
+        with ThreadPoolExecutor(threads) as executor:
+            answers = list(executor.map(self._last_id, range(number)))
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT id, tag FROM {DRAWN}")
+            tags = dict(cursor.fetchall())
+        verdicts = Counter(
+            "refused" if isinstance(answer, str) else "right" if tags.get(answer) == tag else "wrong"
+            for tag, answer in answers
+        )
+        errors = Counter(answer for _, answer in answers if isinstance(answer, str))
+        most = errors.most_common(1)
+        return {**{key: verdicts[key] for key in ("right", "wrong", "refused")}, "error": most and most[0][0]}
+
     # --- the work of the orders -------------------------------------------------------------------------
 
     def _cycle(self) -> None:
@@ -120,6 +166,16 @@ class Worker:
         response.close()
         return result[0]
 
+    def _bounded(self, view: Callable[[], Any]) -> Any:
+        """Make a request that may fail or hang, at its end, too."""
+        try:
+            with time_limit():
+                return self._request(view)
+        except TimeoutError:
+            return "hangs"
+        except Exception as error:  # of the database, the driver, or a pool
+            return [first_line(error)]
+
     def _respond(self, request: HttpRequest) -> HttpResponse:
         self._view()
         return HttpResponse("done")
@@ -134,26 +190,43 @@ class Worker:
         with connection.cursor() as cursor:
             cursor.execute(UPDATE)
 
+    def _last_id(self, job: int) -> tuple[str, Any]:
+        """Return what a job has inserted, and the key that it is told, or the error's first line."""
+        tag = f"{os.getpid()} {job}"
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"INSERT INTO {DRAWN} (tag) VALUES (%s)", [tag])
+            with connection.cursor() as cursor:
+                cursor.execute(self._dialect.last_id)
+                return tag, cursor.fetchone()[0]
+        except Exception as error:  # drivers and pools have different errors
+            return tag, first_line(error)
+        finally:
+            close_old_connections()
+
     def _answer(self, sql: str) -> Any:
         try:
             return DEEDS[sql](self) if sql in DEEDS else ask(sql)
         except InterfaceError:
             # poollife refuses a question whose answer depends on another borrower of the session.
             return ["refused"]
-        except DatabaseError as error:
-            return [f"error {getattr(error.__cause__, 'errno', error.args[0])}"]
+        except TimeoutError:
+            return "hangs"
+        except Exception as error:  # of the database, the driver, or a pool
+            number = getattr(error.__cause__, self._dialect.error_number, None)
+            return [f"error {number or first_line(error)}"]
 
     def _read_half(self) -> None:
         connection.ensure_connection()
-        driver: Any = connection.connection
-        try:
-            from MySQLdb.cursors import SSCursor
+        self._kept = self._dialect.read_half(connection.connection)
 
-            self._kept = driver.cursor(SSCursor)
-        except (ImportError, TypeError):
-            self._kept = driver.cursor(buffered=False)
-        self._kept.execute("SELECT n FROM log")
-        self._kept.fetchone()
+    def _set_row_factory(self) -> Any:
+        from psycopg.rows import dict_row
+
+        connection.ensure_connection()
+        driver: Any = connection.connection
+        # A wrapper of a pool would keep it for itself.
+        getattr(driver, "driver_connection", driver).row_factory = dict_row
 
     def _read_half_and_drop(self) -> None:
         self._read_half()
@@ -183,6 +256,7 @@ class Worker:
 
 
 DEEDS: dict[str, Callable[[Worker], Any]] = {
+    "set_row_factory": Worker._set_row_factory,
     "read_half": Worker._read_half,
     "read_half_and_drop": Worker._read_half_and_drop,
     "keep_cursor": Worker._keep_cursor,
@@ -196,7 +270,8 @@ class BareWorker(Worker):
     def __init__(self, peer: dict[str, Any]) -> None:
         from sqlalchemy.pool import QueuePool
 
-        self._pool = QueuePool(connector(peer["entry"]), reset_on_return=None)
+        connect = DIALECTS[peer["dialect"]].connect
+        self._pool = QueuePool(lambda: connect(peer["entry"]), reset_on_return=None)
 
     def _cycle(self) -> None:
         self._pool.connect().close()
@@ -207,6 +282,25 @@ def ask(sql: str) -> Any:
     with connection.cursor() as cursor:
         cursor.execute(sql)
         return str(cursor.fetchall()[0][0]) if cursor.description else None
+
+
+@contextmanager
+def time_limit() -> Iterator[None]:
+    """End a block that hangs.
+
+    :raises TimeoutError: inside of the block, after ``HANGS`` seconds.
+    """
+
+    def ring(*_: object) -> None:
+        raise TimeoutError("it hangs")
+
+    signal.signal(signal.SIGALRM, ring)
+    # Again and again: the first error may end in a handler that then waits for the same thing.
+    signal.setitimer(signal.ITIMER_REAL, HANGS, HANGS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def resident() -> int:

@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.__main__ import PARTS, named
+from benchmarks.__main__ import PARTS, arguments, named
+from benchmarks.bench import JOBS
 from benchmarks.cpu import KINDS as CPU_KINDS
+from benchmarks.dialects import DIALECTS, MYSQL
 from benchmarks.leaks import KINDS
 from benchmarks.load import Load
 from benchmarks.peers import BARE, PEERS
-from benchmarks.process import Process
+from benchmarks.process import Crew, Failed, Process
 from benchmarks.report import print_cpu, print_throughput
-from benchmarks.throughput import SCENARIOS, STOCK, Scenario
+from benchmarks.throughput import SCENARIOS, STOCK, Scenario, in_turn
 from tests.support import ROOT
 
 ALWAYS, ROLLBACK = "poollife, reset always", "poollife, reset rollback"
@@ -62,15 +64,18 @@ def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
     # One SELECT; a SELECT and an UPDATE with ATOMIC_REQUESTS. A reset is a packet for what a change of user
     # does not end, the change, SET NAMES, and at the next checkout the isolation level.
     assert views == {"poollife": [0, 3], ALWAYS: [RESET, 3 + RESET], ROLLBACK: [0, 3]}
-    assert found["leaks"].keys() == KINDS.keys()
-    assert len(KINDS) >= 20
+    assert found["leaks"].keys() == KINDS["mysql"].keys()
+    assert len(KINDS["mysql"]) >= 20
     assert leaks_of(found, "poollife") == leaks_of(found, ALWAYS) == set()
     assert len(leaks_of(found, ROLLBACK)) >= 20
     assert found["cycles"].keys() == {BARE.name, "poollife", ALWAYS, ROLLBACK}
     assert found["cycles"][BARE.name]["ratio"] == 1
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
-    for part in "fair", "spike", "waiting", "outage":
+    for part in "spike", "waiting", "outage":
         assert len(found[part]) == 3
+    assert found["fair"].keys() == {*found["spike"], "poollife", ALWAYS, ROLLBACK}
+    assert all(each["wrong"] == 0 for each in found["last_ids"].values())
+    assert all(each == {} for each in found["failed"].values())
     assert len(found["turns"]) == 4
     for ways in found["turns"].values():
         assert [each["ratio"] == 1 for each in ways.values()] == [True, False, False]
@@ -102,7 +107,8 @@ def test_throughput_part_compares_each_contender_with_stock(found: dict[str, Any
         assert scenario["left_out"] == SCENARIOS[name].missing()
         if scenario["left_out"] is None:
             measured += 1
-            assert tuple(scenario["contenders"]) == SCENARIOS[name].contenders
+            peers = [peer.name for peer in SCENARIOS[name].peers(MYSQL)]
+            assert list(scenario["contenders"]) == peers
             assert set(scenario["contenders"][STOCK]["ratio"].values()) == {1}
             for each in scenario["contenders"].values():
                 assert each.keys() == {"per_second", "cpu_us", "ratio"}
@@ -121,16 +127,18 @@ def test_scenario_is_left_out_with_the_option_that_poollife_lacks() -> None:
     assert Scenario("a title").missing() is None
 
 
-def test_unknown_part_and_unknown_scenario_are_refused() -> None:
-    for option in "--parts", "--scenarios":
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks", option, "no_such_name"],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
-        assert done.returncode == 2
-        assert "no_such_name: not among" in done.stderr
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["--parts", "no_such_name"], "no_such_name: not among"),
+        (["--scenarios", "no_such_name"], "no_such_name: not among"),
+        (["--database", "postgresql", "--parts", "outage"], "not with postgresql: outage"),
+    ],
+)
+def test_argument_that_can_not_be_measured_is_refused(given: list[str], reason: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        arguments(given)
+    assert reason in capsys.readouterr().err
 
 
 def serve_once(answer: Callable[[bytes], bytes]) -> int:
@@ -177,18 +185,69 @@ def test_load_generator_fails_with_the_response_that_is_no_success() -> None:
         Load(None).drive(port, "/", 1, 0.05)
 
 
-def test_one_can_be_chosen_whose_name_begins_like_others() -> None:
-    assert [peer.name for peer in named("poollife")] == ["poollife"]
-    assert [peer.name for peer in named("poollife, ")] == [ALWAYS, ROLLBACK]
-    assert named(None) == list(PEERS)
+@pytest.mark.parametrize("database", DIALECTS)
+def test_one_can_be_chosen_whose_name_begins_like_others(database: str) -> None:
+    assert [peer.name for peer in named(database, "poollife")] == ["poollife"]
+    assert [peer.name for peer in named(database, "poollife, ")] == [ALWAYS, ROLLBACK]
+    assert named(database, None) == list(PEERS[database])
+
+
+def test_each_site_has_each_place_as_often_as_the_others() -> None:
+    sites = ["a", "b", "c"]
+    orders = [in_turn(sites, number) for number in range(6)]
+    assert sorted(map("".join, orders)) == ["abc", "acb", "bac", "bca", "cab", "cba"]
+    assert in_turn(sites[:0], 1) == []
+
+
+def test_peer_that_fails_is_left_out_with_the_first_line_of_its_error() -> None:
+    """The process answers other orders after an error, but a part goes on without it."""
+    failed: dict[str, str] = {}
+    with (
+        Process("one", "benchmarks.load", None) as one,
+        Process("other", "benchmarks.load", None) as other,
+    ):
+        crew = Crew([one, other], failed)
+        port = serve_once(lambda data: b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        def drive(process: Process) -> int:
+            answer: tuple[int, float] = process.drive(port if process is other else 0, "/", 1, 0)
+            return answer[0]
+
+        assert dict(crew.each(drive)) == {"other": 1}
+        assert failed.keys() == {"one"}
+        assert failed["one"].startswith("ConnectionRefusedError: ")
+        assert [name for name, _ in crew.each(lambda process: process.name)] == ["other"]
+
+
+def test_peer_that_does_not_start_is_named_with_its_last_line() -> None:
+    with pytest.raises(Failed, match=r"the process ended with status 1.*no_such_module"):
+        Process("a peer", "benchmarks.no_such_module", None)
+
+
+@pytest.mark.slow
+def test_short_run_on_postgresql_counts_packets_and_wrong_keys() -> None:
+    parts = "--parts=round_trips,cycles,last_ids,fair"
+    short = ("--rounds=2", "--cycles=20", "--seconds=0.1")
+    found: dict[str, Any] = json.loads(
+        bench("--json", "--database=postgresql", "--only=poollife", parts, *short)
+    )
+    assert all(each == {} for each in found["failed"].values())
+    views = [each["extra"] for each in found["round_trips"]["poollife"].values()]
+    # Django's own BEGIN and COMMIT.
+    assert views == [0, 2]
+    assert found["cycles"].keys() == {BARE.name, "poollife"}
+    answers = found["last_ids"]["poollife"]
+    assert answers["wrong"] == 0
+    assert answers["right"] + answers["refused"] == JOBS
+    assert found["fair"]["poollife"]["least"] > 0
 
 
 @pytest.mark.slow
 def test_who_is_not_there_is_named() -> None:
-    missing = [peer for peer in PEERS if peer.missing()]
+    missing = [peer for peer in PEERS["mysql"] if peer.missing()]
     for peer in missing:
         printed = bench("--only", peer.name, "--parts", "")
-        assert f"MISSING: {peer.name}: {peer.missing()} is not installed" in printed
+        assert f"MISSING: {peer.name}: {peer.missing()}, so it was not measured" in printed
 
 
 @pytest.mark.slow
