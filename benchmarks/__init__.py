@@ -1,1 +1,1 @@
-"""Benchmarks of poollife and of other pools for Django's MySQL connections, in one run: ``make bench``."""
+"""Benchmarks of poollife and of other pools for Django's connections, in one run: ``make bench``."""

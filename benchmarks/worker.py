@@ -40,7 +40,7 @@ UPDATE = "UPDATE other SET n = n + 1"
 #: Requests that may fail after all sessions were killed.
 PATIENCE = 10
 #: Seconds after which a statement has no answer.
-HANGS = 5.0
+HANGS = 10.0
 
 
 class Worker:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from benchmarks.cpu import KINDS as CPU_KINDS
 from benchmarks.dialects import DIALECTS, MYSQL
 from benchmarks.leaks import KINDS
 from benchmarks.load import Load
-from benchmarks.peers import BARE, PEERS
+from benchmarks.peers import BARE, PEERS, TIMEOUT, Peer
 from benchmarks.process import Crew, Failed, Process
 from benchmarks.report import print_cpu, print_throughput
 from benchmarks.throughput import SCENARIOS, STOCK, Scenario, in_turn
@@ -190,6 +191,34 @@ def test_one_can_be_chosen_whose_name_begins_like_others(database: str) -> None:
     assert [peer.name for peer in named(database, "poollife")] == ["poollife"]
     assert [peer.name for peer in named(database, "poollife, ")] == [ALWAYS, ROLLBACK]
     assert named(database, None) == list(PEERS[database])
+
+
+def test_missing_package_is_named_with_the_error_of_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = tmp_path / "errors.json"
+    monkeypatch.setattr("benchmarks.peers.NOT_INSTALLED", errors)
+    peer = Peer("a peer", "", packages=("Django", "no-such-package"))
+    assert peer.missing() == "no-such-package is not installed"
+    errors.write_text('{"no-such-package": "ERROR: no such thing"}')
+    assert peer.missing() == "no-such-package is not installed (ERROR: no such thing)"
+
+
+@pytest.mark.parametrize("database", DIALECTS)
+def test_options_of_the_server_stay_beside_those_of_a_pool(database: str) -> None:
+    entry = {"NAME": "a name", "OPTIONS": {"sslmode": "disable"}}
+    for peer in PEERS[database]:
+        own = peer.database(entry, 1)
+        assert own["OPTIONS"]["sslmode"] == "disable"
+        assert own["ENGINE"] == peer.engine
+    always = named(database, ALWAYS)[0].database(entry, 2, release="statement")["POOL"]
+    assert always == {
+        "pool_size": 2,
+        "max_overflow": 0,
+        "timeout": TIMEOUT,
+        "reset": "always",
+        "release": "statement",
+    }
 
 
 def test_each_site_has_each_place_as_often_as_the_others() -> None:
