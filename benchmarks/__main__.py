@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from benchmarks import report
-from benchmarks.bench import EXECUTOR, JOBS, Bench
+from benchmarks.bench import EXECUTOR, Bench
 from benchmarks.dialects import DIALECTS
 from benchmarks.peers import PEERS, SHARED, Peer
 from benchmarks.throughput import SCENARIOS
@@ -54,7 +54,10 @@ def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
         "cycles": Part(
             lambda: bench.cycles(rounds, cycles), lambda found: report.print_cycles(found, rounds, cycles)
         ),
-        "last_ids": Part(bench.last_ids, lambda found: report.print_last_ids(found, EXECUTOR, SHARED, JOBS)),
+        "last_ids": Part(
+            lambda: bench.last_ids(options.jobs),
+            lambda found: report.print_last_ids(found, EXECUTOR, SHARED, options.jobs),
+        ),
         "memory": Part(lambda: bench.memory(options.memory), report.print_memory),
         "fair": Part(lambda: bench.fair(seconds), lambda found: report.print_fair(found, seconds)),
         "turns": Part(
@@ -117,6 +120,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         default=1000,
         help="cycles of each round; a tenth of it for the requests of the part cpu (1000)",
     )
+    parser.add_argument("--jobs", type=int, default=1200, help="jobs of the part last_ids (1200)")
     parser.add_argument("--memory", type=int, default=20_000, help="cycles of the memory's course (20000)")
     parser.add_argument("--only", help="measure only the peer of that name, or all with that in the name")
     parser.add_argument(

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import leaks
 from benchmarks.dialects import Dialect
 from benchmarks.items import create_drawn, create_items
-from benchmarks.peers import BARE, PEERS, SHARED, Peer
+from benchmarks.peers import BARE, PATIENCE, PEERS, SHARED, TIMEOUT, Peer
 from benchmarks.process import Crew, Failed, Process
 from benchmarks.summaries import costs, summary
 from benchmarks.throughput import Throughput
@@ -25,8 +25,8 @@ VIEWS = {
 }
 #: Sessions that a pool may have where nothing else is said.
 SIZE = 5
-#: The threads of an executor, and its jobs, in the part ``last_ids``.
-EXECUTOR, JOBS = 8, 1200
+#: The threads of the executor in the part ``last_ids``.
+EXECUTOR = 8
 
 
 class Bench:
@@ -42,28 +42,29 @@ class Bench:
         dialect.execute(server, NAME, *leaks.SET_UP[dialect.name].strip().splitlines())
         create_drawn(dialect, server, NAME)
 
-    def _worker(self, peer: Peer, entry: dict[str, Any], size: int) -> Process:
+    def _worker(self, peer: Peer, entry: dict[str, Any]) -> Process:
         """Start the process of one peer.
 
-        :param entry: the entry of ``DATABASES``, without the keys that the peer adds.
-        :param size: the sessions that its pool may have.
+        :param entry: the entry of ``DATABASES``.
         """
         beginning = {
             "dialect": self._dialect.name,
-            "entry": peer.database(entry, size),
+            "entry": entry,
             "middleware": peer.middleware,
             "persistent": peer.persistent,
         }
         return Process(peer.name, "benchmarks.worker", beginning, patched=peer.gevent)
 
     @contextmanager
-    def _crew(self, peers: Sequence[Peer], size: int = SIZE, **entry: Any) -> Iterator[Crew]:
+    def _crew(
+        self, peers: Sequence[Peer], size: int = SIZE, timeout: int = PATIENCE, **entry: Any
+    ) -> Iterator[Crew]:
         with ExitStack() as stack:
             processes = []
             for peer in peers:
                 try:
-                    process = self._worker(peer, {**self._server.database(NAME), **entry}, size)
-                    processes.append(stack.enter_context(process))
+                    own = peer.database({**self._server.database(NAME), **entry}, size, timeout)
+                    processes.append(stack.enter_context(self._worker(peer, own)))
                 except Failed as error:
                     self.failed[peer.name] = str(error)
             yield Crew(processes, self.failed)
@@ -139,14 +140,14 @@ class Bench:
     def fair(self, seconds: float) -> dict[str, Any]:
         """Return the turns of twenty threads on four sessions, of the queues alone and of each peer."""
         found = self.pressure("fair", seconds)
-        with self._crew(self._peers, size=SHARED) as crew:
+        with self._crew(self._peers, size=SHARED, timeout=TIMEOUT) as crew:
             found.update(crew.each(lambda process: process.fair(seconds)))
         return found
 
-    def last_ids(self) -> dict[str, Any]:
+    def last_ids(self, jobs: int) -> dict[str, Any]:
         """Return how many answers to a question for the key drawn last were right, wrong and refused."""
         with self._crew(self._peers, size=SHARED) as crew:
-            return dict(crew.each(lambda process: process.last_ids(EXECUTOR, JOBS)))
+            return dict(crew.each(lambda process: process.last_ids(EXECUTOR, jobs)))
 
     def pressure(self, part: str, *arguments: float) -> dict[str, Any]:
         """Return the figures of a part of ``benchmarks.pressure``, which runs in a process of its own."""

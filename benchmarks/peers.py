@@ -12,13 +12,15 @@ from typing import Any
 
 #: The errors of ``benchmarks.install``, by the name of the package.
 NOT_INSTALLED = Path(sys.prefix, "not-installed.json")
-#: Seconds after which a checkout gives up, where a pool has such a limit.
+#: Seconds after which a checkout gives up in the part ``fair``, where a pool has such a limit.
 TIMEOUT = 5
+#: The same limit in the other parts: a busy machine is no reason to give up.
+PATIENCE = 30
 #: Sessions of a pool that more threads share.
 SHARED = 4
 
 
-def unlimited(size: int) -> dict[str, Any]:
+def unlimited(size: int, timeout: int) -> dict[str, Any]:
     """Return the keys of a peer without a pool: each thread has a connection of its own."""
     return {}
 
@@ -31,8 +33,8 @@ class Peer:
     engine: str
     #: Keys of its entry in DATABASES, without the server, database, user and password.
     entry: dict[str, Any] = field(default_factory=dict)
-    #: Returns the keys for a pool of so many sessions at most.
-    pool: Callable[[int], dict[str, Any]] = unlimited
+    #: Returns the keys for a pool of so many sessions at most, in which a checkout waits for so many seconds.
+    pool: Callable[[int, int], dict[str, Any]] = unlimited
     middleware: tuple[str, ...] = ()
     apps: tuple[str, ...] = ()
     #: True if Django keeps the connection after a request, so ``close()`` would end the session.
@@ -52,14 +54,17 @@ class Peer:
                 return f"{package} is not installed" + (f" ({errors[package]})" if package in errors else "")
         return None
 
-    def database(self, entry: dict[str, Any], size: int, **pool: Any) -> dict[str, Any]:
+    def database(
+        self, entry: dict[str, Any], size: int, timeout: int = PATIENCE, **pool: Any
+    ) -> dict[str, Any]:
         """Return the whole entry for ``DATABASES``.
 
         :param entry: the entry with the server, database, user and password.
         :param size: the sessions that a pool may have.
+        :param timeout: seconds after which a checkout gives up.
         :param pool: more keys for poollife's ``POOL``.
         """
-        own = {**self.entry, **self.pool(size)}
+        own = {**self.entry, **self.pool(size, timeout)}
         if "POOL" in own:
             own["POOL"] = {**self.entry.get("POOL", {}), **own["POOL"], **pool}
         options = {key: {**entry.get(key, {}), **own[key]} for key in ("OPTIONS",) if key in own}
@@ -75,7 +80,7 @@ def poollife(database: str, *packages: str) -> tuple[Peer, ...]:
     usual = Peer(
         "poollife",
         f"poollife.backends.{database}",
-        pool=lambda size: {"POOL": {"pool_size": size, "max_overflow": 0, "timeout": TIMEOUT}},
+        pool=lambda size, timeout: {"POOL": {"pool_size": size, "max_overflow": 0, "timeout": timeout}},
         middleware=("poollife.middleware.PoolMiddleware",),
         apps=("poollife",),
         packages=("SQLAlchemy", *packages),
@@ -106,14 +111,16 @@ def django_db_connection_pool(database: str, *packages: str) -> Peer:
     return Peer(
         "django-db-connection-pool",
         f"dj_db_conn_pool.backends.{database}",
-        pool=lambda size: {"POOL_OPTIONS": {"POOL_SIZE": size, "MAX_OVERFLOW": 0, "TIMEOUT": TIMEOUT}},
+        pool=lambda size, timeout: {
+            "POOL_OPTIONS": {"POOL_SIZE": size, "MAX_OVERFLOW": 0, "TIMEOUT": timeout}
+        },
         packages=("django-db-connection-pool", "SQLAlchemy", *packages),
     )
 
 
-def psycopg_pool(size: int) -> dict[str, Any]:
+def psycopg_pool(size: int, timeout: int) -> dict[str, Any]:
     """Return the keys of Django's own pool."""
-    return {"OPTIONS": {"pool": {"min_size": size, "max_size": size, "timeout": TIMEOUT}}}
+    return {"OPTIONS": {"pool": {"min_size": size, "max_size": size, "timeout": timeout}}}
 
 
 PEERS = {
@@ -126,7 +133,7 @@ PEERS = {
         Peer(
             "mysql-connector-python",
             "mysql.connector.django",
-            pool=lambda size: {"OPTIONS": {"pool_name": "bench", "pool_size": size}},
+            pool=lambda size, timeout: {"OPTIONS": {"pool_name": "bench", "pool_size": size}},
             packages=("mysql-connector-python",),
         ),
         *poollife("mysql", "mysqlclient"),
@@ -144,7 +151,7 @@ PEERS = {
         Peer(
             "django-db-geventpool",
             "django_db_geventpool.backends.postgresql_psycopg3",
-            pool=lambda size: {"OPTIONS": {"MAX_CONNS": size, "pool": False}},
+            pool=lambda size, timeout: {"OPTIONS": {"MAX_CONNS": size, "pool": False}},
             packages=("django-db-geventpool", "gevent", "psycopg"),
             gevent=True,
         ),

@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import PARTS, arguments, named
-from benchmarks.bench import JOBS
 from benchmarks.cpu import KINDS as CPU_KINDS
 from benchmarks.dialects import DIALECTS, MYSQL
 from benchmarks.leaks import KINDS
 from benchmarks.load import Load
-from benchmarks.peers import BARE, PEERS, TIMEOUT, Peer
+from benchmarks.peers import BARE, PATIENCE, PEERS, Peer
 from benchmarks.process import Crew, Failed, Process
 from benchmarks.report import print_cpu, print_throughput
 from benchmarks.throughput import SCENARIOS, STOCK, Scenario, in_turn
@@ -59,7 +58,16 @@ def found() -> dict[str, Any]:
 def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
     parts = "--parts=" + ",".join(name for name in PARTS if name not in {"cpu", "throughput"})
     found: dict[str, Any] = json.loads(
-        bench("--json", "--only=poollif", "--rounds=2", "--cycles=20", "--memory=40", "--seconds=1", parts)
+        bench(
+            "--json",
+            "--only=poollif",
+            "--rounds=2",
+            "--cycles=20",
+            "--memory=40",
+            "--seconds=1",
+            "--jobs=50",
+            parts,
+        )
     )
     views = {name: [each["extra"] for each in views.values()] for name, views in found["round_trips"].items()}
     # One SELECT; a SELECT and an UPDATE with ATOMIC_REQUESTS. A reset is a packet for what a change of user
@@ -100,6 +108,7 @@ def test_cpu_part_compares_each_kind_with_stock(found: dict[str, Any], capsys: C
 
 @pytest.mark.slow
 def test_throughput_part_compares_each_contender_with_stock(found: dict[str, Any], capsys: Capture) -> None:
+    assert found["failed"]["throughput"] == {}
     assert list(found["throughput"]) == list(MEASURED)
     measured = 0
     for name, scenario in found["throughput"].items():
@@ -215,7 +224,7 @@ def test_options_of_the_server_stay_beside_those_of_a_pool(database: str) -> Non
     assert always == {
         "pool_size": 2,
         "max_overflow": 0,
-        "timeout": TIMEOUT,
+        "timeout": PATIENCE,
         "reset": "always",
         "release": "statement",
     }
@@ -256,7 +265,7 @@ def test_peer_that_does_not_start_is_named_with_its_last_line() -> None:
 @pytest.mark.slow
 def test_short_run_on_postgresql_counts_packets_and_wrong_keys() -> None:
     parts = "--parts=round_trips,cycles,last_ids,fair"
-    short = ("--rounds=2", "--cycles=20", "--seconds=0.1")
+    short = ("--rounds=2", "--cycles=20", "--seconds=0.1", "--jobs=50")
     found: dict[str, Any] = json.loads(
         bench("--json", "--database=postgresql", "--only=poollife", parts, *short)
     )
@@ -267,7 +276,7 @@ def test_short_run_on_postgresql_counts_packets_and_wrong_keys() -> None:
     assert found["cycles"].keys() == {BARE.name, "poollife"}
     answers = found["last_ids"]["poollife"]
     assert answers["wrong"] == 0
-    assert answers["right"] + answers["refused"] == JOBS
+    assert answers["right"] + answers["refused"] == 50
     assert found["fair"]["poollife"]["least"] > 0
 
 
