@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -116,11 +115,11 @@ class Bench:
     def _renew(self, process: Process) -> None:
         """Give a process new sessions: the statement that looks may itself change a session."""
         process.forget()
-        for session in self._server.sessions():
-            with suppress(Exception):  # it has ended by itself
-                self._server.kill(session.id)
-        while self._server.sessions():
-            time.sleep(0.005)
+        # Again and again: some pools have threads that open a session in place of one that was killed.
+        while sessions := self._server.sessions():
+            for session in sessions:
+                with suppress(Exception):  # it has ended by itself
+                    self._server.kill(session.id)
         process.renew()
 
     def cycles(self, rounds: int, cycles: int) -> dict[str, dict[str, float]]:
