@@ -71,12 +71,14 @@ class Peer:
         return {**entry, **own, **options, "ENGINE": self.engine}
 
 
+#: poollife with transactions that begin with their first statement.
+LAZY = "poollife, lazy_begin"
 #: SQLAlchemy's own pool without Django. The report has each time also as a multiple of its time.
 BARE = Peer("SQLAlchemy's QueuePool, bare", "")
 
 
 def poollife(database: str, *packages: str) -> tuple[Peer, ...]:
-    """Return poollife, and its settings that reset each session, or none."""
+    """Return poollife, with its defaults and with other settings."""
     usual = Peer(
         "poollife",
         f"poollife.backends.{database}",
@@ -89,7 +91,7 @@ def poollife(database: str, *packages: str) -> tuple[Peer, ...]:
         replace(usual, name=f"poollife, reset {reset}", entry={"POOL": {"reset": reset}})
         for reset in ("always", "rollback")
     ]
-    return (usual, *others)
+    return (usual, replace(usual, name=LAZY, entry={"POOL": {"lazy_begin": True}}), *others)
 
 
 def stock(database: str, age: int | None, *packages: str, checks: bool = False) -> Peer:
@@ -169,7 +171,7 @@ SITES = {
     "mysql": (
         stock("mysql", None, "mysqlclient"),
         stock("mysql", 0, "mysqlclient"),
-        poollife("mysql", "mysqlclient")[0],
+        *poollife("mysql", "mysqlclient")[:2],
     ),
     "postgresql": tuple(peer for peer in PEERS["postgresql"] if "reset" not in peer.name),
 }

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from benchmarks.dialects import Dialect
 from benchmarks.items import create_items
-from benchmarks.peers import SITES, Peer
+from benchmarks.peers import LAZY, SITES, Peer
 from benchmarks.process import Failed, Process, first_line
 from benchmarks.summaries import quartiles
 from benchmarks.web_server import WebServer
@@ -67,7 +67,8 @@ class Scenario:
 
     def peers(self, dialect: Dialect) -> list[Peer]:
         """Return the contenders."""
-        return [peer for peer in SITES[dialect.name] if peer.name not in self.without and not peer.missing()]
+        without = self.without if self.view == "atomic_update" else (*self.without, LAZY)
+        return [peer for peer in SITES[dialect.name] if peer.name not in without and not peer.missing()]
 
 
 SCENARIOS = {

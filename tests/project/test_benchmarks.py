@@ -19,7 +19,7 @@ from benchmarks.cpu import KINDS as CPU_KINDS
 from benchmarks.dialects import DIALECTS, MYSQL
 from benchmarks.leaks import KINDS
 from benchmarks.load import Load
-from benchmarks.peers import BARE, PATIENCE, PEERS, Peer
+from benchmarks.peers import BARE, LAZY, PATIENCE, PEERS, Peer
 from benchmarks.process import Crew, Failed, Process
 from benchmarks.report import print_cpu, print_throughput
 from benchmarks.throughput import SCENARIOS, STOCK, Scenario, in_turn
@@ -72,17 +72,17 @@ def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
     views = {name: [each["extra"] for each in views.values()] for name, views in found["round_trips"].items()}
     # One SELECT; a SELECT and an UPDATE with ATOMIC_REQUESTS. A reset is a packet for what a change of user
     # does not end, the change, SET NAMES, and at the next checkout the isolation level.
-    assert views == {"poollife": [0, 3], ALWAYS: [RESET, 3 + RESET], ROLLBACK: [0, 3]}
+    assert views == {"poollife": [0, 3], LAZY: [0, 1], ALWAYS: [RESET, 3 + RESET], ROLLBACK: [0, 3]}
     assert found["leaks"].keys() == KINDS["mysql"].keys()
     assert len(KINDS["mysql"]) >= 20
-    assert leaks_of(found, "poollife") == leaks_of(found, ALWAYS) == set()
+    assert leaks_of(found, "poollife") == leaks_of(found, LAZY) == leaks_of(found, ALWAYS) == set()
     assert len(leaks_of(found, ROLLBACK)) >= 20
-    assert found["cycles"].keys() == {BARE.name, "poollife", ALWAYS, ROLLBACK}
+    assert found["cycles"].keys() == {BARE.name, "poollife", LAZY, ALWAYS, ROLLBACK}
     assert found["cycles"][BARE.name]["ratio"] == 1
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
     for part in "spike", "waiting", "outage":
         assert len(found[part]) == 3
-    assert found["fair"].keys() == {*found["spike"], "poollife", ALWAYS, ROLLBACK}
+    assert found["fair"].keys() == {*found["spike"], "poollife", LAZY, ALWAYS, ROLLBACK}
     assert all(each["wrong"] == 0 for each in found["last_ids"].values())
     assert all(each == {} for each in found["failed"].values())
     assert len(found["turns"]) == 4
