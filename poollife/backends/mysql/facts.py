@@ -1,4 +1,4 @@
-"""Facts about the server that are the same for all sessions of a pool, for each driver of MySQL."""
+"""Round trips that no session needs, for each driver of MySQL: facts about the server, and autocommit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ else:
 
 
 class ServerFactsMixin(PooledMixin, MySQLWrapper):
-    """A mixin whose wrappers share one answer of the server for each pool."""
+    """A mixin whose wrappers share one answer for each pool, and open sessions in autocommit mode."""
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Return the arguments of the driver's ``connect()``, with the value of autocommit among them.
+
+        Without it the driver switches autocommit off in each new session, and Django on again.
+        """
+        params = super().get_connection_params()
+        params.setdefault("autocommit", self.settings_dict["AUTOCOMMIT"])
+        return params
 
     @cached_property
     def mysql_server_data(self) -> dict[str, Any]:

@@ -366,6 +366,20 @@ def test_a_ping_is_a_round_trip(make_alias: MakeAlias, tap: Wiretap) -> None:
     assert pooled.hear(pooled.read, times=2) == ["DO 1", SELECT] * 2
 
 
+def test_new_session_is_not_told_what_it_has(make_alias: MakeAlias, tap: Wiretap) -> None:
+    """Stock Django switches autocommit off and on again, and each wrapper asks for the server's version."""
+    pooled = Site(make_alias, tap, POOLED)
+    pool_of(pooled.alias).drain("another session")
+    with tap.listening() as heard, site(view=pooled.read):
+        pooled._get()
+    assert heard == [
+        CONNECT,
+        "SET NAMES utf8mb4",
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        SELECT,
+    ]
+
+
 @pytest.mark.parametrize(("engine", "entry"), [(STOCK, PERSISTENT), (POOLED, {})], ids=["stock", "pooled"])
 def test_an_atomic_request_costs_three_round_trips_more(
     make_alias: MakeAlias, tap: Wiretap, engine: str, entry: dict[str, Any]
