@@ -103,16 +103,22 @@ class MariaDB(PrivateServer):
         """Remove a database, which must exist."""
         self.execute(f"DROP DATABASE `{name}`")
 
-    def execute(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, *args: Any, database: str = "") -> list[tuple[Any, ...]]:
         """Run one statement as the administrator, in autocommit mode, and return its rows.
 
         The method connects and disconnects for each statement: no connection is left that a forked child
         could inherit. At its return the server has counted all of it: ``QUESTIONS_PER_EXECUTE`` in
         "Questions" and one in "Connections". The connection is not one to the TCP port.
+
+        :param sql: the statement.
+        :param args: values for the placeholders ``%s``.
+        :param database: the database to use; empty: none.
         """
         import MySQLdb  # here, so that find() works without it
 
-        connection = MySQLdb.connect(unix_socket=str(self.socket), user="root", autocommit=True)
+        connection = MySQLdb.connect(
+            unix_socket=str(self.socket), user="root", database=database, autocommit=True
+        )
         with closed_afterwards(connection), closing(connection.cursor()) as cursor:
             cursor.execute(sql, args or None)
             return list(cursor.fetchall())
@@ -129,6 +135,10 @@ class MariaDB(PrivateServer):
         if not rows:
             raise KeyError(name)
         return int(rows[0][1])
+
+    def aborted(self) -> int:
+        """Return how many sessions have ended so far because the client was gone, without a goodbye."""
+        return self.status("Aborted_clients")
 
     def sessions(self, user: str | None = None) -> list[Session]:
         """Return the open connections of ``user``, or of all users, except the administrator's own."""

@@ -151,6 +151,14 @@ class PostgreSQL(PrivateServer):
                 cursor.execute(sql, args or None)
                 return list(cursor.fetchall()) if cursor.description else []
 
+    def aborted(self) -> int:
+        """Return how many sessions have ended so far because the client was gone, without a goodbye.
+
+        From PostgreSQL 15 on, a session that is not in ``sessions()`` any more has been counted.
+        """
+        ((number,),) = self.execute("SELECT sum(sessions_abandoned)::integer FROM pg_stat_database")
+        return int(number)
+
     def sessions(self, user: str | None = None) -> list[Session]:
         """Return the open connections of ``user``, or of all users, the oldest first.
 

@@ -99,12 +99,20 @@ class PrivateServer(PrivateProgram):
         """Remove a database, which must exist."""
 
     @abstractmethod
-    def execute(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, *args: Any, database: str = ...) -> list[tuple[Any, ...]]:
         """Run one statement as the administrator, in autocommit mode, and return its rows.
 
         The method connects and disconnects for each statement: no connection is left that a forked child
         could inherit. The connection is not one to the TCP port. At the return the server has closed it.
+
+        :param sql: the statement.
+        :param args: values for the placeholders ``%s``.
+        :param database: the database to connect to.
         """
+
+    @abstractmethod
+    def aborted(self) -> int:
+        """Return how many sessions have ended so far because the client was gone, without a goodbye."""
 
     @abstractmethod
     def sessions(self, user: str | None = None) -> list[Session]:

@@ -12,19 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from servers import Certificates, MariaDB, PostgreSQL
-from servers.private import PrivateServer
+from servers import Certificates, PrivateServer
+from tests.support.processes import SERVERS, entry
 from tests.support.programs.running import run
 
 #: The longest time of one fork, in seconds, with all the work around it.
 PATIENCE = 2.0
-
-
-SERVERS: dict[str, type[MariaDB | PostgreSQL]] = {"mysql": MariaDB, "postgresql": PostgreSQL}
-ENGINES: dict[type, str] = {
-    MariaDB: "poollife.backends.mysql",
-    PostgreSQL: "poollife.backends.postgresql",
-}
 
 
 def main() -> int:
@@ -51,7 +44,7 @@ def fuzz(server: PrivateServer, via: Any, seed: int, forks: int, threads: int) -
     """Run the program on a database of its own."""
     name = f"fuzz_{via}"
     server.create_database(name)
-    database = {**server.database(name, via=via), "ENGINE": ENGINES[type(server)]}
+    database = entry(server, name, via=via)
     return run("fork_fuzz", database, seed, forks, threads, "", limit=60 + PATIENCE * forks)
 
 

@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from servers import MariaDB
-from tests.support.processes import Counts, tracebacks_in
+from servers import PrivateServer
+from tests.support.processes import SERVERS, Counts, tracebacks_in
 from tests.support.redis_server import Redis
 from tests.support.servers_site import running as servers_site
 from tests.support.uwsgi_site import running as uwsgi_site
@@ -46,7 +46,7 @@ COLUMNS: dict[str, Callable[[Counts], object]] = {
 class Place(NamedTuple):
     """The server and the folder of a row."""
 
-    server: MariaDB
+    server: PrivateServer
     #: An empty database there.
     database: str
     #: An empty folder.
@@ -71,13 +71,14 @@ def main() -> int:
     )
     parser.add_argument("rows", nargs="*", help="how the names of the rows begin that are wanted")
     parser.add_argument("--requests", type=int, default=REQUESTS, help="that each web server is sent")
+    parser.add_argument("--database", choices=SERVERS, default="mysql", help="the server of the sites")
     given = parser.parse_args()
     rows = chosen(all_rows(given.requests), given.rows)
     if not rows:
         parser.error("no row begins like that")
     width = max(map(len, rows)) + 2
     print(" " * width + "  ".join([*COLUMNS, "seconds"]), flush=True)
-    with workshop() as place:
+    with workshop(SERVERS[given.database]) as place:
         harmed = [show(name.ljust(width), row, place) for name, row in rows.items()]
     return int(any(harmed))
 
@@ -110,11 +111,14 @@ def chosen(rows: dict[str, Row], beginnings: list[str]) -> dict[str, Row]:
 
 
 @contextmanager
-def workshop() -> Iterator[Callable[[], Place]]:
-    """Yield a function that makes a place for each row. Its servers end with the block."""
+def workshop(kind: Callable[[], PrivateServer]) -> Iterator[Callable[[], Place]]:
+    """Yield a function that makes a place for each row. Its servers end with the block.
+
+    :param kind: of the database server.
+    """
     with ExitStack() as stack:
         top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="processes-")))
-        server = stack.enter_context(MariaDB())
+        server = stack.enter_context(kind())
         started: list[Redis] = []
 
         def redis() -> Redis:

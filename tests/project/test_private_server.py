@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -174,6 +175,26 @@ def test_killed_session_is_gone_at_the_return(server: PrivateServer, new_databas
         assert [session for session in server.sessions() if session.db == name] == []
         with pytest.raises(ERRORS):
             result.execute("SELECT 1")
+
+
+def test_session_whose_client_is_gone_counts_as_aborted(
+    server: PrivateServer, new_database: NewDatabase
+) -> None:
+    name = new_database(server)
+    aborted = server.aborted()
+
+    def number_when_ended() -> int:
+        eventually("the session ends", lambda: all(each.db != name for each in server.sessions()))
+        return server.aborted() - aborted
+
+    with cursor(server, server.database(name)):
+        pass
+    assert number_when_ended() == 0
+
+    with cursor(server, server.database(name)) as result:
+        with socket.socket(fileno=os.dup(result.connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+        assert number_when_ended() == 1
 
 
 def test_killing_an_unknown_session_is_an_error(server: PrivateServer) -> None:

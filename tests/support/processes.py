@@ -1,4 +1,4 @@
-"""Programs whose processes come and go: how one starts, and what is counted of it."""
+"""Programs whose processes come and go: their database, how one starts, and what is counted of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from servers import MariaDB, PostgreSQL, PrivateServer, Via
 from tests.support import ROOT
 
+#: The kinds of servers, by the names that tools have for them.
+SERVERS: dict[str, type[MariaDB | PostgreSQL]] = {"mysql": MariaDB, "postgresql": PostgreSQL}
+ENGINES: dict[type[PrivateServer], str] = {
+    MariaDB: "poollife.backends.mysql",
+    PostgreSQL: "poollife.backends.postgresql",
+}
 #: Of one traceback, in what a test says.
 TRACEBACK_LINES = 80
+
+
+def entry(server: PrivateServer, name: str, *, via: Via = "tcp", **more: Any) -> dict[str, Any]:
+    """Return the settings of a database, for a program.
+
+    :param name: the database.
+    :param via: the kind of connection.
+    :param more: further keys of the entry, such as ``POOL``.
+    """
+    return {**server.database(name, via=via), "ENGINE": ENGINES[type(server)], **more}
+
+
+def make_table(server: PrivateServer, name: str) -> None:
+    """Make the table ``rows_`` in a database, for numbers that the site's forks insert."""
+    server.execute("CREATE TABLE rows_ (number INTEGER PRIMARY KEY)", database=name)
+    server.execute(f"GRANT ALL ON rows_ TO {server.user}", database=name)
 
 
 def start_program(
@@ -54,7 +77,7 @@ class Counts:
     inherited_sockets: int
     wrong_answers: int
     over_limit: int
-    #: Ends that the server counted as aborted.
+    #: Sessions whose client was gone without a goodbye, as the server counts them.
     aborted: int
     #: What the log has of them; see ``tracebacks_in()``.
     tracebacks: tuple[str, ...]

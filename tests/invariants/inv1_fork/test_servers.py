@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from servers import MariaDB
+from servers import MariaDB, PostgreSQL, PrivateServer
 from tests.support.celery_site.worker import VARIANTS
 from tests.support.processes import TRACEBACK_LINES, Counts, tracebacks_in
 from tests.support.redis_server import Redis
@@ -45,8 +45,23 @@ def test_workers_that_come_and_go_leave_the_parents_sessions_alone(
     server: MariaDB, tmp_path: Path, name: str
 ) -> None:
     """Workers come and go, requests fork, and who queried before all of it ends in its first sessions."""
+    check(count_on(server, tmp_path, name), name)
+
+
+@pytest.mark.parametrize("name", ["gunicorn sync, preload", "gunicorn gevent, preload"])
+def test_workers_leave_the_parents_sessions_alone_on_postgresql(tmp_path: Path, name: str) -> None:
+    with PostgreSQL() as server:
+        check(count_on(server, tmp_path, name), name)
+
+
+def count_on(server: PrivateServer, folder: Path, name: str) -> Counts:
+    """Run the site under a web server on a database server, and count."""
     server.create_database("site")
-    counts = count(server, "site", tmp_path, SERVERS[name], REQUESTS)
+    return count(server, "site", folder, SERVERS[name], REQUESTS)
+
+
+def check(counts: Counts, name: str) -> None:
+    """Assert that nothing of a run is a mistake."""
     parents = 2 if SERVERS[name].parent else 0
     assert not counts.tracebacks, "\n".join(counts.tracebacks)
     assert counts == Counts(

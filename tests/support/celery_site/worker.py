@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from celery import Celery
 
-from servers import MariaDB, Session
+from servers import PrivateServer, Session
 from tests.support import ROOT
 from tests.support.celery_site import notes
-from tests.support.processes import start_program
+from tests.support.processes import entry, start_program
 from tests.support.redis_server import Redis
 from tests.support.web_server import eventually
 
@@ -150,7 +150,7 @@ class Worker:
 class Peak:
     """The most sessions that a database had at once, as far as one sees by looking all the time."""
 
-    def __init__(self, server: MariaDB, database: str) -> None:
+    def __init__(self, server: PrivateServer, database: str) -> None:
         self.sessions = 0
         self._server, self._database = server, database
         self._over = threading.Event()
@@ -169,7 +169,7 @@ class Peak:
             self.sessions = max(self.sessions, len(sessions(self._server, self._database)))
 
 
-def sessions(server: MariaDB, database: str) -> list[Session]:
+def sessions(server: PrivateServer, database: str) -> list[Session]:
     """Return the sessions of a database that no other test uses, whatever other tests have left open."""
     return [session for session in server.sessions() if session.db == database]
 
@@ -230,7 +230,7 @@ class Counts(NamedTuple):
 
 def measure(
     name: str,
-    server: MariaDB,
+    server: PrivateServer,
     database: str,
     redis: Redis,
     folder: Path,
@@ -242,13 +242,12 @@ def measure(
     """Have a worker do this many tasks in one of ``VARIANTS``, and end it."""
     variant = VARIANTS[name]
     pool = {"pool_size": variant.threads + RESIDENTS, "max_overflow": 0, "timeout": PATIENCE}
-    entry = {**server.database(database), "ENGINE": "poollife.backends.mysql", "POOL": pool}
     allowed = (variant.threads + RESIDENTS) * (variant.processes + variant.forks)
-    aborted = server.status("Aborted_clients")
+    aborted = server.aborted()
     worker = Worker(
         folder,
         redis,
-        {"default": entry},
+        {"default": entry(server, database, POOL=pool)},
         *variant.arguments,
         beside=(*beside, *variant.beside),
         **variant.conf,
@@ -268,7 +267,7 @@ def measure(
         inherited=sum(len(answer["inherited"]) for answer in answers),
         wrong=sum(not answer["right"] for answer in answers) + shared(answers),
         over_limit=max(0, peak.sessions - allowed),
-        aborted=server.status("Aborted_clients") - aborted,
+        aborted=server.aborted() - aborted,
     )
 
 

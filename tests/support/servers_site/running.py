@@ -17,10 +17,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from servers import MariaDB
+from servers import PrivateServer
 from servers.ports import free_port
 from tests.support import ROOT
-from tests.support.processes import Counts, is_right, start_program, tracebacks_in
+from tests.support.processes import Counts, entry, is_right, make_table, start_program, tracebacks_in
 from tests.support.web_server import PATIENCE, eventually, fetch
 
 WORKERS = 2
@@ -86,7 +86,7 @@ class WebServer:
 
 def gunicorn(worker: str, *arguments: str, preload: bool) -> WebServer:
     """gunicorn with workers of this kind."""
-    kinds = {"asgi": ASYNC_KINDS, "gevent": ("echo", "fork/leave")}
+    kinds = {"asgi": ASYNC_KINDS, "gevent": ("echo", "fork/greenlet")}
     return WebServer(
         "gunicorn",
         (
@@ -276,31 +276,31 @@ class Serving:
 
 
 def count(
-    mariadb: MariaDB, name: str, folder: Path, server: WebServer, requests: int, without: str = ""
+    database: PrivateServer, name: str, folder: Path, server: WebServer, requests: int, without: str = ""
 ) -> Counts:
     """Run the site under this server and count.
 
-    :param name: an empty database; its server has no other sessions.
+    :param database: the database server, which has no other sessions.
+    :param name: an empty database there.
     :param folder: an empty one.
     :param without: the part of the invariant's code that is taken out.
     """
-    mariadb.execute(f"CREATE TABLE `{name}`.rows_ (number INTEGER PRIMARY KEY) ENGINE=InnoDB")
-    pool = {"pool_size": LIMIT, "max_overflow": 0, "timeout": PATIENCE}
-    database = {**mariadb.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}
-    aborted = mariadb.status("Aborted_clients")
+    make_table(database, name)
+    settings = entry(database, name, POOL={"pool_size": LIMIT, "max_overflow": 0, "timeout": PATIENCE})
+    aborted = database.aborted()
     kinds = server.kinds
     questions = [Question(kinds[number % len(kinds)], number) for number in range(1, requests + 1)]
-    with Serving(server, folder, database, requests // SHARE, without) as serving:
+    with Serving(server, folder, settings, requests // SHARE, without) as serving:
         answers = serve(serving, server, questions)
         parents = serving.sessions("start")
         allowed = len(parents) + server.workers * LIMIT
-        over_limit = left_over(mariadb, allowed) + opened_over(answers)
-        present = {session.id for session in mariadb.sessions()}
-        aborted_so_far = mariadb.status("Aborted_clients")
+        over_limit = left_over(database, allowed) + opened_over(answers)
+        present = {session.id for session in database.sessions()}
+        aborted_so_far = database.aborted()
         serving.end(answers[-1]["pid"])
-        eventually("all sessions end", lambda: not mariadb.sessions())
+        eventually("all sessions end", lambda: not database.sessions())
     in_the_end = serving.sessions("end")
-    rows = {number for (number,) in mariadb.execute(f"SELECT number FROM `{name}`.rows_")}
+    rows = {number for (number,) in database.execute("SELECT number FROM rows_", database=name)}
     answered = [answer["question"] for answer in answers]
     # From 3.13 on these children leave by os._exit(): see tests/support/programs/children.py.
     hasty = sum(each.kind == "fork/fork" for each in answered) if sys.version_info >= (3, 13) else 0
@@ -314,7 +314,7 @@ def count(
         + shared(answers, dict.fromkeys(parents.values(), serving.parent))
         + misplaced(rows, answered, serving.unanswered),
         over_limit=over_limit,
-        aborted=(aborted_so_far if server.kills else mariadb.status("Aborted_clients")) - aborted - hasty,
+        aborted=(aborted_so_far if server.kills else database.aborted()) - aborted - hasty,
         tracebacks=tracebacks_in(serving.log),
         repeated=len(serving.unanswered),
     )
@@ -352,10 +352,10 @@ def others_serve(serving: Serving, server: WebServer, answers: list[Answer]) -> 
     return len({answer["pid"] for answer in answers}) >= expected
 
 
-def left_over(mariadb: MariaDB, allowed: int) -> int:
+def left_over(database: PrivateServer, allowed: int) -> int:
     """How many sessions too many there are, when those who leave have had their time."""
     deadline = time.monotonic() + PATIENCE
-    while (found := len(mariadb.sessions())) > allowed and time.monotonic() < deadline:
+    while (found := len(database.sessions())) > allowed and time.monotonic() < deadline:
         time.sleep(0.05)
     return max(0, found - allowed)
 

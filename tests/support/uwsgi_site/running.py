@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from servers import MariaDB
+from servers import PrivateServer
 from servers.ports import free_port
 from tests.support import ROOT
-from tests.support.processes import Counts, is_right, start_program, tracebacks_in
+from tests.support.processes import Counts, entry, is_right, make_table, start_program, tracebacks_in
 from tests.support.web_server import PATIENCE, eventually, fetch
 
 WORKERS = 2
@@ -281,17 +281,16 @@ def queues(pid: int) -> int:
     return sum(link.name == "anon_inode:[eventpoll]" for link in links)
 
 
-def count(server: MariaDB, name: str, folder: Path, variant: Variant, without: str = "") -> Counts:
+def count(server: PrivateServer, name: str, folder: Path, variant: Variant, without: str = "") -> Counts:
     """Run the site in this variant and count.
 
     :param name: an empty database on that server, which has no other sessions.
     :param folder: an empty one.
     :param without: the part of the invariant's code that is taken out.
     """
-    server.execute(f"CREATE TABLE `{name}`.rows_ (number INTEGER PRIMARY KEY) ENGINE=InnoDB")
-    pool = {"pool_size": THREADS, "max_overflow": 0}
-    database = {**server.database(name), "ENGINE": "poollife.backends.mysql", "POOL": pool}
-    aborted = server.status("Aborted_clients")
+    make_table(server, name)
+    database = entry(server, name, POOL={"pool_size": THREADS, "max_overflow": 0})
+    aborted = server.aborted()
     asked: list[str] = []
     answers: list[dict[str, Any]] = []
     with Uwsgi(folder, database, variant, without=without) as uwsgi:
@@ -320,7 +319,7 @@ def count(server: MariaDB, name: str, folder: Path, variant: Variant, without: s
         inherited_sockets=sum(len(note["sockets"]) for note in uwsgi.notes("child")),
         wrong_answers=sum(not is_right(answer) for answer in answers),
         over_limit=max(0, len(present) - len(parents) - (variant.workers + variant.helpers) * THREADS),
-        aborted=server.status("Aborted_clients") - aborted - hasty,
+        aborted=server.aborted() - aborted - hasty,
         # Other children than those of multiprocessing tell of that failure, and end well.
         tracebacks=tracebacks_in(uwsgi.log, "assert tlock is not None"),
     )
