@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from django.db import connections
 
-from servers import PacketProxy
+from servers import PacketProxy, Via
 from tests.support.counting import Questions
 
 
@@ -54,10 +55,8 @@ class Backend:
     server: str | None
     #: A SELECT of the session's number at the server; None: there is no server.
     session_id: str | None
-    #: A statement that takes some seconds; None: the driver has none.
-    sleep: str | None
-    #: A SELECT of the numbers from 1 to 1,000.
-    thousand: str
+    #: A SELECT of the number of statements that wait for a lock; None: the database has no locks of rows.
+    waiting: str | None
     half_read: Mapping[str, HalfRead]
     leaves: Mapping[str, Leaving]
     #: Statements that leave nothing: no reset follows.
@@ -74,8 +73,8 @@ class Backend:
     resets: bool = True
     #: Whether a child may use the database if its parent had a transaction or an open cursor at the fork.
     serves_children: bool = True
-    #: OPTIONS of the entry, beside those of the server.
-    options: Mapping[str, Any] = field(default_factory=dict)
+    #: The kinds of connections that differ in what a child can do to its parent's session.
+    vias: tuple[Via, ...] = ("tcp",)
 
     def __str__(self) -> str:
         return self.name
@@ -112,16 +111,20 @@ def named(wrapper: Any) -> Callable[[], object]:
     return lambda: len(cursor.fetchall()) == 990 and not cursor.close()
 
 
+#: A SELECT of rows that do not fit into a socket's buffers: half of them stay on their way.
+WIDE = "SELECT repeat('x', 10000) FROM generate_series(1, 300)"
+
+
 def streamed(wrapper: Any) -> Callable[[], object]:
     """Read a stream of psycopg's by half."""
-    rows = wrapper.connection.cursor().stream("SELECT generate_series(1, 100000)")
+    rows = wrapper.connection.cursor().stream(WIDE)
     next(rows)
-    return lambda: sum(1 for _ in rows) == 99_999
+    return lambda: sum(1 for _ in rows) == 299
 
 
 def copied_out(wrapper: Any) -> Callable[[], object]:
     """Read a COPY by half."""
-    block = wrapper.connection.cursor().copy("COPY (SELECT generate_series(1, 100000)) TO STDOUT")
+    block = wrapper.connection.cursor().copy(f"COPY ({WIDE}) TO STDOUT")
     copy = block.__enter__()
     copy.read()
 
@@ -160,6 +163,28 @@ def pipelined(wrapper: Any) -> Callable[[], object]:
         found = cursor.fetchone() == (1,)
         block.__exit__(None, None, None)
         return bool(found)
+
+    return rest
+
+
+def notified(wrapper: Any) -> Callable[[], object]:
+    """Read one notification of another session. The generator of psycopg 3.3 then has the lock."""
+
+    def notify() -> None:
+        do(wrapper.alias, "NOTIFY kit")
+        connections[wrapper.alias].close()
+
+    connection = wrapper.connection
+    connection.execute("LISTEN kit")
+    thread = threading.Thread(target=notify)
+    thread.start()
+    thread.join()
+    found = connection.notifies()
+    next(found)
+
+    def rest() -> bool:
+        found.close()
+        return bool(connection.execute("SELECT 1").fetchone() == (1,))
 
     return rest
 
@@ -223,8 +248,7 @@ def _mysql(name: str, engine: str, *, resets: bool) -> Backend:
         engine,
         "mariadb",
         "SELECT CONNECTION_ID()",
-        "SELECT SLEEP({})",
-        "SELECT seq FROM seq_1_to_1000",
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND STATE = 'Updating'",
         {"plain": plain, "unbuffered": on_the_server("SSCursor")},
         MYSQL_LEAVES,
         counting=by_status,
@@ -239,6 +263,7 @@ PSYCOPG_HALF_READ: dict[str, HalfRead] = {
     "copy out": copied_out,
     "copy in": copied_in,
     "pipeline": pipelined,
+    "notifies": notified,
 }
 
 POSTGRESQL_LEAVES = {
@@ -313,11 +338,12 @@ def postgresql(name: str) -> Backend:
         "poollife.backends.postgresql",
         "postgresql",
         "SELECT pg_backend_pid()",
-        "SELECT pg_sleep({})",
-        "SELECT generate_series(1, 1000)",
+        # pg_stat_activity stays the same until a transaction ends.
+        "SELECT COUNT(*) FROM pg_locks WHERE NOT granted",
         {"plain": plain, "named": named} if name == "psycopg2" else PSYCOPG_HALF_READ,
         POSTGRESQL_LEAVES,
         counting=by_proxy,
+        vias=("tcp", "tls"),
     )
 
 
@@ -327,7 +353,6 @@ SQLITE = Backend(
     None,
     None,
     None,
-    THOUSAND_OF_ALL,
     {"plain": plain},
     {
         "temporary table": Leaving(

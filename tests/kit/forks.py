@@ -1,7 +1,7 @@
 """A program: states in which a process forks, and what its child does.
 
-Its arguments, as JSON: the entry of the database, the backend's name, and modules to do without. It prints
-the cases in which the parent or the child was harmed.
+Its arguments, as JSON: the entries of the database by the kind of connection, the backend's name, and modules
+to do without. It prints the cases in which the parent or the child was harmed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 import django
 from django.conf import settings
 
-entry, name, missing = map(json.loads, sys.argv[1:4])
+entries, name, missing = map(json.loads, sys.argv[1:4])
 for each in missing:
     sys.modules[each] = None  # type: ignore[assignment]
 settings.configure(
-    DATABASES={"default": entry},
+    DATABASES={"default": {}, **entries},
     INSTALLED_APPS=["poollife"],
     SECRET_KEY="kit",
     USE_TZ=True,
@@ -33,7 +33,7 @@ django.setup()
 
 import logging  # noqa: E402
 
-from django.db import connection, connections, transaction  # noqa: E402
+from django.db import connections, transaction  # noqa: E402
 
 from poollife import close_pool  # noqa: E402
 from poollife.errors import ForkedTransaction  # noqa: E402
@@ -42,14 +42,20 @@ from tests.kit.backends import BACKENDS, ask, do  # noqa: E402
 # A driver writes a line for what is freed in a child.
 logging.disable(logging.CRITICAL)
 backend = next(each for each in BACKENDS if each.name == name)
+#: The alias of the case.
+via = ""
 #: What the parent has at the fork, and a child frees.
 kept: list[Any] = []
-#: The parent's driver connection.
+#: A driver connection of the parent's.
 parents: Any = None
 
 
 def session() -> Any:
-    return ask("default", backend.session_id) if backend.session_id else 0
+    """Return the session of this thread, and remember its driver connection."""
+    global parents
+    connections[via].ensure_connection()
+    parents = connections[via].connection
+    return ask(via, backend.session_id) if backend.session_id else 0
 
 
 # --- the parent's state; each returns a function that goes on after the child has ended --------------------
@@ -57,56 +63,63 @@ def session() -> Any:
 
 def idle() -> Callable[[], object]:
     before = session()
-    connection.close()
-    return lambda: session() == before or backend.session_id is None
+    connections[via].close()
+    return lambda: session() == before
 
 
 def held() -> Callable[[], object]:
     before = session()
-    connection.ensure_connection()
+    connections[via].ensure_connection()
     return lambda: session() == before
 
 
-def in_transaction() -> Callable[[], object]:
-    block = transaction.atomic()
+def in_transaction(change: str = "INSERT INTO kit VALUES (30, 'thirty')") -> Callable[[], object]:
+    block = transaction.atomic(using=via)
     block.__enter__()
-    do("default", "INSERT INTO kit VALUES (30, 'thirty')")
+    do(via, change)
+    before = session()
     kept.append(block)
 
     def go_on() -> bool:
-        found = ask("default", "SELECT COUNT(*) FROM kit WHERE id = 30")
-        transaction.set_rollback(True)
+        found = ask(via, "SELECT COUNT(*) FROM kit WHERE id = 30 OR name = 'two'"), session()
+        transaction.set_rollback(True, using=via)
         block.__exit__(None, None, None)
-        return bool(found == 1)
+        return bool(found == (1, before))
 
     return go_on
 
 
 def in_the_middle_of_a_query() -> Callable[[], object]:
-    found: list[Any] = []
+    """Have another thread change a row that this one has changed: that lasts until ``go_on()``."""
+    sessions: list[Any] = []
+    in_order = in_transaction("UPDATE kit SET name = 'two' WHERE id = 1")
 
     def query() -> None:
-        do("default", backend.sleep.format(0.6))  # type: ignore[union-attr]
-        found.append(ask("default", "SELECT 42"))
-        connection.close()
+        sessions.append(session())
+        do(via, "UPDATE kit SET name = 'one' WHERE id = 1")
+        sessions.append(session())
+        connections[via].close()
 
     thread = threading.Thread(target=query)
     thread.start()
-    time.sleep(0.3)
+    while not ask(via, backend.waiting):  # type: ignore[arg-type]
+        time.sleep(0.01)
 
     def go_on() -> bool:
+        well = in_order()
         thread.join()
-        return found == [42]
+        return bool(well and len(sessions) == 2 and sessions[0] == sessions[1])
 
     return go_on
 
 
 def half_read(how: str) -> Callable[[], Callable[[], object]]:
     def state() -> Callable[[], object]:
-        connection.ensure_connection()
-        rest = backend.half_read[how](connection)
+        before = session()
+        connections[via].ensure_connection()
+        rest = backend.half_read[how](connections[via])
         kept.append(rest)
-        return rest
+        return lambda: rest() and session() == before
 
     state.__name__ = how
     return state
@@ -133,12 +146,12 @@ def queries() -> None:
 
     def query() -> None:
         try:
-            found.append(ask("default", "SELECT 43"))
+            found.append(ask(via, "SELECT 43"))
         except ForkedTransaction:
             if backend.serves_children:
                 raise
             found.append(43)
-        connection.close()
+        connections[via].close()
 
     # In a thread, because the parent's block is still open here.
     thread = threading.Thread(target=query)
@@ -148,30 +161,27 @@ def queries() -> None:
 
 
 def uses_the_parents_connection() -> None:
-    if parents is not None:
-        for use in (lambda: parents.cursor().execute("SELECT 1"), parents.commit, parents.rollback):
-            try:
-                use()
-            except Exception:
-                continue
-            raise AssertionError("the child has used its parent's connection")
-        parents.close()
+    for use in (lambda: parents.cursor().execute("SELECT 1"), parents.commit, parents.rollback):
+        try:
+            use()
+        except Exception:
+            continue
+        raise AssertionError("the child has used its parent's connection")
+    parents.close()
 
 
 STATES = [idle, held, in_transaction, *map(half_read, backend.half_read)]
-if backend.sleep:
+if backend.waiting:
     STATES.append(in_the_middle_of_a_query)
 CHILDREN = [ends, frees, closes, queries, uses_the_parents_connection]
 
 
 def case(state: Callable[[], Callable[[], object]], child: Callable[[], None]) -> bool:
     """Return whether neither parent nor child was harmed; runs in a process of its own."""
-    global parents
-    signal.alarm(40)
+    signal.alarm(60)
     go_on = state()
-    parents = connection.connection
     if (pid := os.fork()) == 0:
-        signal.alarm(20)
+        signal.alarm(40)
         child()
         sys.exit(0)  # a normal exit, with all destructors
     status = os.waitpid(pid, 0)[1]
@@ -179,23 +189,31 @@ def case(state: Callable[[], Callable[[], object]], child: Callable[[], None]) -
     return well and status == 0
 
 
-# What the first query imports is imported once, and not by each case. The collector looks at nothing of it.
-with connection.cursor():
-    pass
-connection.close()
-close_pool("default")
+def start(name: str, state: Callable[[], Callable[[], object]], child: Callable[[], None]) -> int:
+    """Start the process of a case, and return its pid."""
+    if pid := os.fork():
+        return pid
+    try:
+        os._exit(0 if case(state, child) else 1)
+    except Exception as error:
+        print(f"{name}: {error!r}", file=sys.stderr)
+        os._exit(2)
+
+
+# No case has to import the driver, or to look at all that was imported when it collects garbage.
+for via in entries:
+    connections[via].ensure_connection()
+connections.close_all()
+close_pool()
 gc.collect()
 gc.freeze()
 
+cases = 0
 harmed = []
-for state in STATES:
+for via in entries:
     for child in CHILDREN:
-        if (pid := os.fork()) == 0:
-            try:
-                os._exit(0 if case(state, child) else 1)
-            except Exception as error:
-                print(f"{state.__name__}, {child.__name__}: {error!r}", file=sys.stderr)
-                os._exit(2)
-        if os.waitpid(pid, 0)[1]:
-            harmed.append(f"{state.__name__}, {child.__name__}")
-print(json.dumps({"cases": len(STATES) * len(CHILDREN), "harmed": harmed}))
+        names = [f"{via}, {state.__name__}, {child.__name__}" for state in STATES]
+        pids = [start(name, state, child) for name, state in zip(names, STATES, strict=True)]
+        harmed += [name for name, pid in zip(names, pids, strict=True) if os.waitpid(pid, 0)[1]]
+        cases += len(pids)
+print(json.dumps({"cases": cases, "harmed": harmed}))
