@@ -120,7 +120,8 @@ class OpeningMixin(BaseDatabaseWrapper):
             # a moment.
             if not self.driver.sets_tcp_timeouts(params):
                 set_tcp_timeouts(driver.guard.fd, self.pool_options.network_timeout)
-            if self.pool_options.lazy_begin:
+            # With autocommit off, a session at rest is in a transaction already.
+            if self.pool_options.lazy_begin and self.settings_dict["AUTOCOMMIT"]:
                 self.driver.begin_lazily(driver)
         return connection
 

@@ -53,7 +53,7 @@ PYMYSQL = Way(
     {"client_flag": CLIENT.MULTI_STATEMENTS, "ssl_disabled": True},
 )
 PSYCOPG = Way("psycopg", "postgresql", "poollife.backends.postgresql", "django.db.backends.postgresql")
-WAYS = [MYSQLCLIENT, PYMYSQL, *([PSYCOPG] if POSTGRESQL == "psycopg" else [])]
+WAYS = [MYSQLCLIENT, PYMYSQL, *([] if POSTGRESQL == "psycopg2" else [PSYCOPG])]
 
 
 class Pair:

@@ -24,6 +24,11 @@ from tests.transactions.conftest import MYSQLCLIENT, WAYS, Pair, Way, statements
 
 pytestmark = pytest.mark.slow
 
+
+def test_each_driver_is_tested() -> None:
+    assert [way.name for way in WAYS] == ["mysqlclient", "PyMySQL", "psycopg"]
+
+
 # --- packets ------------------------------------------------------------------------------------------------
 
 

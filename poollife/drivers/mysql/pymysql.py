@@ -94,7 +94,7 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         *("autocommit_mode", "server_status"),
     }
     settings = attrgetter(*SETTINGS)
-    _query, _next_result = Connection.query, Connection.next_result
+    _query = Connection.query
     _commit, _rollback = Connection.commit, Connection.rollback
     _autocommit, _get_autocommit = Connection.autocommit, Connection.get_autocommit
 
@@ -127,6 +127,12 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         # Several statements in one string, or a procedure.
         self.dirty = True
         return super().next_result(unbuffered)
+
+    def _next_result(self, unbuffered: bool = False) -> Any:
+        # The driver would wait for another result, even if none is due.
+        if self._result is not None and self._result.has_next:
+            return super().next_result(unbuffered)
+        return None
 
     def cursor(self, cursor: type | None = None) -> Any:
         return super().cursor(cursor)

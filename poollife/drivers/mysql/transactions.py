@@ -10,6 +10,7 @@ them would take one statement less, but after such an end each further statement
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -61,31 +62,56 @@ class LazyConnection(MySQLConnection):
 
     def _end(self, word: str, method: Callable[[], None]) -> None:
         if not self._get_autocommit():
-            self._query(f"{word};{ON}".encode())
-            self._next_result()
+            # First, because the server may have switched autocommit on when an asynchronous exception comes.
             self.begins = True
+            self._send_pair(f"{word};{ON}".encode())
         # Otherwise nothing has begun. But a BEGIN of the borrower's own makes the session dirty, and in a
         # lost session the method raises its error.
         elif not self.begins or self.dirty or self.failure is not None:
             method()
 
-    def _send(self, statement: Any, *rest: Any) -> Any:
+    def _send_pair(self, statements: Any, *rest: Any) -> Any:
+        """Send two statements, of which the first has no rows, and return what the second returns.
+
+        :param rest: further arguments of the driver's method.
+        """
+        try:
+            self._query(statements)
+        except self.Error:
+            raise
+        except BaseException:
+            # An asynchronous exception: the second answer would be taken for that of the next statement. If
+            # the first has not come, either, no statement will follow.
+            with suppress(self.Error):
+                self._next_result(*rest)
+            raise
+        return self._next_result(*rest)
+
+    def _send_or_begin(self, statement: Any, *rest: Any) -> Any:
         if not self.begins:
             return self._query(statement, *rest)
         # A statement that is not understood goes alone: it may be several, or one about the transaction.
         if not self.shares_packets or self.effects & LEAVES or len(statement) > LONGEST:
             self.begin_alone()
             return self._query(statement, *rest)
-        self._query((f"{OFF};" if isinstance(statement, str) else f"{OFF};".encode()) + statement)
-        self.begins = False
-        return self._next_result(*rest)
+        begin = f"{OFF};" if isinstance(statement, str) else f"{OFF};".encode()
+        try:
+            return self._send_pair(begin + statement, *rest)
+        finally:
+            # If the first statement has not run, it is still due.
+            self.begins = bool(self._get_autocommit())
 
-    query = sending(_send)
+    query = sending(_send_or_begin)
 
     def begin_alone(self) -> None:
         if self.begins:
             self._query(OFF.encode())
             self.begins = False
+
+    @property
+    def begun(self) -> bool:
+        """True if the borrower may have begun a transaction, or has switched autocommit off."""
+        return super().begun or self.begins != self.begins_at_rest
 
     def mark_clean(self) -> None:
         super().mark_clean()

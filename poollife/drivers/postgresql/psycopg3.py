@@ -344,8 +344,7 @@ class LazyConnection(GuardedConnection):
         return self._get_tx_start_command() + b";\n" if self.has_begin else b""
 
     def _start_query(self) -> Any:
-        has_begin, self.has_begin = self.has_begin, False
-        if not has_begin:
+        if not self.has_begin:
             yield from super()._start_query()
 
 

@@ -17,8 +17,8 @@ from poollife.drivers.postgresql.cursors import NamedCursor, ReadingCursor, is_o
 #: Statements that may share a packet with the BEGIN before them: each is one statement that leaves a
 #: transaction open, whether it fails or not.
 SHARING = re.compile(r"[\s(]*(?:SELECT|INSERT|UPDATE|DELETE|WITH|SAVEPOINT)\b", re.IGNORECASE)
-#: A line of a statement in the text of an error.
-LINE = re.compile(r"^LINE (\d+)", re.MULTILINE)
+#: The number behind the word LINE, in any language, in the text of an error.
+LINE = re.compile(r"(?<= )\d+(?=\s?:)")
 
 
 class Streams:
@@ -49,10 +49,14 @@ class LazyCursor(PlainCursor):
     #: The BEGIN in front of the present statement; b"": none.
     _begin = b""
 
-    def _start_query(self, query: Any = None) -> Any:
+    def _start_query(self, query: Any = None) -> Iterator[Any]:
         # psycopg calls this method, and the next two, with its lock held.
-        self._begin = self._driver.take_begin(self, query)
-        return super()._start_query(query)  # type: ignore[misc]  # the driver's
+        driver = self._driver
+        try:
+            self._begin = driver.take_begin(self, query)
+            yield from super()._start_query(query)  # type: ignore[misc]  # the driver's
+        finally:
+            driver.has_begin = False
 
     def _execute_send(self, query: Any, **kwargs: Any) -> None:
         text = query.query
@@ -77,9 +81,9 @@ class LazyCursor(PlainCursor):
         except psycopg.Error as error:
             if not self._begin:
                 raise
-            if not driver.is_open or driver.transaction_status != IDLE:
-                # The BEGIN has a line of its own.
-                error.args = tuple(map(_without_begin, error.args))
+            is_canceled = isinstance(error, psycopg.errors.QueryCanceled)
+            if is_canceled or not driver.is_open or driver.transaction_status != IDLE:
+                _count_lines_without_begin(error)
                 raise
         # The server reads a text as a whole, and has refused this one before the BEGIN has run.
         driver.shares_packets = False
@@ -97,9 +101,14 @@ class UnreadCursor(Streams, LeasedCursor):
     """A cursor of a class of the site's own, which may send another statement than it was given."""
 
 
-def _without_begin(text: Any) -> Any:
-    """Return the text of an error as it is if the statement begins in line 1."""
-    return LINE.sub(lambda line: f"LINE {int(line[1]) - 1}", text) if isinstance(text, str) else text
+def _count_lines_without_begin(error: psycopg.Error) -> None:
+    """Give the text of an error the line that it has without a BEGIN, which has a line of its own."""
+    # Without a position there is no line, or one of a function's statement.
+    if error.diag.statement_position is None:
+        return
+    text = str(error)
+    own = len(error.diag.message_primary or "")  # that may have any lines
+    error.args = (text[:own] + LINE.sub(lambda line: str(int(line[0]) - 1), text[own:], count=1),)
 
 
 def _plain(cursor_class: type) -> type:
