@@ -194,7 +194,7 @@ def test_in_a_coroutine(server: MariaDB, make_alias: MakeAlias) -> None:
     alias = make_alias(server=server, NAME="ends")
 
     async def close() -> None:
-        close_pool()
+        close_pool(alias)
 
     session(alias)
     with pytest.raises(SynchronousOnlyOperation):

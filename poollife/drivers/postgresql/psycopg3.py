@@ -313,7 +313,7 @@ class GuardedConnection(psycopg.Connection[Any], PostgreSQLConnection):
 
 
 class LazyConnection(GuardedConnection):
-    """The same with ``POOL["lazy_begin"]``: a transaction's first statement has the BEGIN in its packet.
+    """A guarded connection with ``POOL["lazy_begin"]``: a first statement has the BEGIN in its packet.
 
     psycopg stays in its own mode, in which it sends a BEGIN before such a statement.
     """

@@ -40,7 +40,7 @@ class PlainCursor(Streams, ReadingCursor):
 
 
 class LazyCursor(PlainCursor):
-    """The same with ``POOL["lazy_begin"]``: a transaction's first statement has the BEGIN in its packet.
+    """A plain cursor with ``POOL["lazy_begin"]``: a first statement has the BEGIN in its packet.
 
     psycopg reads two results, of which a method here drops the first. So the cursor shows one statement and
     its result.
