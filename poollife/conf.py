@@ -89,7 +89,7 @@ class DriverInterface(Protocol):
     """The part of ``poollife.drivers.contract.Driver`` that checks options."""
 
     def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
-        """Return what to do if the driver can't begin a transaction with its first statement, or None."""
+        """Return what to do because the driver can't begin lazily; None: the driver can."""
 
     def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the reasons why the driver can't work as ``behind`` says."""

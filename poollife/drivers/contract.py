@@ -133,10 +133,10 @@ class Driver(ABC):
         return Verdict.FULL in self.verdict(error)
 
     def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
-        """Return the reason why the driver can't begin a transaction with its first statement, or None.
+        """Return what to do because the driver can't begin a transaction with its first statement.
 
         :param entry: the entry of ``DATABASES``.
-        :returns: what to do about it, for people. By default, the driver never can.
+        :returns: a text for people; None: the driver can. By default, it can't.
         """
         return "leave it out: a transaction of this ENGINE takes no packet to begin"
 

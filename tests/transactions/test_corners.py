@@ -182,6 +182,85 @@ def test_interrupted_commit_of_a_block_raises_the_interrupt(mariadb: Any, make_a
         block()
 
 
+def test_interrupt_before_a_pair_is_sent_leaves_nothing_to_wait_for(
+    mariadb: Any, make_alias: MakeAlias
+) -> None:
+    """PyMySQL would wait for an answer that no statement has asked for, until its time limit closes it."""
+    pair = Pair(PYMYSQL, mariadb, make_alias)
+    connections[pair.lazy].close()
+
+    def strike(statement: Any) -> None:
+        raise Struck
+
+    with auto_close_db(), suppress(Struck), transaction.atomic(using=pair.lazy):
+        connections[pair.lazy].ensure_connection()
+        driver = connections[pair.lazy].connection
+        driver._read_timeout = 1
+        driver._query = strike
+        try:
+            do(pair.lazy, INSERT.format("never sent"))
+        finally:
+            del driver._query
+            assert driver.open
+
+
+def test_statement_of_the_drivers_own_is_in_the_transaction(mariadb: Any, make_alias: MakeAlias) -> None:
+    """mysqlclient's ``send_query()`` returns before the answer has come, so its statement goes alone."""
+    pair = Pair(MYSQLCLIENT, mariadb, make_alias)
+    wrapper = connections[pair.lazy]
+    wrapper.set_autocommit(False)
+    wrapper.connection.send_query(INSERT.format("rolled back").encode())
+    wrapper.connection.read_query_result()
+    wrapper.rollback()
+    wrapper.close()
+    assert ask(pair.lazy, "SELECT COUNT(*) FROM things") == 0
+
+
+def test_autocommit_that_is_switched_off_at_run_time(mariadb: Any, make_alias: MakeAlias) -> None:
+    """The session is initialised once more, and each of its statements is in a transaction."""
+    pair = Pair(MYSQLCLIENT, mariadb, make_alias)
+    wrapper = connections[pair.lazy]
+    wrapper.close()
+    wrapper.settings_dict["OPTIONS"]["isolation_level"] = None  # then Django initialises by no statement
+    wrapper.settings_dict["AUTOCOMMIT"] = True
+    do(pair.lazy, "SELECT 1")
+    wrapper.close()
+    wrapper.settings_dict["AUTOCOMMIT"] = False
+    for _ in range(3):
+        with auto_close_db():
+            assert ask(pair.lazy, "SELECT COUNT(*) FROM things") == 0
+            do(pair.lazy, INSERT.format("rolled back"))
+
+
+def test_cursor_that_sends_one_statement_only_sends_no_begin_with_it() -> None:
+    """The server would refuse both, and the statement would be sent once more."""
+    psycopg = pytest.importorskip("psycopg")
+    from poollife.drivers.postgresql.psycopg3_cursors import LAZY_CURSORS, LazyCursor
+
+    assert issubclass(LAZY_CURSORS[psycopg.ClientCursor], LazyCursor)
+    assert not issubclass(LAZY_CURSORS[psycopg.Cursor], LazyCursor)
+
+
+def test_canceled_statement_is_not_sent_again(postgresql_pair: Pair) -> None:
+    """A cancel request may come while the server is at the BEGIN."""
+    import psycopg
+
+    alias, sent = postgresql_pair.lazy, []
+
+    def send(query: Any, params: Any) -> None:
+        sent.append(query)
+        raise psycopg.errors.QueryCanceled
+
+    with auto_close_db():
+        connections[alias].ensure_connection()
+        cursor = connections[alias].connection.cursor()
+        cursor._begin = b"BEGIN;\n"
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            cursor._send(send, "SELECT 1", None)
+        cursor.close()
+    assert sent == ["SELECT 1"]
+
+
 RAISES = """
     CREATE OR REPLACE FUNCTION raises() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$;
     CREATE OR REPLACE TRIGGER raises BEFORE INSERT ON things FOR EACH ROW EXECUTE FUNCTION raises()

@@ -17,6 +17,7 @@ from django.db import DatabaseError, connections, transaction
 
 from benchmarks.wiretap import Wiretap
 from poollife import auto_close_db
+from poollife.drivers.mysql.transactions import LONGEST
 from servers.packets import PacketProxy
 from tests.conftest import MakeAlias
 from tests.kit.backends import ask, do
@@ -115,6 +116,24 @@ def test_transaction_takes_fewer_packets(
             connections[alias].close()
     lazy, *stock = PACKETS[program]
     assert counts == [lazy, stock[way.server != "mariadb"]]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.server == "mariadb"], ids=str)
+def test_long_statement_has_a_packet_of_its_own(way: Way, make_alias: MakeAlias, mariadb: Any) -> None:
+    """The server takes packets up to a limit."""
+    tap = Tap(way, mariadb)
+    with tap.proxy:
+        alias = Pair(way, mariadb, make_alias, PORT=str(tap.proxy.port)).lazy
+        connections[alias].close()
+        with auto_close_db():
+            do(alias, "SELECT 1")  # what made the table may have cost the session its initialisation
+        counts = []
+        for length in (LONGEST - 1000, LONGEST + 1):
+            with auto_close_db(), tap.listening() as heard, transaction.atomic(using=alias):
+                do(alias, f"SELECT LENGTH('{'x' * length}')")
+            counts.append(len(heard))
+        connections[alias].close()
+    assert counts == [2, 3]
 
 
 # --- cases --------------------------------------------------------------------------------------------------
@@ -221,6 +240,38 @@ def load_data(alias: str) -> Any:
     return run(alias, f"LOAD DATA LOCAL INFILE '{FILES['rows']}' INTO TABLE things (name, number)")
 
 
+def streamed(alias: str) -> Any:
+    with connections[alias].cursor() as cursor:
+        return list(cursor.cursor.stream("SELECT name FROM things ORDER BY id"))
+
+
+def composed(alias: str) -> Any:
+    from psycopg.sql import SQL, Identifier
+
+    return run(alias, SQL("SELECT name FROM {} WHERE id = %s").format(Identifier("things")), [2])
+
+
+def pipelined(alias: str) -> Any:
+    with connections[alias].cursor() as cursor, connections[alias].connection.pipeline():
+        cursor.execute("UPDATE things SET number = 8 WHERE id = 1")
+        cursor.execute("SELECT number FROM things WHERE id = 1")
+        return cursor.fetchall()
+
+
+def bound_at_the_server(alias: str) -> Any:
+    """A cursor class of psycopg's own that sends one statement only."""
+    from psycopg import Cursor
+
+    driver = connections[alias].connection
+    factory, driver.cursor_factory = driver.cursor_factory, Cursor
+    try:
+        with driver.cursor() as cursor:
+            cursor.execute("SELECT name FROM things WHERE id = %s", [2])
+            return cursor.fetchall()
+    finally:
+        driver.cursor_factory = factory
+
+
 def copy_in(alias: str) -> Any:
     with connections[alias].cursor() as cursor, cursor.copy("COPY things (name, number) FROM STDIN") as copy:
         copy.write("from a file\t9\n")
@@ -284,6 +335,9 @@ EVERYWHERE: dict[str, tuple[Step, ...]] = {
     "commit in the text": (INSERT, "COMMIT", "UPDATE things SET number = 0", "SELECT 1"),
     "rollback in the text": (INSERT, "ROLLBACK", "UPDATE things SET number = 0"),
     "begin in the text": ("BEGIN", INSERT),
+    "commit first": ("COMMIT", INSERT),
+    "rollback first": ("ROLLBACK", INSERT),
+    "savepoint that is not there": ("ROLLBACK TO nowhere", INSERT),
     "definition": ("CREATE TABLE more (id INT)", INSERT, "DROP TABLE more"),
     "level": ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SELECT COUNT(*) FROM things"),
     "read only": ("SET TRANSACTION READ ONLY", INSERT, "SELECT 1"),
@@ -314,6 +368,11 @@ OF_DIALECT: dict[str, dict[str, tuple[Step, ...]]] = {
         "do": ("DO $$ BEGIN PERFORM 1; END $$", INSERT),
         "syntax error inside of do": ("DO $$ BEGIN EXECUTE 'selec'; END $$", INSERT),
         "outside of transactions only": ("VACUUM things", INSERT),
+        "stream": (streamed, INSERT),
+        "pipeline": (pipelined, INSERT),
+        "composed": (composed, INSERT),
+        "bytes": (partial(execute, b"SELECT 1", None), INSERT),
+        "bound at the server": (bound_at_the_server, INSERT),
         "copy": (copy_in, "SELECT COUNT(*) FROM things"),
         "upsert": (f"{DUPLICATE} ON CONFLICT (id) DO UPDATE SET number = 9",),
         "set local": ("SET LOCAL work_mem = '1MB'", "SHOW work_mem"),
@@ -371,7 +430,7 @@ def other_session(alias: str, statement: str) -> Iterator[Callable[[str], Any]]:
             try:
                 cursor.execute(sql)
             except DatabaseError:
-                wrapper.rollback()  # it was chosen in a deadlock
+                wrapper.rollback()  # the server has ended this transaction of the two
 
     execute(statement)
     try:
@@ -448,7 +507,7 @@ def test_cases(pair: Pair, form: Any, commits: bool, tmp_path: Path) -> None:
             do(alias, "CREATE PROCEDURE two_results() BEGIN SELECT 1; SELECT name FROM things; END")
     differing = {}
     cases = {**EVERYWHERE, **OF_DIALECT[pair.way.server]}
-    assert len(cases) > 60
+    assert len(cases) > 70
     for name, steps in cases.items():
         pair.reset()
         stock, lazy = (report(pair, alias, form, steps, commits) for alias in pair.both)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from django.db.backends.mysql import base
 
-from poollife.backends.mysql.facts import ServerFactsMixin
+from poollife.backends.mysql.common import CommonMySQLMixin
 from poollife.drivers.mysql import mysqlclient
 
 
-class PooledMySQLMixin(ServerFactsMixin):
+class PooledMySQLMixin(CommonMySQLMixin):
     """A mixin to be put before Django's MySQL DatabaseWrapper, or before a subclass of that."""
 
     driver = mysqlclient.driver

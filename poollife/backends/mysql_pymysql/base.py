@@ -14,7 +14,7 @@ from django.utils.asyncio import async_unsafe
 from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions
 
-from poollife.backends.mysql.facts import ServerFactsMixin
+from poollife.backends.mysql.common import CommonMySQLMixin
 from poollife.drivers.mysql import pymysql as pymysql_driver
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class PyMySQLMixin(MySQLWrapper):
         return True
 
 
-class PooledPyMySQLMixin(ServerFactsMixin, PyMySQLMixin):
+class PooledPyMySQLMixin(CommonMySQLMixin, PyMySQLMixin):
     """A mixin to be put before Django's MySQL DatabaseWrapper, or before a subclass of that."""
 
     driver = pymysql_driver.driver

@@ -133,7 +133,7 @@ class MySQLConnection(GuardedSocket):
     insert_id: Any
     affected_rows: Any
     field_count: Any
-    #: Whether a statement can share a packet with the begin of its transaction.
+    #: Whether a statement can share a packet with the start of its transaction.
     shares_packets = True
     #: Methods of the driver without the guard, for the pool: it has connections that no lease has.
     _query: Any

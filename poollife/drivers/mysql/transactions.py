@@ -1,6 +1,6 @@
 """Transactions that begin with their first statement, in one packet: ``POOL["lazy_begin"]``.
 
-Django switches autocommit off at the begin of a transaction and on again at its end: with the COMMIT, that is
+Django switches autocommit off at the start of a transaction and on again at its end: with the COMMIT, that is
 three round trips. Here "SET autocommit=0" goes in front of the first statement, and "SET autocommit=1" behind
 the COMMIT or ROLLBACK. The server gets the same statements in the same order as from Django. So all that ends
 a transaction there (a deadlock, a statement with an implicit commit) has the same effect. A BEGIN in place of
@@ -30,10 +30,6 @@ class LazyConnection(MySQLConnection):
     #: True if autocommit is off for the borrower and still on at the server: the next statement switches it
     #: off.
     begins: bool
-    #: Its value in a clean session. (True with ``AUTOCOMMIT: False``.)
-    begins_at_rest: bool
-    #: Whether a statement can share a packet with the one that switches autocommit off.
-    shares_packets: bool
 
     def get_autocommit(self) -> bool:
         """Return whether autocommit is on for the borrower. Sends nothing."""
@@ -111,16 +107,17 @@ class LazyConnection(MySQLConnection):
     @property
     def begun(self) -> bool:
         """True if the borrower may have begun a transaction, or has switched autocommit off."""
-        return super().begun or self.begins != self.begins_at_rest
+        return super().begun or self.begins
 
     def mark_clean(self) -> None:
+        # With ``AUTOCOMMIT`` that was set to False at run time, a clean session is one with autocommit off.
+        self.begin_alone()
         super().mark_clean()
-        self.begins_at_rest = self.begins
 
     def clean(self) -> None:
         if not self._get_autocommit():
             self._end("ROLLBACK", self._rollback)
-        self.begins = self.begins_at_rest
+        self.begins = False
         super().clean()
 
 
@@ -130,7 +127,7 @@ def lazy(connection_class: type[MySQLConnection]) -> type[LazyConnection]:
 
     :param connection_class: the class of a driver's guarded connection.
     """
-    more = {"CHANGING": connection_class.CHANGING | {"begins", "begins_at_rest"}}
+    more = {"CHANGING": connection_class.CHANGING | {"begins"}}
     return type("LazyConnection", (LazyConnection, connection_class), more)
 
 

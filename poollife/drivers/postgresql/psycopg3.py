@@ -20,7 +20,7 @@ from poollife.drivers.cursors import ENDED, LeasedCursor, enter_lease
 from poollife.drivers.effects import LEAVES
 from poollife.drivers.postgresql.connection import IDLE, REPORTED, PostgreSQLConnection
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
-from poollife.drivers.postgresql.psycopg3_cursors import CURSORS, LAZY_CURSORS, NAMED_CURSORS, SHARING
+from poollife.drivers.postgresql.psycopg3_cursors import CURSORS, LAZY_CURSORS, NAMED_CURSORS
 from poollife.process.guard import Guard, alive
 
 FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
@@ -325,11 +325,10 @@ class LazyConnection(GuardedConnection):
     has_begin: bool
     CHANGING = GuardedConnection.CHANGING | {"shares_packets", "has_begin"}
 
-    def take_begin(self, cursor: Any, query: Any) -> bytes:
+    def take_begin(self, cursor: Any) -> bytes:
         """Return the text that a cursor puts in front of a statement: a BEGIN, or nothing.
 
         :param cursor: the cursor that runs the statement.
-        :param query: the statement.
         """
         self.has_begin = (
             not self._autocommit
@@ -337,9 +336,7 @@ class LazyConnection(GuardedConnection):
             and self.reader is cursor  # it is not stream() or copy()
             and self._pipeline is None  # executemany() has one
             and self.shares_packets
-            and not self.effects & LEAVES
-            and isinstance(query, str)
-            and SHARING.match(query) is not None
+            and not self.effects & LEAVES  # it is one statement, which runs in a transaction
         )
         return self._get_tx_start_command() + b";\n" if self.has_begin else b""
 

@@ -14,9 +14,6 @@ from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.postgresql.connection import IDLE
 from poollife.drivers.postgresql.cursors import NamedCursor, ReadingCursor, is_own, sends_sql_unchanged
 
-#: Statements that may share a packet with the BEGIN before them: each is one statement that leaves a
-#: transaction open, whether it fails or not.
-SHARING = re.compile(r"[\s(]*(?:SELECT|INSERT|UPDATE|DELETE|WITH|SAVEPOINT)\b", re.IGNORECASE)
 #: The number behind the word LINE, in any language, in the text of an error.
 LINE = re.compile(r"(?<= )\d+(?=\s?:)")
 
@@ -53,7 +50,7 @@ class LazyCursor(PlainCursor):
         # psycopg calls this method, and the next two, with its lock held.
         driver = self._driver
         try:
-            self._begin = driver.take_begin(self, query)
+            self._begin = driver.take_begin(self)
             yield from super()._start_query(query)  # type: ignore[misc]  # the driver's
         finally:
             driver.has_begin = False

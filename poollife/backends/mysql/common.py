@@ -1,4 +1,4 @@
-"""Round trips that no session needs, for each driver of MySQL: facts about the server, and autocommit."""
+"""The common part of the backends of both MySQL drivers: they leave out round trips that no session needs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ else:
     MySQLWrapper = object
 
 
-class ServerFactsMixin(PooledMixin, MySQLWrapper):
-    """A mixin whose wrappers share one answer for each pool, and open sessions in autocommit mode."""
+class CommonMySQLMixin(PooledMixin, MySQLWrapper):
+    """A mixin whose wrappers open sessions in autocommit mode, and share one answer about the server."""
 
     def get_connection_params(self) -> dict[str, Any]:
         """Return the arguments of the driver's ``connect()``, with the value of autocommit among them.
@@ -33,5 +33,5 @@ class ServerFactsMixin(PooledMixin, MySQLWrapper):
         Django reads them once for each wrapper, which under ASGI is once for each request.
         """
         return self.lease_pool.fact(
-            "mysql_server_data", lambda: super(ServerFactsMixin, self).mysql_server_data
+            "mysql_server_data", lambda: super(CommonMySQLMixin, self).mysql_server_data
         )
