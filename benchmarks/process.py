@@ -42,7 +42,7 @@ class Process:
         :raises Failed: the process does not start.
         """
         self.name = name
-        # A file: a process whose pipe nobody reads would wait when the pipe is full.
+        # A file: a process whose pipe is not read would wait when the pipe is full.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # _end() closes it
         self._process = subprocess.Popen(
             [sys.executable, "-m", *(["gevent.monkey", "--module"] if patched else []), module],
