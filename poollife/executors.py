@@ -14,6 +14,8 @@ from types import CodeType, FrameType
 
 from asgiref.sync import SyncToAsync
 
+from poollife.stacks import current_frames
+
 #: The files whose code waits for an item that another thread puts into a queue.
 WAITING = {threading.__file__, queue.__file__}
 #: The loop of a worker of ``ThreadPoolExecutor``, and so of each event loop's default executor.
@@ -27,7 +29,7 @@ def waits_for_job(thread: threading.Thread) -> bool:
 
     :param thread: any thread but the calling one. For a greenlet the answer is False: nothing is known of it.
     """
-    frame: FrameType | None = sys._current_frames().get(thread.ident or 0)
+    frame: FrameType | None = current_frames().get(thread.ident or 0)
     while frame is not None and frame.f_code.co_filename in WAITING:
         frame = frame.f_back
     return frame is not None and frame.f_code in (FUTURES_WORKER, anyio_worker())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
 import os
 import sys
@@ -29,6 +30,34 @@ LIBRARIES = tuple(
 )
 
 
+if sys.version_info >= (3, 11, 9):
+    current_frames = sys._current_frames
+else:
+    #: Held while the garbage collector is off. Reentrant, because a signal handler may look at threads.
+    _collector = threading.RLock()
+    # A child is made while no thread has the lock: otherwise its collector might be off for good.
+    os.register_at_fork(
+        before=_collector.acquire, after_in_parent=_collector.release, after_in_child=_collector.release
+    )
+
+    def current_frames() -> dict[int, FrameType]:
+        """Return the present frame of each thread, by its identifier, while the collector does not run.
+
+        In these versions of Python, ``sys._current_frames()`` has the interpreter's list of threads locked
+        while it makes its answer. If the garbage collector runs in the middle of that, a finalizer may let
+        another thread run. If that thread starts a thread, it waits for the list, and all threads wait for
+        the GIL that it has: the process stands still for ever. (CPython's issue 106883.)
+        """
+        with _collector:
+            was_on = gc.isenabled()
+            try:
+                gc.disable()
+                return sys._current_frames()
+            finally:
+                if was_on:
+                    gc.enable()
+
+
 def stack_of(frame: FrameType | None) -> Stack:
     """Return the code and the line of a frame and of the frames around it, ``DEPTH`` of them at most."""
     stack: list[tuple[CodeType, int]] = []
@@ -45,9 +74,7 @@ def stacks_of(threads: Iterable[threading.Thread]) -> dict[threading.Thread, Sta
     """
     by_ident = {thread.ident: thread for thread in threads}
     return {
-        by_ident[ident]: stack_of(frame)
-        for ident, frame in sys._current_frames().items()
-        if ident in by_ident
+        by_ident[ident]: stack_of(frame) for ident, frame in current_frames().items() if ident in by_ident
     }
 
 

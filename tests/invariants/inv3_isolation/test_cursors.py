@@ -31,6 +31,7 @@ from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from poollife.errors import PoolTimeout
 from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry
+from poollife.stacks import current_frames
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.support.counting import Questions, pool_of
@@ -1017,7 +1018,7 @@ def test_exhaustion_names_the_request_that_has_it(make_alias: MakeAlias) -> None
 
 def is_waiting(thread: threading.Thread) -> bool:
     """Whether it stands in the pool's queue right now."""
-    frame = sys._current_frames().get(thread.ident or 0)
+    frame = current_frames().get(thread.ident or 0)
     return frame is not None and "signal.acquire" in source_of(frame)
 
 
@@ -1127,7 +1128,7 @@ class Meanwhile:
 
 def is_blocked(thread: threading.Thread) -> bool:
     """Whether it waits for something, or stands still in a line of poollife's that takes a lock."""
-    frame = sys._current_frames().get(thread.ident or 0)
+    frame = current_frames().get(thread.ident or 0)
     if frame is None or is_waiting(thread):
         return frame is not None
     return frame.f_globals["__name__"].startswith("poollife.") and source_of(frame) == "with self._lock:"

@@ -6,7 +6,6 @@ import inspect
 import pickle
 import re
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -21,7 +20,7 @@ from poollife import auto_close_db
 from poollife.conf import DEFAULTS, PoolOptions
 from poollife.errors import Hold, PoolTimeout, remembered
 from poollife.pools.exhaustion import NAMED, Situation, likeliest_cause, timeout_of
-from poollife.stacks import is_own, line_in, stack_of, text_of
+from poollife.stacks import current_frames, is_own, line_in, stack_of, text_of
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.support import ROOT
@@ -379,7 +378,7 @@ def test_a_stack_of_nobodys() -> None:
 
 
 def now(thread: threading.Thread, *, fallback: bool = False) -> str | None:
-    frame = sys._current_frames().get(thread.ident or 0)
+    frame = current_frames().get(thread.ident or 0)
     return line_in(stack_of(frame), fallback=fallback)
 
 

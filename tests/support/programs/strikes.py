@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 import os
+import queue
 import random
 import socket
 import sys
@@ -509,6 +510,28 @@ class Striker(threading.Thread):
         self.join()
 
 
+class Judge(threading.Thread):
+    """Judges what was thrown in finalizers, in a thread of its own.
+
+    A hook in Python could be struck itself. Then what it had to judge would be lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._thrown: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        sys.unraisablehook = self._thrown.put
+
+    def run(self) -> None:
+        while (each := self._thrown.get()) is not None:
+            unraisable(each)
+            del each  # or it would keep the frames until the next one
+
+    def end(self) -> None:
+        sys.unraisablehook = unraisable
+        self._thrown.put(None)
+        self.join()
+
+
 class UnderAttack(ThreadPoolExecutor):
     """Below ``PooledThreadPoolExecutor``: its jobs are struck, with all that ours does around them."""
 
@@ -527,6 +550,8 @@ def at_random(jobs: int, seed: int) -> dict[str, Any]:
     from tests.support.counting import pool_of
 
     threading.excepthook = lambda a: isinstance(a.exc_value, Struck) or threading.__excepthook__(a)
+    judge = Judge()
+    judge.start()
     chance = random.Random(seed)
     # SQLAlchemy's loggers keep what they were asked once, under a lock that can be struck.
     count_free()
@@ -555,6 +580,7 @@ def at_random(jobs: int, seed: int) -> dict[str, Any]:
             if error and not isinstance(error, Struck | Failure):
                 others[f"{type(error).__name__}: {error}"[:200]] += 1
     striker.end()
+    judge.end()
     out = pool_of("default").out
     return {
         "ends": ends,
