@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import linecache
 import os
-import sys
 import sysconfig
 import threading
 from collections.abc import Iterable
 from types import CodeType, FrameType
 
 import django
+
+from poollife.executors import current_frames
 
 #: Code and the line in it, the innermost first. No frames: a frame would keep the values of its variables.
 Stack = tuple[tuple[CodeType, int], ...]
@@ -28,34 +28,6 @@ LIBRARIES = tuple(
         *(os.path.dirname(str(file)) for file in (django.__file__, __file__)),  # noqa: PTH120
     }
 )
-
-
-if sys.version_info >= (3, 11, 9):
-    current_frames = sys._current_frames
-else:
-    #: Held while the garbage collector is off. Reentrant, because a signal handler may look at threads.
-    _collector = threading.RLock()
-    # A child is made while no thread has the lock: otherwise its collector might be off for good.
-    os.register_at_fork(
-        before=_collector.acquire, after_in_parent=_collector.release, after_in_child=_collector.release
-    )
-
-    def current_frames() -> dict[int, FrameType]:
-        """Return the present frame of each thread, by its identifier, while the collector does not run.
-
-        In these versions of Python, ``sys._current_frames()`` has the interpreter's list of threads locked
-        while it makes its answer. If the garbage collector runs in the middle of that, a finalizer may let
-        another thread run. If that thread starts a thread, it waits for the list, and all threads wait for
-        the GIL that it has: the process stands still for ever. (CPython's issue 106883.)
-        """
-        with _collector:
-            was_on = gc.isenabled()
-            try:
-                gc.disable()
-                return sys._current_frames()
-            finally:
-                if was_on:
-                    gc.enable()
 
 
 def stack_of(frame: FrameType | None) -> Stack:

@@ -29,9 +29,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from poollife.drivers.contract import HELD
 from poollife.drivers.mysql.mysqlclient import GuardedConnection
 from poollife.errors import PoolTimeout
+from poollife.executors import current_frames
 from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry
-from poollife.stacks import current_frames
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.support.counting import Questions, pool_of

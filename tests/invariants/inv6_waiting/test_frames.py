@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from poollife.stacks import current_frames
+from poollife.executors import current_frames
 from tests.support.programs.running import run
 
 LOOKS = 400

@@ -19,8 +19,9 @@ from django.http import HttpRequest, HttpResponse
 from poollife import auto_close_db
 from poollife.conf import DEFAULTS, PoolOptions
 from poollife.errors import Hold, PoolTimeout, remembered
+from poollife.executors import current_frames
 from poollife.pools.exhaustion import NAMED, Situation, likeliest_cause, timeout_of
-from poollife.stacks import current_frames, is_own, line_in, stack_of, text_of
+from poollife.stacks import is_own, line_in, stack_of, text_of
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.support import ROOT

@@ -10,7 +10,7 @@ import time
 import weakref
 from typing import Any
 
-from poollife.stacks import current_frames
+from poollife.executors import current_frames
 
 #: Threads that do nothing: the more there are, the more memory an answer takes.
 IDLE = 40
