@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
 from time import monotonic
@@ -82,14 +82,17 @@ class Outcomes:
     finished: bool
     failed: frozenset[str]
     ran: frozenset[str]
+    #: The tests that were skipped, with the reasons.
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, file: Path, seconds: float, finished: bool) -> Outcomes:
         """Read the file of ``RecordingResult``. A test can fail several times: in its subtests."""
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-        failed = frozenset(test for outcome, test in lines if outcome == "failed")
-        passed = frozenset(test for outcome, test in lines if outcome == "passed")
-        return cls(seconds, finished, failed, failed | passed)
+        failed = frozenset(test for outcome, test, _ in lines if outcome == "failed")
+        passed = frozenset(test for outcome, test, _ in lines if outcome == "passed")
+        skipped = {test: reason for outcome, test, reason in lines if outcome == "skipped"}
+        return cls(seconds, finished, failed, failed | passed, skipped)
 
     def keep(self, file: Path) -> None:
         """Write those of a run in which nothing failed."""
@@ -127,8 +130,11 @@ class Difference:
 
     @property
     def never_ran(self) -> list[str]:
-        """The tests that ran with Django's backend only."""
-        return sorted(self.stock.ran - self.pooled.ran)
+        """The tests that ran with Django's backend only, and why they were skipped, if they were."""
+        return [
+            f"{test} (skipped: {reason})" if (reason := self.pooled.skipped.get(test)) else test
+            for test in sorted(self.stock.ran - self.pooled.ran)
+        ]
 
     @property
     def ran_more(self) -> list[str]:

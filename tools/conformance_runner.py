@@ -22,8 +22,8 @@ class RecordingResult(unittest.TextTestResult):
     With --parallel it is in the parent, and the workers report to it.
     """
 
-    def record(self, outcome: str, test: Any) -> None:
-        line = json.dumps([outcome, test.id()]) + "\n"
+    def record(self, outcome: str, test: Any, reason: str = "") -> None:
+        line = json.dumps([outcome, test.id(), reason]) + "\n"
         # Opened again each time: tests fork, and change the files that are open.
         with open(os.environ["CONFORMANCE_OUTCOMES"], "a") as file:  # noqa: PTH123  # tests patch pathlib
             file.write(line)
@@ -47,7 +47,7 @@ class RecordingResult(unittest.TextTestResult):
 
     def addSkip(self, test: Any, reason: str) -> None:
         super().addSkip(test, reason)
-        self.record("skipped", test)
+        self.record("skipped", test, reason)
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:
         super().addExpectedFailure(test, err)

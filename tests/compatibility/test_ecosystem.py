@@ -168,7 +168,7 @@ def django_tests(site: Site, tmp_path: Path, untouched: None) -> Test:
         # One of those found is a class that never began.
         assert f"Ran {len(found) - 1} tests in" in done.stdout, done.stdout
         assert "Exception ignored" not in done.stdout, done.stdout
-        return Run({test: outcome for outcome, test in found}, sessions)
+        return Run({test: outcome for outcome, test, _ in found}, sessions)
 
     return test
 

@@ -36,6 +36,8 @@ CASES: dict[str, Callable[..., Any]] = {}
 PATIENCE = 30
 #: A question that its server takes its time over.
 SLOWLY = "SELECT %s + SLEEP(%s)"
+#: Seconds that are over after each kill, however busy the machine is.
+LONG = 10
 
 
 def case(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -507,7 +509,7 @@ def storm(observer: Observer, greenlets: int, every: int) -> dict[str, Any]:
         nonlocal alive
         try:
             if number % every == 0:
-                kill_in_query(number, 1)
+                kill_in_query(number, LONG)
                 failed.append(f"{number} lives")
             elif number % 3:
                 check(number, ask("SELECT %s", number))
@@ -528,7 +530,7 @@ def storm(observer: Observer, greenlets: int, every: int) -> dict[str, Any]:
     def look() -> None:
         while alive:
             # What those left behind who were killed runs on, without anybody's waiting for it.
-            at_once.append(sum("SLEEP(1)" not in statement for statement in observer.running()))
+            at_once.append(sum(f"SLEEP({LONG})" not in statement for statement in observer.running()))
             gevent.sleep(0.005)
 
     def opened(**_: Any) -> None:
