@@ -1,4 +1,4 @@
-"""Threads: the frames of all, those that wait for a job, and those that run an asynchronous work's sync code.
+"""The frames of all threads; threads that wait for a job, or run an asynchronous work's sync code.
 
 This module has the private names of ``concurrent.futures``, asgiref and AnyIO.
 tests/compatibility/test_private_names.py pins them.
@@ -49,7 +49,8 @@ else:
             return sys._current_frames()
         finally:
             # Nothing is called before enable(): so no other thread and no asynchronous exception comes first.
-            _looks.pop(look, None)
+            if look in _looks:
+                del _looks[look]  # noqa: RUF051  # pop() would be a call
             if _switched_off and not _looks:
                 _switched_off = False
                 gc.enable()

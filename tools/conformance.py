@@ -186,7 +186,7 @@ class Suite:
 
     def run_stock(self, databases: Databases, parallel: int, name: str) -> Outcomes:
         """Return what an earlier run with Django's backend came to, or run it, and keep it for later."""
-        kept = CACHE / "stock" / f"{name}-{self._key()}.json"
+        kept = CACHE / "stock" / f"{name}-{self._key(databases)}.json"
         if kept.exists() and not self.anew:
             print(f"{databases.stock}, --parallel {parallel}: kept from an earlier run", flush=True)
             return Outcomes.load(kept)
@@ -195,7 +195,7 @@ class Suite:
             outcomes.keep(kept)
         return outcomes
 
-    def _key(self) -> str:
+    def _key(self, databases: Databases) -> str:
         """Return a name for all that a run with Django's backend depends on."""
         packages = sorted(
             f"{each.name} {each.version}" for each in distributions() if each.name != "poollife"
@@ -204,7 +204,7 @@ class Suite:
         versions = [
             subprocess.run([server, "--version"], capture_output=True, text=True).stdout for server in servers
         ]
-        everything = [sys.version, packages, versions, list(self.labels)]
+        everything = [sys.version, packages, versions, list(self.labels), databases.skipped]
         return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
 
     def run(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import sys
 import threading
+from types import FrameType
 
 import pytest
 
@@ -29,6 +32,39 @@ def test_the_collector_is_afterwards_as_it_was(*, on: bool) -> None:
         assert gc.isenabled() == on
     finally:
         gc.enable()
+
+
+class Strike:
+    """Raises ``KeyboardInterrupt`` at the nth point of ``current_frames()`` where CPython may deliver one."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if event in ("call", "c_return") and frame.f_code.co_name == "current_frames":
+            self.left -= 1
+            if self.left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 11, 9), reason="the interpreter itself has the collector off")
+@pytest.mark.skipif(sys.getprofile() is not None, reason="a profiler has the profile function")
+def test_the_collector_is_on_after_an_asynchronous_exception_at_each_point() -> None:
+    struck = 0
+    for number in itertools.count(1):
+        strike = Strike(number)
+        try:
+            sys.setprofile(strike)
+            current_frames()
+        except KeyboardInterrupt:
+            struck += 1
+        finally:
+            sys.setprofile(None)
+        assert gc.isenabled(), number
+        if strike.left > 0:
+            break
+    assert struck > 3
 
 
 def test_a_child_has_its_collector_on_whatever_another_thread_was_doing() -> None:

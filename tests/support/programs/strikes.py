@@ -511,9 +511,9 @@ class Striker(threading.Thread):
 
 
 class Judge(threading.Thread):
-    """Judges what was thrown in finalizers, in a thread of its own.
+    """Judges the exceptions of finalizers, in a thread of its own.
 
-    A hook in Python could be struck itself. Then what it had to judge would be lost.
+    A hook in Python could be struck itself. Then the exception that it had to judge would be lost.
     """
 
     def __init__(self) -> None:
