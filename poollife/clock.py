@@ -20,3 +20,5 @@ from collections.abc import Callable
 from functools import partial
 
 monotonic: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+#: Seconds since 1970, for people and for files. It may jump.
+wall: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_REALTIME)

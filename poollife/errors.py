@@ -36,6 +36,8 @@ class Hold:
     now_at: str | None = None
     #: Whether the waiting request, task or thread had this connection itself.
     own: bool = False
+    #: The number of its session at the server, as in SHOW PROCESSLIST or pg_stat_activity; None: not known.
+    session: int | None = None
 
     @property
     def holder(self) -> str:
@@ -47,6 +49,7 @@ class Hold:
         places = (("borrowed at", self.borrowed_at), ("now at", self.now_at))
         told = [
             f"{self.holder} for {self.held:.1f} s",
+            *([f"session {self.session}"] if self.session else []),
             *(f"{what} {where}" for what, where in places if where),
         ]
         return ", ".join(told)

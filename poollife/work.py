@@ -57,6 +57,8 @@ class ThreadLeases:
     def __init__(self) -> None:
         self.leases: set[Any] = set()
         self.thread = threading.current_thread()
+        #: Its name, for the board.
+        self.label = self.thread.name.encode(errors="replace")
         self.pid = process.pid
 
     def __del__(self) -> None:

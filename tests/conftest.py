@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import random
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +29,9 @@ def pytest_configure() -> None:
         del os.environ[name]
     if offset := os.environ.get("POOLLIFE_CLOCK_OFFSET"):
         set_clock_forward(float(offset))
+    # Programs that tests start have their board there, too.
+    os.environ["POOLLIFE_RUN_DIR"] = tempfile.mkdtemp(prefix="poollife-board-")
+    atexit.register(shutil.rmtree, os.environ["POOLLIFE_RUN_DIR"], ignore_errors=True)
     settings.configure(
         DATABASES={"default": {"ENGINE": "django.db.backends.dummy"}},
         INSTALLED_APPS=["poollife"],

@@ -22,12 +22,12 @@ from poollife.backends.sharing import SharingMixin
 from poollife.drivers.contract import HELD, OPENING
 from poollife.pools import log
 from poollife.pools.base import PoolClosed, PoolKey
-from poollife.pools.lease import Lease
 from poollife.pools.live import closed_pools
 from poollife.process.atfork import at_fork
 from poollife.process.guard import alive
 
 if TYPE_CHECKING:
+    from poollife.pools.lease import Lease
     from poollife.pools.pool import LeasePool
 
 

@@ -12,13 +12,13 @@ from poollife.backends.credentials import answered, askers_in
 from poollife.conf import UNPOOLED, PoolOptions
 from poollife.drivers.contract import Driver
 from poollife.drivers.network import set_tcp_timeouts
-from poollife.pools.lease import Lease
 from poollife.process.atfork import at_fork
 from poollife.process.guard import getpid
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+    from poollife.pools.lease import Lease
     from poollife.pools.registry import Registry
 else:
     BaseDatabaseWrapper = object

@@ -62,6 +62,9 @@ class Driver(ABC):
 
     #: The keys of ``OPTIONS`` that name files with more options, which poollife can't read.
     option_files: frozenset[str] = frozenset()
+    #: A statement for the sessions of this user and database, without the one that asks: id, user, client,
+    #: state, seconds in it, statement. None: the database has none.
+    SESSIONS: str | None = None
 
     @abstractmethod
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
@@ -203,17 +206,21 @@ class Guarded(metaclass=ABCMeta):
     CHANGING: frozenset[str] = frozenset(
         {"guard", "lease", "idle", "initialised_with", "dirty", "born", "idle_since", "lifetime"}
         | {"failure", "unshareable", "ran", "pinned", "lost", "failed_over", "marks_at_rest"}
-        | {"has_new_types"}
+        | {"has_new_types", "row", "session"}
     )
     #: The marks of a clean session.
     marks_at_rest: dict[str, Any]
+    #: The session's number at the server; None: it has none. The pool sets it.
+    session: int | None
+    #: The row of the session on the board; None: it has none.
+    row: Any
     #: The driver's exception classes.
     InterfaceError: Any
     NotSupportedError: Any
 
     def note_opening(self) -> None:
         """Set the attributes to those of a session that was just opened."""
-        self.lease = self.failure = self.unshareable = self.initialised_with = None
+        self.lease = self.failure = self.unshareable = self.initialised_with = self.row = None
         self.idle = self.dirty = self.pinned = self.lost = self.failed_over = self.has_new_types = False
         self.ran = SETS
         self.lifetime = 1.0
@@ -251,6 +258,10 @@ class Guarded(metaclass=ABCMeta):
             self.guard.abandon(self)
         elif finalize := getattr(super(), "__del__", None):  # sqlite3 has one since Python 3.13
             finalize()
+
+    def session_id(self) -> int | None:
+        """Return the session's number at the server, without asking it; None (the default): not known."""
+        return None
 
     def note_failure(self, error: BaseException) -> None:
         """Note, after an error of a guarded method, whether the session can still be used.

@@ -5,6 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypedDict
 
+from poollife.board.layout import (
+    CLOSED,
+    CONNECT_ERRORS,
+    LENT,
+    MAX_WAITING,
+    OPENED,
+    RESETS,
+    TICKETED,
+    TIMEOUTS,
+)
 from poollife.pools.meters import HistogramStats, added
 
 if TYPE_CHECKING:
@@ -26,6 +36,8 @@ class PoolStats(TypedDict):
     opening: int
     #: Checkouts that wait now.
     waiting: int
+    #: The most checkouts that ever waited at the same time.
+    max_waiting_seen: int
     #: Sessions opened.
     opened: int
     #: Sessions closed.
@@ -63,7 +75,7 @@ def pool_stats() -> dict[str, PoolStats]:
         - ``pid``: the id of this process
         - ``limit``: the most sessions of one pool, ``pool_size`` + ``max_overflow``; None without pooling
         - ``out``, ``idle``, ``opening``: sessions that are borrowed, idle, being opened or pinged
-        - ``waiting``: checkouts that wait
+        - ``waiting``, ``max_waiting_seen``: checkouts that wait now, and the most that ever did
         - ``opened``, ``closed``: sessions opened and closed so far
         - ``checkouts``, ``timeouts``: checkouts that got a session, and that ended in a ``PoolTimeout``
         - ``connect_errors``: failed attempts to open a session
@@ -92,12 +104,13 @@ def pool_stats() -> dict[str, PoolStats]:
 def stats_of(pool: PoolState) -> PoolStats:
     """Return the numbers of one pool."""
     out, idle, opening, waiting = pool.out, pool.idle, pool.opening, pool.waiting
-    meters, slots = pool.meters, pool.slots
+    meters, counters = pool.meters, pool.counters
     # No call while the lock is held: FairQueuePool explains this.
     with pool.counting:
-        opened, closed = pool.opened, pool.closed
-        checkouts, resets = meters.ticketed + slots.lent, pool.resets
-        timeouts, connect_errors = meters.timeouts, meters.connect_errors
+        opened, closed, resets = counters[OPENED], counters[CLOSED], counters[RESETS]
+        checkouts = counters[TICKETED] + counters[LENT]
+        timeouts, connect_errors = counters[TIMEOUTS], counters[CONNECT_ERRORS]
+        max_waiting = counters[MAX_WAITING]
     return PoolStats(
         pid=os.getpid(),
         limit=pool.options.limit,
@@ -105,6 +118,7 @@ def stats_of(pool: PoolState) -> PoolStats:
         idle=idle,
         opening=opening,
         waiting=waiting,
+        max_waiting_seen=max_waiting,
         opened=opened,
         closed=closed,
         checkouts=checkouts,
@@ -132,6 +146,7 @@ def _sum(one: PoolStats, other: PoolStats) -> PoolStats:
         idle=one["idle"] + other["idle"],
         opening=one["opening"] + other["opening"],
         waiting=one["waiting"] + other["waiting"],
+        max_waiting_seen=max(one["max_waiting_seen"], other["max_waiting_seen"]),
         opened=one["opened"] + other["opened"],
         closed=one["closed"] + other["closed"],
         checkouts=one["checkouts"] + other["checkouts"],

@@ -32,6 +32,12 @@ class PoolKey(NamedTuple):
     #: The driver: entries of several drivers share Django's alias of no database.
     driver: Any = None
 
+    @property
+    def place(self) -> str:
+        """The server, for people; empty for a file."""
+        # An ENGINE with a key of its own may leave out the server.
+        return ":".join(str(part) for part in self.server or () if part)
+
     def same_database(self, other: PoolKey) -> bool:
         """Return whether both keys lead to the same database, maybe with another user or other options."""
         return (self.server, self.database) == (other.server, other.database)
@@ -156,8 +162,6 @@ class Slots(ABC):
     bounds: Any
     #: Whether no checkout is served.
     suspended: bool
-    #: The number of sessions that ``take_idle()`` has lent.
-    lent: int
     #: Called when there is a surplus, or when fewer sessions than ``min_idle`` are idle.
     unbalanced: Callable[[], object]
     #: Returns the reason why a session can't be lent, None if it can.
@@ -266,5 +270,5 @@ class Slots(ABC):
     def wake(self) -> None:
         """Wake all waiting threads, so that each looks at its pool."""
 
-    def abandon(self) -> None:
-        """Replace the lock, in a child."""
+    def abandon(self, counters: Any) -> None:
+        """Replace the lock and the counters, in a child."""

@@ -144,6 +144,7 @@ def hold_of(lease: Lease, now_at: str | None = None) -> Hold:
         borrowed_at=line_in(lease.stack),
         now_at=now_at,
         own=mine,
+        session=lease.session,
     )
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from poollife.board.layout import LENT, SUSPENDED
 from poollife.conf import Bounds
 from poollife.pools import log
 from poollife.pools.slots import OPENINGS
@@ -81,7 +82,7 @@ class FairQueuePool(TicketQueue):
                 entry = self._free[-1]
                 self._slots[entry] = lease
                 del self._free[-1]
-                self.lent += 1
+                self.counters[LENT] += 1
                 self._changes += 1
         return entry
 
@@ -91,7 +92,7 @@ class FairQueuePool(TicketQueue):
             self._slots[entry] = ticket
             ticket.entry = entry
             ticket.served = True
-            self.lent -= 1
+            self.counters[LENT] -= 1
             self._changes += 1
 
     def put(self, handle: Any) -> None:
@@ -185,6 +186,7 @@ class FairQueuePool(TicketQueue):
                 self.bounds = bounds
             if suspended is not None:
                 self.suspended = suspended
+                self.counters[SUSPENDED] = suspended
             self._changes += 1
         self.serve()
         self._close_excess()

@@ -82,9 +82,10 @@ class Watch:
             return
         now = line_in(stacks_of([lease.thread]).get(lease.thread, ()), fallback=True)
         logger.warning(
-            "Pool %r: %s has had a connection for %.1f s, longer than leak_after (%g s)%s. Borrowed by:\n%s",
+            "Pool %r: %s has had %s for %.1f s, longer than leak_after (%g s)%s. Borrowed by:\n%s",
             self._pool.key.alias,
             lease.holder,
+            f"session {lease.session}" if lease.session else "a connection",
             held,
             self._after,
             f", and is now at {now}" if now and lease.active else "",

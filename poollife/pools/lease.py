@@ -48,6 +48,7 @@ class Lease:
         "driver",
         "ends_with_work",
         "handle",
+        "label",
         "open_cursors",
         "paused",
         "pool",
@@ -71,6 +72,7 @@ class Lease:
         self.pool = pool
         self.state: State = OPENING
         self.thread = here.thread
+        self.label = here.label
         #: The end of the checkout, in seconds on the monotonic clock.
         self.since = 0.0
         #: SQLAlchemy's object for the session: a record, or a ``_ConnectionFairy``.
@@ -106,6 +108,12 @@ class Lease:
         """The work and the thread that have the lease, for people."""
         thread = f"thread {self.thread.name}"
         return f"{self.work} in {thread}" if self.work else thread
+
+    @property
+    def session(self) -> int | None:
+        """The number of the session at the server; None: it has none, or the lease has no session yet."""
+        driver: Guarded | None = getattr(self, "driver", None)
+        return driver.session if driver else None
 
     @property
     def age(self) -> float:
@@ -308,6 +316,8 @@ class Lease:
             self.join(None)
         if before:
             before.remove(self)
+        if (row := self.driver.row) is not None:
+            row.show(self.since, work, self.label)
 
     def must_go_first(self) -> bool:
         """Return whether the session has to be returned before the current work queries: it is other work's.

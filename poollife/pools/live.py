@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from django.utils.asyncio import async_unsafe
 
-from poollife.pools.state import PoolState
 from poollife.process.atfork import at_fork
 from poollife.process.guard import WeakRegistry
 
 if TYPE_CHECKING:
     from poollife.pools.lease import Lease
+    from poollife.pools.state import PoolState
 
 #: All pools that may still have leases out, drained pools too.
 live_pools: WeakRegistry[PoolState] = WeakRegistry()

@@ -14,6 +14,8 @@ from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife import clock
+from poollife.board.layout import CLOSED, CONNECT_ERRORS, LIMIT, NO_LIMIT, OPENED, TICKETED, TIMEOUTS
+from poollife.board.page import page
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import RETURNED, Driver
 from poollife.errors import PoolTimeout, remembered
@@ -27,6 +29,7 @@ from poollife.pools.leaks import watch_for
 from poollife.pools.lease import Lease
 from poollife.pools.live import closed_pools, live_pools
 from poollife.pools.liveness import SHORTEST_LIFETIME, Liveness
+from poollife.pools.meters import Meters
 from poollife.pools.outage import outage_of
 from poollife.pools.poolclass import pool_class, slots_of
 from poollife.pools.returning import ReturningPool
@@ -63,7 +66,7 @@ class LeasePool(ReturningPool):
         self._sessions = self._make_sessions()
         #: Whether returned sessions are kept for the next checkout.
         self.keeps_sessions = isinstance(self._sessions, QueuePool)
-        self._slots = slots_of(self._sessions, options.bounds, self._lock)
+        self._slots = slots_of(self._sessions, options.bounds, self._lock, self.counters)
         self._slots.reason_to_replace = self.liveness.reason_to_replace
         #: The class of the driver connection, if no proxy is around it.
         self._driver_class: type | None = None
@@ -126,12 +129,14 @@ class LeasePool(ReturningPool):
                 work.leases.append(lease)
             else:
                 work.add(lease)
+            if (row := lease.driver.row) is not None:
+                row.show(lease.since, lease.work, lease.label)
             if watch := self._watch:
                 watch.borrowed(lease)
             if ticket is not None:
                 self._slots.hold(ticket, lease)
                 with self._lock:
-                    self.meters.ticketed += 1
+                    self.counters[TICKETED] += 1
             if borrower.lease:  # a signal handler, or a handler of the user's logs, has queried meanwhile
                 self.checkin(borrower.lease)
             borrower.reference.lease = borrower.lease = lease
@@ -201,6 +206,7 @@ class LeasePool(ReturningPool):
         """
         self._slots.change(options.bounds)
         self.options = options
+        self.counters[LIMIT] = NO_LIMIT if options.limit is None else options.limit
         self.housekeeping.call()
 
     def suspend(self, suspended: bool = True) -> None:
@@ -214,6 +220,7 @@ class LeasePool(ReturningPool):
     def forget(self) -> None:
         """Leave all registries: another pool of this key was made first, and this one has no session."""
         live_pools.remove(self)
+        page.leave_pool(self)
         self._outage.waiters.remove(self._slots)
 
     def abandon(self) -> None:
@@ -221,7 +228,10 @@ class LeasePool(ReturningPool):
         # A thread that forked inside a checkout may go on in this pool; threads that do not exist here may
         # have the locks.
         self._lock = threading.RLock()
-        self._slots.abandon()
+        self.cells = self.cells.copy()  # those that were here go on in the parent
+        self.counters = self.cells.counters
+        self.meters = Meters(self.options.stats, self.cells)
+        self._slots.abandon(self.counters)
         self._outage.abandon()
         self.closed_because = "its process was forked"  # for wrappers that know the pool
         for lease in self.leases:
@@ -338,7 +348,9 @@ class LeasePool(ReturningPool):
         self._driver_class = type(driver) if driver is connection else None
         self.meters.create_time.observe(driver.born - began)
         with self._lock:
-            self.opened += 1
+            self.counters[OPENED] += 1
+        driver.session = driver.session_id()
+        driver.row = page.enter_session(self.number, driver.session)
         return connection
 
     def _parameters(self, borrower: Borrower) -> Any:
@@ -350,7 +362,7 @@ class LeasePool(ReturningPool):
 
     def _note_failure(self, error: Exception) -> None:
         with self._lock:
-            self.meters.connect_errors += 1
+            self.counters[CONNECT_ERRORS] += 1
         self.connect_error = remembered(error)
         if isinstance(error, exc.TimeoutError):
             # Another pool is exhausted (a password that is kept in a database): no timeout of this pool.
@@ -358,7 +370,9 @@ class LeasePool(ReturningPool):
 
     def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
         with self._lock:
-            self.closed += 1
+            self.counters[CLOSED] += 1
+        if (row := self.driver.unwrap(connection).row) is not None:
+            row.free()
 
     def watch(self) -> None:
         """Keep the borrowers' stacks from now on, or no longer, as settings and ``tracing()`` ask."""
@@ -371,4 +385,4 @@ class LeasePool(ReturningPool):
 
     def _count_timeout(self) -> None:
         with self._lock:
-            self.meters.timeouts += 1
+            self.counters[TIMEOUTS] += 1

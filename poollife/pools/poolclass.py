@@ -71,7 +71,7 @@ class Counted(Slots):
         return self._sessions.checkedout() >= self._limit
 
     #: The pool class does not count these, and its size can't be changed.
-    opening = preparing = waiting = surplus = shortage = lent = 0
+    opening = preparing = waiting = surplus = shortage = 0
     suspended = False
     bounds: Bounds | None = None
     unbalanced: Callable[[], object] = int
@@ -98,15 +98,16 @@ def pool_class(options: PoolOptions) -> type[Pool]:
     return options.poolclass or FairQueuePool
 
 
-def slots_of(sessions: Pool, bounds: Bounds | None, lock: threading.RLock) -> Slots:
+def slots_of(sessions: Pool, bounds: Bounds | None, lock: threading.RLock, counters: Any) -> Slots:
     """Return the slots of a pool of SQLAlchemy's.
 
     :param bounds: the sizes; None: no limit.
     :param lock: the lock of the ``LeasePool``, which guards the slots, too.
+    :param counters: the counters of the ``LeasePool``.
     """
     if not isinstance(sessions, FairQueuePool):
         return Counted(sessions, bounds.limit if bounds else None)
-    sessions.share_lock(lock)
+    sessions.share(lock, counters)
     if bounds:
         sessions.bounds = bounds
     return sessions

@@ -283,8 +283,7 @@ class Registry:
 def description_of(pool: LeasePool) -> str:
     """Return the database and the sizes of a pool, for the log."""
     key, options = pool.key, pool.options
-    server = ":".join(str(part) for part in key.server if part)
-    place = f"database {str(key.database)!r}" + (f" at {server}" if server else "")
+    place = f"database {str(key.database)!r}" + (f" at {key.place}" if key.place else "")
     return f"{place}, pool_size {options.pool_size}, max_overflow {options.max_overflow}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.pool import Pool
 
 from poollife import clock
+from poollife.board.layout import RESETS
 from poollife.drivers.contract import (
     CLAIMED,
     HELD,
@@ -80,6 +81,8 @@ class ReturningPool(PoolState):
                 driver.end_cursors()
             driver.idle = True
             driver.lease = None
+            if (row := driver.row) is not None:
+                row.held[0] = 0
         if driver.lost or driver.failed_over or driver.has_new_types:
             self.liveness.note_end(driver)
         reason = reason or self.closed_because or self._clean(lease)
@@ -135,7 +138,7 @@ class ReturningPool(PoolState):
 
     def _reset(self, lease: Lease) -> None:
         with self._lock:
-            self.resets += 1
+            self.counters[RESETS] += 1
         lease.driver.initialised_with = None
         lease.driver.reset_session(lease.connection_params)
 

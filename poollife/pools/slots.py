@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from poollife import clock
+from poollife.board.layout import Cells
 from poollife.conf import Bounds
 from poollife.pools.base import Slots
 from poollife.pools.tickets import Holder, Ticket
@@ -53,7 +54,8 @@ class NamedSlots(QueuePool, Slots):
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
         self.bounds: Bounds = Bounds(pool_size + max_overflow, pool_size)
-        self.lent = 0
+        #: The counters of the pool: LENT, WAITING, MAX_WAITING and SUSPENDED are written here.
+        self.counters: Any = Cells().counters
         #: Whether no ticket is served.
         self.suspended = False
         #: Called when there is a surplus, or when fewer sessions than ``min_idle`` are idle.
@@ -79,12 +81,14 @@ class NamedSlots(QueuePool, Slots):
         self._changes = 0
         self._lock = threading.RLock()
 
-    def share_lock(self, lock: threading.RLock) -> None:
-        """Use the lock of the ``LeasePool``: then one ``with`` changes the slots and counts the checkout.
+    def share(self, lock: threading.RLock, counters: Any) -> None:
+        """Use the lock and the counters of the ``LeasePool``: one ``with`` changes the slots, and counts.
 
         :param lock: of the pool.
+        :param counters: of the pool.
         """
         self._lock = lock
+        self.counters = counters
 
     @property
     def idle(self) -> int:
@@ -126,11 +130,14 @@ class NamedSlots(QueuePool, Slots):
         """Number of checkouts that have no slot yet."""
         return sum(ticket.active and not ticket.served for ticket in self._waiting)
 
-    def abandon(self) -> None:
+    def abandon(self, counters: Any) -> None:
         """Replace the lock, in a child: a thread that exists only in the parent may have it.
 
         The child needs it if it was forked inside a checkout.
+
+        :param counters: of the child.
         """
+        self.counters = counters
         self._lock = threading.RLock()
 
     def checkedin(self) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from poollife import clock
+from poollife.board import layout
+from poollife.board.page import page
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import Driver
 from poollife.pools.base import PoolKey, Slots
@@ -45,15 +47,16 @@ class PoolState(ABC):
         self.closed_because: str | None = None
         #: Whether borrowed sessions must not be used any more either.
         self.disposed = False
-        self.opened = 0
-        self.closed = 0
-        self.resets = 0
         #: Times on the monotonic clock: the pool was made, and a session was last borrowed or returned.
         self.made = self.last_used = clock.monotonic()
         #: The error of the last session that could not be opened; None: a session was opened since.
         self.connect_error: Exception | None = None
         self._lock = threading.RLock()
-        self.meters = Meters(options.stats)
+        #: The number of the pool in this process, and its numbers, which other processes can read.
+        self.number, self.cells = page.enter_pool(self, key.alias, key.place, key.database)
+        self.counters = self.cells.counters
+        self.counters[layout.LIMIT] = layout.NO_LIMIT if options.limit is None else options.limit
+        self.meters = Meters(options.stats, self.cells)
         self._facts: dict[str, Any] = {}
 
     @property
@@ -64,12 +67,22 @@ class PoolState(ABC):
     @property
     def checkouts(self) -> int:
         """Number of sessions that were lent."""
-        return self.meters.ticketed + self._slots.lent
+        return self.meters.checkouts
 
     @property
-    def slots(self) -> Slots:
-        """The slots, whose ``lent`` is one of the counters."""
-        return self._slots
+    def opened(self) -> int:
+        """Number of sessions that were opened."""
+        return int(self.counters[layout.OPENED])
+
+    @property
+    def closed(self) -> int:
+        """Number of sessions that were closed."""
+        return int(self.counters[layout.CLOSED])
+
+    @property
+    def resets(self) -> int:
+        """Number of returns that needed a reset."""
+        return int(self.counters[layout.RESETS])
 
     @property
     def idle(self) -> int:

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from sqlalchemy import exc
 
 from poollife import clock
+from poollife.board.layout import MAX_WAITING, WAITING
 from poollife.pools.slots import NamedSlots
 from poollife.pools.tickets import Ticket
 
@@ -58,10 +59,11 @@ class TicketQueue(NamedSlots):
             seen, entry = self._changes, ticket.entry
             waiting = self._waiting
             shorter = tuple(each for each in waiting if each is not ticket)
-            back = (entry,) if entry is not None else ()
+            back, left = (entry,) if entry is not None else (), len(shorter)
             with self._lock:
                 if done := self._changes == seen:
                     self._waiting = shorter
+                    self.counters[WAITING] = left
                     if entry is not None:
                         self._slots[entry] = None
                         self._free += back
@@ -106,10 +108,13 @@ class TicketQueue(NamedSlots):
             self._refuse_crowds(ticket)
         signal = threading.Lock()
         signal.acquire()
+        number = len(self._waiting)
         with self._lock:
             # Not if it was served meanwhile, or if a signal handler in this thread had it step back.
             if waits := ticket.queue is self and not ticket.served:
                 ticket.signal = signal
+                if number > self.counters[MAX_WAITING]:
+                    self.counters[MAX_WAITING] = number
         if waits:
             signal.acquire(timeout=self._patience_of(ticket))
         with self._lock:
@@ -131,9 +136,11 @@ class TicketQueue(NamedSlots):
             while place and waiting[place - 1].deadline > ticket.deadline:
                 place -= 1
             longer = (*waiting[:place], ticket, *waiting[place:])
+            number = len(longer)
             with self._lock:
                 if done := self._changes == seen:
                     self._waiting = longer
+                    self.counters[WAITING] = number
                     ticket.queue = self
                     self._changes += 1
 
@@ -146,9 +153,11 @@ class TicketQueue(NamedSlots):
         :param seen: the number of changes when the new queue was planned.
         :param shorter: the new queue.
         """
+        left = len(shorter)
         with self._lock:
             if done := self._changes == seen:
                 self._waiting = shorter
+                self.counters[WAITING] = left
                 self._changes += 1
         return done
 
@@ -178,12 +187,13 @@ class TicketQueue(NamedSlots):
             seen, waiting = self._changes, self._waiting
             if not waiting or self.suspended:
                 return
-            ticket, rest = waiting[0], waiting[1:]
+            ticket, rest, left = waiting[0], waiting[1:], len(waiting) - 1
             if ticket.active and not ticket.served and not self._free and not self._may_open(ticket):
                 return
             with self._lock:
                 if self._changes == seen:
                     self._waiting = rest
+                    self.counters[WAITING] = left
                     if ticket.active and not ticket.served:
                         if self._free:
                             ticket.entry = self._free[-1]

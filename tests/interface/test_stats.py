@@ -16,6 +16,7 @@ from django.db import OperationalError, connections
 
 from poollife import close_pool, pool_stats, resize_pool
 from poollife.backends.mixin import PooledMixin
+from poollife.board.layout import WAIT_TIME, Cells
 from poollife.errors import PoolTimeout
 from poollife.pools.meters import BOUNDS, Histogram, Meters, added, kind_of
 from poollife.pools.pool import LeasePool
@@ -58,6 +59,7 @@ def test_a_quiet_day(make_alias: MakeAlias) -> None:
         "idle": 1,
         "opening": 0,
         "waiting": 0,
+        "max_waiting_seen": 0,
         "opened": 1,
         "closed": 0,
         "checkouts": 5,
@@ -169,6 +171,7 @@ def test_waiting_and_giving_up(make_alias: MakeAlias) -> None:
     run(threading.Thread(target=use, args=(alias,)))
     found = stats(alias)
     assert (found["waiting"], found["timeouts"], found["checkouts"]) == (0, 0, 4)
+    assert found["max_waiting_seen"] == 2
     assert found["wait_time"]["count"] == 4
     assert found["wait_time"]["sum"] >= 0.02
 
@@ -244,11 +247,15 @@ def test_several_pools_of_an_alias_are_added_up(make_alias: MakeAlias) -> None:
 # --- histograms ---------------------------------------------------------------------------------------------
 
 
+def make_histogram() -> Histogram:
+    return Histogram(Cells(), WAIT_TIME, 0)
+
+
 @pytest.mark.parametrize(
     ("seconds", "place"), [(0.0, 0), (0.001, 0), (0.0011, 1), (0.3, 5), (10.0, 8), (11.0, 9)]
 )
 def test_where_a_time_is_counted(seconds: float, place: int) -> None:
-    histogram = Histogram()
+    histogram = make_histogram()
     histogram.observe(seconds)
     found = histogram.stats()
     assert found["counts"] == [int(number == place) for number in range(len(BOUNDS) + 1)]
@@ -256,14 +263,14 @@ def test_where_a_time_is_counted(seconds: float, place: int) -> None:
 
 
 def test_those_that_took_no_time() -> None:
-    histogram = Histogram()
+    histogram = make_histogram()
     histogram.observe(0.3)
     assert histogram.stats(total=5)["counts"] == [4, 0, 0, 0, 0, 1, 0, 0, 0, 0]
     assert histogram.stats(total=0)["count"] == 1  # one that is just being counted elsewhere
 
 
 def test_adding() -> None:
-    one, other = Histogram(), Histogram()
+    one, other = make_histogram(), make_histogram()
     one.observe(0.3)
     other.observe(20)
     both = added(one.stats(), other.stats())
@@ -283,7 +290,7 @@ def test_adding() -> None:
     ],
 )
 def test_reasons_have_few_kinds(reason: str, kind: str) -> None:
-    meters = Meters(use_time=False)
+    meters = Meters(False, Cells())
     meters.replace(reason)
     assert (meters.replaced, kind_of(reason)) == ({kind: 1}, kind)
 

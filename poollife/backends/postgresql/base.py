@@ -13,7 +13,6 @@ from django.db.backends.postgresql.psycopg_any import IsolationLevel, is_psycopg
 from poollife.backends.mixin import PooledMixin
 from poollife.drivers.postgresql.driver import PostgreSQLDriver
 from poollife.pools import log
-from poollife.pools.lease import Lease
 
 if is_psycopg3:
     from poollife.drivers.postgresql import psycopg3 as chosen
@@ -22,6 +21,8 @@ else:
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper as PostgreSQLWrapper
+
+    from poollife.pools.lease import Lease
 else:
     PostgreSQLWrapper = object
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import wraps
 from operator import itemgetter
@@ -182,6 +183,10 @@ class MySQLConnection(GuardedSocket):
         finally:
             # Not before: a fork may come in the middle of the quit packet.
             live.remove(self)
+
+    @abstractmethod
+    def session_id(self) -> int:
+        """Return the id of the server's thread, as in SHOW PROCESSLIST."""
 
     def note_failure(self, error: BaseException) -> None:
         """Note, after an error, whether the session's state is still known."""

@@ -25,6 +25,12 @@ DEFAULT_SOCKETS = {
 class MySQLDriver(Driver):
     """The common part of the descriptions of both drivers: errors and addresses."""
 
+    SESSIONS = (
+        "SELECT ID, USER, HOST, CONCAT_WS(': ', COMMAND, NULLIF(STATE, '')), TIME, LEFT(INFO, 200)"
+        " FROM information_schema.PROCESSLIST"
+        " WHERE ID <> CONNECTION_ID() AND DB = DATABASE()"
+        " AND USER = SUBSTRING_INDEX(USER(), '@', 1)"
+    )
     #: The base class of the driver's errors that have a number, of the server or of the client.
     error: type[Exception]
 

@@ -239,6 +239,10 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         """Return these seconds, or ``read_timeout`` if that is shorter."""
         return min(seconds, self.params.get("read_timeout") or seconds)
 
+    def session_id(self) -> int:
+        """Implement ``MySQLConnection.session_id()``."""
+        return int(thread_id(self))
+
     def reason_to_close(self) -> str | None:
         # Flat, because each return passes through here.
         if reason := self.failure or self.unshareable:

@@ -170,6 +170,10 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         finally:
             self._read_timeout = own
 
+    def session_id(self) -> int:
+        """Implement ``MySQLConnection.session_id()``."""
+        return int(self.thread_id())
+
     def reason_to_close(self) -> str | None:
         if reason := self.failure or self.unshareable:
             return reason

@@ -205,6 +205,10 @@ class PostgreSQLConnection(GuardedSocket):
             self.reader = None
             self.dirty = True
 
+    def session_id(self) -> int:
+        """Return the id of the server's process, as in pg_stat_activity."""
+        return int(self.info.backend_pid)
+
     def note_failure(self, error: BaseException) -> None:
         """Note, after an error, whether the session's state is still known.
 

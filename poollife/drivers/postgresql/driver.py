@@ -24,6 +24,14 @@ SOCKET_FOLDERS = ("/var/run/postgresql", "/run/postgresql", "/tmp")
 class PostgreSQLDriver(Driver):
     """The common part of the descriptions of both drivers: errors and addresses."""
 
+    SESSIONS = (
+        "SELECT pid, usename, host(client_addr),"
+        " concat_ws(': ', state, wait_event_type || ' ' || wait_event),"
+        " extract(epoch FROM clock_timestamp() - state_change), left(query, 200)"
+        " FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND datname = current_database() AND usename = current_user"
+        " AND backend_type = 'client backend'"
+    )
     #: The base class of the driver's errors.
     error: type[Exception]
 

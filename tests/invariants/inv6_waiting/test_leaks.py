@@ -79,7 +79,7 @@ def test_one_warning_without_any_traffic_and_one_when_it_is_back(alias: str, war
     pool_of(alias).reclaim()  # the thread has just ended with it
     warned, back = warnings.all
     head, *stack = warned.splitlines()
-    assert re.match(rf"Pool '{alias}': thread worker has had a connection for \d+\.\d s", head)
+    assert re.match(rf"Pool '{alias}': thread worker has had session \d+ for \d+\.\d s", head)
     assert "longer than leak_after (0.1 s), and is now at " in head
     assert head.endswith(" in work. Borrowed by:")
     _, first = inspect.getsourcelines(Busy.work)

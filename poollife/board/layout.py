@@ -1,0 +1,95 @@
+"""The layout of a file of the board: a header, places for pools, and rows for sessions.
+
+All numbers have the size and the order of bytes of this machine: the files never leave it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+#: The first bytes of each file; the last of them is the version of this layout.
+MAGIC = b"poolife\x01"
+#: The number of pools, and of sessions, that have room in one file. A process makes as many as it needs.
+POOLS, ROWS = 8, 48
+
+#: Magic, number of the file in its process, pid, start (seconds since 1970), token of the process, number of
+#: changes of the places (odd during a change), command.
+HEADER = struct.Struct("8sIIdQQ152s")
+HEADER_SIZE = HEADER.size
+CHANGES_AT = 32
+#: Number of the pool in its process (0: an empty place), alias, server, database.
+PLACE = struct.Struct("Q64s96s64s")
+#: The counters begin here in the place of a pool, as signed 64-bit integers.
+COUNTERS_AT = 232
+COUNTERS = 48
+#: Sums of seconds follow them, as floats: of the three histograms.
+SUMS_AT = COUNTERS_AT + 8 * COUNTERS
+PLACE_SIZE = SUMS_AT + 8 * 3
+#: Whether a borrower has the session, number of the pool (0: an empty row), session's id, checkout (seconds
+#: on the monotonic clock, which all processes share), work, thread.
+ROW = struct.Struct("QQqd112s40s")
+ROW_SIZE = ROW.size
+#: What a checkout writes into a row, and where.
+HOLDER = struct.Struct("d112s40s")
+HOLDER_AT = 24
+
+PLACES_AT = HEADER_SIZE
+ROWS_AT = PLACES_AT + POOLS * PLACE_SIZE
+SIZE = ROWS_AT + ROWS * ROW_SIZE
+
+#: The places of the counters. LENT and TICKETED add up to the number of checkouts.
+(
+    LIMIT,
+    OPENED,
+    CLOSED,
+    LENT,
+    TICKETED,
+    TIMEOUTS,
+    CONNECT_ERRORS,
+    RESETS,
+    REPLACED,
+    WAITING,
+    MAX_WAITING,
+    SUSPENDED,
+) = range(12)
+#: The numbers of durations, by the place in ``BOUNDS``, of each histogram: the first place.
+WAIT_TIME, CREATE_TIME, USE_TIME = 12, 22, 32
+BUCKETS = 10
+#: LIMIT of a pool without a limit.
+NO_LIMIT = -1
+
+
+def text(field: bytes) -> str:
+    """Return the text of a field: what is behind the first NUL is padding. It may have been cut anywhere."""
+    return field.partition(b"\0")[0].decode(errors="replace")
+
+
+def encoded(value: object) -> bytes:
+    """Return the bytes of a text. ``struct`` cuts them to the size of the field."""
+    return str(value).encode(errors="replace")
+
+
+class Cells:
+    """The counters of one pool, and the sums of its histograms.
+
+    Synchronization: the pool's locks guard them. A reader in another process may see two of them that do not
+    belong together.
+    """
+
+    __slots__ = ("counters", "sums")
+
+    def __init__(self, place: memoryview | None = None) -> None:
+        """
+        :param place: the place of a pool in a file of the board; None: memory of this process only.
+        """
+        if place is None:
+            place = memoryview(bytearray(PLACE_SIZE))
+        self.counters: Any = place[COUNTERS_AT:SUMS_AT].cast("q")
+        self.sums: Any = place[SUMS_AT:PLACE_SIZE].cast("d")
+
+    def copy(self) -> Cells:
+        """Return cells with the same numbers, in memory of this process only."""
+        copied = Cells()
+        copied.counters[:], copied.sums[:] = self.counters, self.sums
+        return copied

@@ -1,0 +1,207 @@
+"""The content of the files of the board, as objects."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from poollife.board import layout
+from poollife.board.layout import Cells, text
+
+#: The names of the counters that never fall, and their places.
+COUNTERS = {
+    "opened": (layout.OPENED,),
+    "closed": (layout.CLOSED,),
+    "checkouts": (layout.LENT, layout.TICKETED),
+    "timeouts": (layout.TIMEOUTS,),
+    "connect_errors": (layout.CONNECT_ERRORS,),
+    "resets": (layout.RESETS,),
+    "replaced": (layout.REPLACED,),
+}
+#: The names of the histograms, the place of their first bucket, and that of their sum.
+HISTOGRAMS = {
+    "wait_time": (layout.WAIT_TIME, 0),
+    "create_time": (layout.CREATE_TIME, 1),
+    "use_time": (layout.USE_TIME, 2),
+}
+
+
+class Damaged(Exception):
+    """The error of a file that is none of the board's, or that was damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counters of one alias, which never fall: see ``pool_stats()`` for their names."""
+
+    counters: dict[str, int]
+    #: For each histogram the numbers of durations, as ``HistogramStats.counts``, and the sum in seconds.
+    histograms: dict[str, tuple[list[int], float]]
+
+    @classmethod
+    def of(cls, cells: Cells) -> Totals:
+        numbers = list(cells.counters)
+        histograms = {
+            name: (numbers[first : first + layout.BUCKETS], _finite(cells.sums[place]))
+            for name, (first, place) in HISTOGRAMS.items()
+        }
+        counters = {name: sum(numbers[at] for at in places) for name, places in COUNTERS.items()}
+        # A checkout that neither queued nor opened a session was not observed: it took no time.
+        counts, seconds = histograms["wait_time"]
+        counts[0] += max(0, counters["checkouts"] - sum(counts))
+        return cls(counters, {**histograms, "wait_time": (counts, seconds)})
+
+    @classmethod
+    def none(cls) -> Totals:
+        return cls.of(Cells())
+
+    def plus(self, other: Totals) -> Totals:
+        """Return the sums of both."""
+        return Totals(
+            {name: self.counters[name] + other.counters[name] for name in COUNTERS},
+            {
+                name: (
+                    [one + two for one, two in zip(counts, other.histograms[name][0], strict=True)],
+                    seconds + other.histograms[name][1],
+                )
+                for name, (counts, seconds) in self.histograms.items()
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A borrowed session."""
+
+    alias: str
+    server: str
+    database: str
+    #: The session's number at the server; None: it has none.
+    session: int | None
+    #: The request, task or block; empty: a thread borrowed by itself.
+    work: str
+    thread: str
+    #: Seconds since the checkout.
+    held: float
+    #: The process that has it.
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The numbers of one pool of a process."""
+
+    alias: str
+    server: str
+    database: str
+    #: The most sessions; None: there is no limit.
+    limit: int | None
+    #: Open sessions, borrowed or not.
+    sessions: int
+    #: Borrowed sessions.
+    out: int
+    #: Checkouts that wait now, and the most that ever did.
+    waiting: int
+    max_waiting: int
+    suspended: bool
+    totals: Totals
+    #: The numbers of the sessions at the server that no borrower has.
+    idle_sessions: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, and its pools."""
+
+    pid: int
+    command: str
+    #: Seconds since 1970.
+    started: float
+    token: int
+    pools: list[Pool] = field(default_factory=list)
+    #: The borrowed sessions, the longest hold first.
+    holders: list[Holder] = field(default_factory=list)
+
+
+def parse(files: Sequence[bytes], now: float) -> Process:
+    """Return what the files of one process say, whatever is in them: a file may be damaged.
+
+    :param files: the content of each file, at least one.
+    :param now: on the monotonic clock.
+    """
+    _, _, pid, started, token, _, command = layout.HEADER.unpack_from(files[0])
+    process = Process(pid, text(command), _finite(started), token)
+    pools = {number: pool for file in files for number, pool in _pools(file)}
+    idle: dict[int, list[int]] = {number: [] for number in pools}
+    out = dict.fromkeys(pools, 0)
+    for at, file in itertools.product(range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE), files):
+        held, number, session, since, work, thread = layout.ROW.unpack_from(file, at)
+        if (pool := pools.get(number)) is None:
+            continue
+        if held:
+            out[number] += 1
+            seconds = max(0.0, now - _finite(since))
+            place = pool.alias, pool.server, pool.database
+            process.holders.append(Holder(*place, session or None, text(work), text(thread), seconds, pid))
+        elif session:
+            idle[number].append(session)
+    process.holders.sort(key=lambda holder: -holder.held)
+    for number, pool in pools.items():
+        process.pools.append(replace(pool, out=out[number], idle_sessions=sorted(idle[number])))
+    return process
+
+
+def check(file: bytes) -> None:
+    """Refuse a file that is none of the board's.
+
+    :param file: its content.
+    :raises Damaged: it says why.
+    """
+    if len(file) != layout.SIZE:
+        raise Damaged(f"it has {len(file)} bytes, and should have {layout.SIZE}")
+    if not file.startswith(layout.MAGIC):
+        raise Damaged("it is none of the board's, or another version of poollife has written it")
+
+
+def changes_of(file: bytes) -> int:
+    """Return the number of changes of a file: odd while numbers move from one place to another."""
+    return int(layout.HEADER.unpack_from(file)[5])
+
+
+def totals_by_alias(file: bytes) -> Iterator[tuple[str, Totals]]:
+    """Yield the counters of each pool in a file, with the alias of that pool."""
+    for at in range(layout.PLACES_AT, layout.ROWS_AT, layout.PLACE_SIZE):
+        number, alias, _, _ = layout.PLACE.unpack_from(file, at)
+        if number:
+            yield text(alias), Totals.of(Cells(memoryview(file)[at : at + layout.PLACE_SIZE]))
+
+
+def _pools(file: bytes) -> Iterator[tuple[int, Pool]]:
+    for at in range(layout.PLACES_AT, layout.ROWS_AT, layout.PLACE_SIZE):
+        number, alias, server, database = layout.PLACE.unpack_from(file, at)
+        if not number:
+            continue
+        cells = Cells(memoryview(file)[at : at + layout.PLACE_SIZE])
+        counters = cells.counters
+        yield (
+            number,
+            Pool(
+                alias=text(alias),
+                server=text(server),
+                database=text(database),
+                limit=None if counters[layout.LIMIT] == layout.NO_LIMIT else counters[layout.LIMIT],
+                sessions=max(0, counters[layout.OPENED] - counters[layout.CLOSED]),
+                out=0,
+                waiting=counters[layout.WAITING],
+                max_waiting=counters[layout.MAX_WAITING],
+                suspended=bool(counters[layout.SUSPENDED]),
+                totals=Totals.of(cells),
+                idle_sessions=[],
+            ),
+        )
+
+
+def _finite(number: float) -> float:
+    return number if math.isfinite(number) else 0.0

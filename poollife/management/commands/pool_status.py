@@ -1,0 +1,187 @@
+"""``manage.py pool_status``: who holds the connections of this site, on this host, now."""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import NotSupportedError, connections
+
+from poollife.board.folder import NoBoard
+from poollife.board.reader import Board, read_board
+from poollife.monitoring.server import ServerSession, server_sessions
+
+#: The width of tables that go into a file or a pipe, in characters.
+WIDTH = 200
+#: A table: its title, its columns, and its rows.
+Table = tuple[str, list[str], list[list[Any]]]
+
+
+class Command(BaseCommand):
+    """Show the pools of all processes of this site on this host, and who holds their connections.
+
+    No process is asked, so that one that hangs is shown as well. It has to run as the user of the processes.
+    """
+
+    help = "Show the pools of all processes of this site on this host, and who holds their connections."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument(
+            "--watch",
+            type=float,
+            nargs="?",
+            const=2.0,
+            metavar="SECONDS",
+            help="print again after so many seconds (default: 2), until Ctrl-C",
+        )
+        parser.add_argument(
+            "--server",
+            action="store_true",
+            help="ask each server for its sessions, too, which borrows a connection: states, statements, and "
+            "sessions that no process of this host has",
+        )
+
+        parser.add_argument(
+            "--folder",
+            type=Path,
+            help="the folder of another site's or another user's board (default: this site's, in "
+            "/dev/shm/poollife-<user id>, or in POOLLIFE_RUN_DIR)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            while True:
+                self._print(read_board(options["folder"]), server=options["server"], as_json=options["json"])
+                if options["watch"] is None:
+                    break
+                time.sleep(options["watch"])
+        except NoBoard as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            pass
+
+    def _print(self, board: Board, *, server: bool, as_json: bool) -> None:
+        sessions = list(_server_sessions(board)) if server else None
+        if as_json:
+            told = None if sessions is None else [asdict(each) for each in sessions]
+            found = {**asdict(board), "server": told}
+            self.stdout.write(json.dumps(found, default=str))
+            return
+        for table in tables(board, sessions):
+            self._print_table(*table)
+        for file in board.unreadable:
+            self.stderr.write(f"Not readable in {board.folder}: {file}")
+
+    def _print_table(self, title: str, columns: list[str], rows: list[list[Any]]) -> None:
+        try:
+            from rich.console import Console
+            from rich.table import Table as RichTable
+            from rich.text import Text
+        except ImportError:
+            raise CommandError(
+                "Tables need rich: pip install 'poollife[status]'. --json needs nothing."
+            ) from None
+        table = RichTable(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*(Text("" if value is None else str(value)) for value in row))
+        text = StringIO()
+        Console(file=text, width=None if self.stdout.isatty() else WIDTH).print(table)
+        self.stdout.write("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+
+
+def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table]:
+    """Yield the tables: processes, holders, the server's sessions, and processes that died."""
+    yield (
+        f"Processes ({board.folder})",
+        [
+            "pid",
+            "command",
+            "since",
+            "pool",
+            "at",
+            "limit",
+            "out",
+            "idle",
+            "wait",
+            "most",
+            "timeouts",
+            "errors",
+        ],
+        [
+            [
+                process.pid,
+                process.command,
+                _clock(process.started),
+                pool.alias + (" (suspended)" if pool.suspended else ""),
+                pool.server or pool.database,
+                "none" if pool.limit is None else pool.limit,
+                pool.out,
+                pool.sessions - pool.out,
+                pool.waiting,
+                pool.max_waiting,
+                pool.totals.counters["timeouts"],
+                pool.totals.counters["connect_errors"],
+            ]
+            for process in board.processes
+            for pool in process.pools
+        ],
+    )
+    yield (
+        "Borrowed, the longest first",
+        ["held (s)", "pool", "session", "work", "thread", "pid"],
+        [
+            [f"{each.held:.1f}", each.alias, each.session, each.work, each.thread, each.pid]
+            for each in board.holders
+        ],
+    )
+    if sessions is not None:
+        yield (
+            "Sessions of the servers, the longest in their state first",
+            ["pool", "session", "client", "state", "for (s)", "pid", "holder", "statement"],
+            [
+                [
+                    *(each.alias, each.session, each.client, each.state, f"{each.seconds:.1f}"),
+                    each.pid if each.pid is not None else "not of this host's pools",
+                    *(each.holder, each.statement),
+                ]
+                for each in sessions
+            ],
+        )
+    if board.deaths:
+        yield (
+            "Processes that died with borrowed connections, the latest last",
+            ["pid", "command", "since", "pool", "session", "work", "thread"],
+            [
+                [
+                    *(death["pid"], death["command"], _clock(death["started"])),
+                    *(holder["alias"], holder["session"], holder["work"], holder["thread"]),
+                ]
+                for death in board.deaths
+                for holder in death["holders"]
+            ],
+        )
+
+
+def _server_sessions(board: Board) -> Iterator[ServerSession]:
+    known = {pool.alias for process in board.processes for pool in process.pools}
+    for alias in sorted(known.intersection(connections)):
+        try:
+            yield from server_sessions(alias, board.processes)
+        except NotSupportedError:
+            pass  # SQLite has none
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%d %b %H:%M:%S")

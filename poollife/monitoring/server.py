@@ -1,0 +1,77 @@
+"""The sessions that a server has, as it tells them itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import NotSupportedError, connections
+
+from poollife.board.views import Process
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSession:
+    """A session of this alias's user and database, as the server sees it."""
+
+    alias: str
+    session: int
+    user: str
+    #: The client's address.
+    client: str
+    state: str
+    #: Seconds in this state.
+    seconds: float
+    #: The statement that it runs, or ran last, cut after 200 characters.
+    statement: str
+    #: The process that has it in a pool; None: no process on this host that the board knows.
+    pid: int | None
+    #: The request, task or block that has borrowed it, or the thread; None: it is idle, or nobody claims it.
+    holder: str | None
+
+
+def server_sessions(alias: str, processes: list[Process]) -> list[ServerSession]:
+    """Ask the server for its sessions, and join them with what the board says.
+
+    :param alias: a key of ``DATABASES``. One session is borrowed for the question.
+    :param processes: those of the board.
+    :returns: the longest in their state first, without the session that asks.
+    :raises NotSupportedError: the database has no sessions to tell, as SQLite has not.
+    """
+    wrapper = connections[alias]
+    question = getattr(getattr(wrapper, "driver", None), "SESSIONS", None)
+    if question is None:
+        raise NotSupportedError(f"The server of {alias!r} can't be asked for its sessions.")
+    with wrapper.cursor() as cursor:
+        cursor.execute(question)
+        rows = cursor.fetchall()
+    place = wrapper.pool_key().place  # type: ignore[attr-defined]
+    held = {
+        holder.session: (holder.pid, holder.work or f"thread {holder.thread}")
+        for process in processes
+        for holder in process.holders
+        if holder.server == place
+    }
+    idle = {
+        session: process.pid
+        for process in processes
+        for pool in process.pools
+        if pool.server == place
+        for session in pool.idle_sessions
+    }
+    found = []
+    for session, user, client, state, seconds, statement in rows:
+        pid, holder = held.get(session, (idle.get(session), None))
+        found.append(
+            ServerSession(
+                alias=alias,
+                session=session,
+                user=user,
+                client=client or "",
+                state=state or "",
+                seconds=float(seconds or 0),
+                statement=statement or "",
+                pid=pid,
+                holder=holder,
+            )
+        )
+    return sorted(found, key=lambda each: -each.seconds)

@@ -1,0 +1,114 @@
+"""Processes for the board: each does something, says so by a line of JSON, and waits for its input's end."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+from django.db import connections
+
+from poollife import auto_close_db
+from poollife.board.page import page
+from tests.support.programs.databases import ask, set_up
+
+#: With PyDLL, the GIL is kept during the call.
+_libc = ctypes.PyDLL(None)
+
+
+def say(**report: Any) -> None:
+    print(
+        json.dumps({"pid": os.getpid(), "token": page.token, "missing": page.missing, **report}), flush=True
+    )
+
+
+def wait() -> None:
+    sys.stdin.read()
+
+
+@auto_close_db
+def hold() -> None:
+    """Hold a connection, in a thread with the GIL and without an end."""
+    connections["default"].ensure_connection()
+    say(session=connections["default"].connection.session_id())
+    wait()
+
+
+def query(times: int = 3) -> None:
+    """Query some times, each time with a connection of its own."""
+    for _ in range(times):
+        connections["default"].ensure_connection()
+        connections["default"].close()
+    say()
+    wait()
+
+
+@auto_close_db
+def hang() -> None:
+    """Keep the GIL for ever, with a connection."""
+    connections["default"].ensure_connection()
+    say()
+    _libc.pause()
+
+
+def fork(hook: bool) -> None:
+    """Query, fork, and query in the child; the child ends, and the parent goes on.
+
+    :param hook: False: a fork in C, of which no Python code is told.
+    """
+    query_once()
+    child = os.fork() if hook else _libc.fork()
+    if child == 0:
+        status = 1
+        try:
+            query_once()
+            query_once()
+            sys.stdout.write(json.dumps({"child": os.getpid(), "token": page.token}) + "\n")
+            sys.stdout.flush()
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitpid(child, 0)[1]
+    say(status=status)
+    wait()
+
+
+def query_once() -> None:
+    ask("SELECT 1")
+    connections["default"].close()
+
+
+def more_than_one_file(threads: int) -> None:
+    """Hold more connections than one file of the board has rows."""
+    ready, over = threading.Semaphore(0), threading.Event()
+
+    @auto_close_db
+    def borrow() -> None:
+        connections["default"].ensure_connection()
+        ready.release()
+        over.wait()
+
+    running = [threading.Thread(target=borrow) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for _ in running:
+        ready.acquire()
+    say()
+    wait()
+    over.set()
+    for thread in running:
+        thread.join()
+    say()
+
+
+def main(database: dict[str, Any], case: str, *arguments: Any) -> None:
+    set_up({"default": database})
+    cases = {each.__name__: each for each in (hold, query, hang, fork, more_than_one_file)}
+    cases[case](*arguments)
+
+
+if __name__ == "__main__":
+    main(*map(json.loads, sys.argv[1:]))
