@@ -5,6 +5,7 @@ All numbers have the size and the order of bytes of this machine: the files neve
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -61,8 +62,12 @@ NO_LIMIT = -1
 
 
 def text(field: bytes) -> str:
-    """Return the text of a field: what is behind the first NUL is padding. It may have been cut anywhere."""
-    return field.partition(b"\0")[0].decode(errors="replace")
+    """Return the text of a field: what is behind the first NUL is padding. It may have been cut anywhere.
+
+    A request's path may have any character in it, such as those that control a terminal: they are replaced.
+    """
+    decoded = field.partition(b"\0")[0].decode(errors="replace")
+    return decoded if decoded.isprintable() else re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "\ufffd", decoded)
 
 
 def encoded(value: object) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import logging
@@ -26,6 +27,12 @@ from poollife.process.guard import alive, process
 logger = logging.getLogger("poollife")
 #: The most files of one process: beyond them, its pools are counted but not shown.
 MOST_FILES = 128
+#: Seconds after which a process tries again to make a file, where that was not possible.
+RETRY_INTERVAL = 60.0
+
+
+#: The list of a row that is free already.
+NOWHERE: list[memoryview] = []
 
 
 class Row:
@@ -37,7 +44,7 @@ class Row:
     __slots__ = ("_free", "_pid", "_view", "held")
 
     # The destructor needs these on the class: at interpreter exit module globals are gone.
-    _alive, _process = alive, process
+    _alive, _process, _nowhere, _zeros = alive, process, NOWHERE, bytes(16)
 
     def __init__(self, free: list[memoryview], view: memoryview) -> None:
         """
@@ -73,17 +80,14 @@ class Row:
         self.held = self._view[:8].cast("Q")
         if self._free is not NOWHERE:
             free, self._free = self._free, NOWHERE
-            view[:16] = bytes(16)
+            view[:16] = self._zeros
             free.append(view)
 
     def __del__(self) -> None:
         # In a child, the memory is the parent's.
-        if self._alive[0] and self._pid == self._process.pid:
-            self.free()
-
-
-#: The list of a row that is free already.
-NOWHERE: list[memoryview] = []
+        if self._free is not self._nowhere and self._alive[0] and self._pid == self._process.pid:
+            self._view[:16] = self._zeros
+            self._free.append(self._view)
 
 
 class File:
@@ -103,7 +107,8 @@ class File:
         self._descriptor = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             # A store into a file with a hole would kill the process where the memory has run out.
-            os.posix_fallocate(self._descriptor, 0, layout.SIZE)
+            if os.write(self._descriptor, bytes(layout.SIZE)) != layout.SIZE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self.memory = mmap.mmap(self._descriptor, layout.SIZE)
             layout.HEADER.pack_into(
                 *(self.memory, 0, layout.MAGIC, number, os.getpid(), clock.wall(), token, 0),
@@ -153,7 +158,7 @@ class Page:
 
     def __init__(self) -> None:
         self._files: list[File] = []
-        self._numbers = 0
+        self._pool_numbers = itertools.count(1)
         #: Tells this process from an earlier one with the same pid.
         self.token = int.from_bytes(os.urandom(8), sys.byteorder)
         self._file_numbers = itertools.count()
@@ -162,6 +167,8 @@ class Page:
         self.folder: Path | None = None
         #: The reason why nothing is shown; None: there is none.
         self.missing: str | None = None
+        #: The time of the next attempt, on the monotonic clock.
+        self._retry_at = 0.0
         #: The places of pools that have ended, by alias: their counters go on to count.
         self._ended: dict[str, memoryview] = {}
 
@@ -170,18 +177,14 @@ class Page:
 
         :param pool: is referred to weakly: its place is used again when it is gone.
         """
-        place = self._free_place()
-        self._numbers += 1
-        if place is None:
-            return self._numbers, Cells()
+        number = next(self._pool_numbers)
+        if (place := self._free_place()) is None:
+            return number, Cells()
         file, view = place
-        number = self._numbers
-        place_of_pool = Cells(view)
-        place_of_pool.counters[:] = memoryview(bytes(8 * layout.COUNTERS)).cast("q")
-        place_of_pool.sums[:] = memoryview(bytes(24)).cast("d")
+        view[layout.COUNTERS_AT :] = bytes(layout.PLACE_SIZE - layout.COUNTERS_AT)
         layout.PLACE.pack_into(view, 0, number, encoded(alias), encoded(server), encoded(database))
         file.pools.append((weakref.ref(pool), alias, view))
-        return number, place_of_pool
+        return number, Cells(view)
 
     def leave_pool(self, pool: object) -> None:
         """Empty the place of a pool that was never used."""
@@ -258,7 +261,7 @@ class Page:
 
     def _make_file(self) -> bool:
         """Make a file; return False if there is none, and ``missing`` says why."""
-        if self.missing or len(self._files) >= MOST_FILES:
+        if len(self._files) >= MOST_FILES or (self.missing and clock.monotonic() < self._retry_at):
             return False
         try:
             folder = prepared()
@@ -269,8 +272,9 @@ class Page:
             file = File(folder, next(self._file_numbers), self.token)
         except (NoBoard, OSError) as error:
             self.missing = str(error)
+            self._retry_at = clock.monotonic() + RETRY_INTERVAL
             return False
-        self.folder = folder
+        self.missing, self.folder = None, folder
         self._files.append(file)
         return True
 

@@ -24,6 +24,8 @@ NAME, LOCK = "past.json", "past.lock"
 #: The number of processes that died with borrowed sessions, of which the board keeps the last words.
 MOST_DEATHS = 10
 
+#: The most bytes that are read of the past.
+MOST_BYTES = 1 << 24
 #: Seconds between two looks whether another process has left the folder.
 INTERVAL = 0.005
 
@@ -135,13 +137,18 @@ def content(file: Path) -> bytes:
     :raises Damaged: it is none of the board's.
     :raises OSError: it can't be read.
     """
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        memory = os.read(descriptor, layout.SIZE + 1)
-    finally:
-        os.close(descriptor)
+    memory = _content(file, layout.SIZE + 1)
     check(memory)
     return memory
+
+
+def _content(file: Path, most: int) -> bytes:
+    # Root may read the folder of a user who has put a link or a pipe there.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.read(descriptor, most)
+    finally:
+        os.close(descriptor)
 
 
 def is_alive(file: Path) -> bool:
@@ -158,7 +165,7 @@ def is_alive(file: Path) -> bool:
 
 def _read(folder: Path) -> tuple[Past, list[str]]:
     try:
-        kept = json.loads((folder / NAME).read_text())
+        kept = json.loads(_content(folder / NAME, MOST_BYTES))
         totals = {
             str(alias): Totals(
                 {name: int(each["counters"][name]) for name in COUNTERS},
@@ -170,12 +177,14 @@ def _read(folder: Path) -> tuple[Past, list[str]]:
             for alias, each in kept["totals"].items()
         }
         folded = [name for name in kept["folded"] if name == Path(name).name and name.endswith(SUFFIX)]
-        return Past(totals, list(kept["deaths"])), folded
+        return Past(totals, [dict(death) for death in kept["deaths"]]), folded
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return Past({}, []), []
 
 
 def _write(folder: Path, past: Past, folded: list[str]) -> None:
-    new = folder / f"{NAME}.{os.getpid()}"
-    new.write_text(json.dumps({**asdict(past), "folded": folded}))
+    new = folder / f"{NAME}.new"
+    new.unlink(missing_ok=True)
+    with new.open("x") as file:
+        file.write(json.dumps({**asdict(past), "folded": folded}))
     new.rename(folder / NAME)

@@ -17,11 +17,15 @@ from poollife.board import layout, past
 from poollife.board.folder import NoBoard
 from poollife.board.page import Page
 from poollife.board.reader import Board, read_board
-from poollife.board.views import totals_by_alias
+from poollife.board.views import parse, totals_by_alias
 from tests.conftest import MakeAlias
 from tests.support import ROOT
 
 PROGRAM = "tests.support.programs.board_cases"
+
+
+class Thing:
+    """A pool, as far as the board knows it: an object."""
 
 
 class Program:
@@ -228,11 +232,8 @@ def test_without_a_board_all_works(site: Site, value: str) -> None:
 def test_the_counters_of_a_pool_that_has_ended_go_on_to_count() -> None:
     mine = Page()
 
-    class Pool:
-        pass
-
     for number in range(3 * layout.POOLS):
-        pool = Pool()
+        pool = Thing()
         _, cells = mine.enter_pool(pool, f"alias {number % 2}", "", "")
         cells.counters[layout.LENT] += 1
         cells.sums[0] += 0.5
@@ -261,3 +262,48 @@ def test_a_process_reads_its_own_board(make_alias: MakeAlias) -> None:
     (process,) = [each for each in read_board().processes if each.pid == os.getpid()]
     (pool,) = [each for each in process.pools if each.alias == alias]
     assert (pool.out, pool.sessions, len(pool.idle_sessions)) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        (b"GET /\x1b[2J/\x9b\xc2\x9b", "GET /\ufffd[2J/\ufffd\ufffd"),
+        ("GET /café/€/😀/".encode(), "GET /café/€/😀/"),
+        (("x" * 111 + "é").encode()[:112], "x" * 111 + "\ufffd"),
+        (b"ab\0\0", "ab"),
+    ],
+)
+def test_a_path_can_not_control_the_terminal(field: bytes, shown: str) -> None:
+    assert layout.text(field) == shown
+
+
+@pytest.mark.parametrize("explicitly", [True, False])
+def test_rows_of_sessions_that_are_gone_are_empty_and_used_again(*, explicitly: bool) -> None:
+    mine, pool = Page(), Thing()
+    number, _ = mine.enter_pool(pool, "alias", "", "")
+    for session in range(3 * layout.ROWS):
+        row = mine.enter_session(number, session)
+        assert row
+        row.show(1.0, None, b"thread")
+        if explicitly:
+            row.free()
+            row.free()
+        del row
+    (memory,) = mine.memories()
+    process = parse([bytes(memory)], 2.0)
+    assert (process.holders, process.pools[0].idle_sessions) == ([], [])
+    assert len(mine._files[0].rows) == layout.ROWS
+
+
+def test_a_return_that_goes_on_after_its_session_was_closed_does_not_touch_the_next_session() -> None:
+    mine, pool = Page(), Thing()
+    number, _ = mine.enter_pool(pool, "alias", "", "")
+    rows = [mine.enter_session(number, 1) for _ in range(layout.ROWS)]
+    before = rows.pop()
+    assert before
+    before.free()
+    after = mine.enter_session(number, 2)
+    before.show(1.0, "work", b"thread")
+    process = parse([bytes(memory) for memory in mine.memories()], 2.0)
+    assert after
+    assert (process.holders, process.pools[0].idle_sessions.count(2)) == ([], 1)

@@ -165,11 +165,11 @@ def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table
             ["pid", "command", "since", "pool", "session", "work", "thread"],
             [
                 [
-                    *(death["pid"], death["command"], _clock(death["started"])),
-                    *(holder["alias"], holder["session"], holder["work"], holder["thread"]),
+                    *(death.get("pid"), death.get("command"), _clock(death.get("started", 0))),
+                    *(holder.get(name) for name in ("alias", "session", "work", "thread")),
                 ]
                 for death in board.deaths
-                for holder in death["holders"]
+                for holder in death.get("holders", ())
             ],
         )
 
