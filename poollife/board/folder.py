@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 #: The environment variable, and the setting, with the folder; an empty value: there is no board.
 VARIABLE = "POOLLIFE_RUN_DIR"
@@ -21,14 +22,21 @@ class NoBoard(Exception):
     """The error of a folder that can't be used. Its text says why."""
 
 
+class SwitchedOff(NoBoard):
+    """The error where the settings say that there is to be no board."""
+
+
 def folder() -> Path:
     """Return the folder of this site's board.
 
     :raises NoBoard: the settings say that there is none.
     """
-    given = getattr(settings, VARIABLE, os.environ.get(VARIABLE))
+    try:
+        given = getattr(settings, VARIABLE, os.environ.get(VARIABLE))
+    except ImproperlyConfigured as error:  # a pool needs no settings
+        raise SwitchedOff(str(error)) from error
     if given is not None and not given:
-        raise NoBoard(f"{VARIABLE} is empty")
+        raise SwitchedOff(f"{VARIABLE} is empty")
     return (Path(given) if given else _base()) / site()
 
 
@@ -37,8 +45,8 @@ def site() -> str:
     name = getattr(settings, "SETTINGS_MODULE", None)
     module = sys.modules.get(str(name).partition(".")[0])
     # settings.configure() leaves no name: then the program is the site.
-    place = os.path.realpath(getattr(module, "__file__", None) or sys.argv[0] or ".")
-    return f"{name or 'configured'}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    place = os.path.realpath(getattr(module, "__file__", None) or "".join(sys.argv[:1]) or ".")
+    return f"{name or 'configured'}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
 
 
 def _base() -> Path:

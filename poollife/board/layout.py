@@ -5,7 +5,6 @@ All numbers have the size and the order of bytes of this machine: the files neve
 
 from __future__ import annotations
 
-import re
 import struct
 from typing import Any
 
@@ -20,9 +19,9 @@ HEADER = struct.Struct("8sIIdQQ152s")
 HEADER_SIZE = HEADER.size
 CHANGES_AT = 32
 #: Number of the pool in its process (0: an empty place), alias, server, database.
-PLACE = struct.Struct("Q64s96s64s")
+PLACE = struct.Struct("Q64s264s64s")
 #: The counters begin here in the place of a pool, as signed 64-bit integers.
-COUNTERS_AT = 232
+COUNTERS_AT = PLACE.size
 COUNTERS = 48
 #: Sums of seconds follow them, as floats: of the three histograms.
 SUMS_AT = COUNTERS_AT + 8 * COUNTERS
@@ -57,22 +56,36 @@ SIZE = ROWS_AT + ROWS * ROW_SIZE
 #: The numbers of durations, by the place in ``BOUNDS``, of each histogram: the first place.
 WAIT_TIME, CREATE_TIME, USE_TIME = 12, 22, 32
 BUCKETS = 10
+#: 1 if the pool is gone: only its counters count.
+ENDED = 42
 #: LIMIT of a pool without a limit.
 NO_LIMIT = -1
+#: The largest number of a counter.
+MOST = 2**63 - 1
+
+
+#: The name under which the counters of rare aliases are added up, when they are very many.
+OTHERS = "(others)"
 
 
 def text(field: bytes) -> str:
     """Return the text of a field: what is behind the first NUL is padding. It may have been cut anywhere.
 
-    A request's path may have any character in it, such as those that control a terminal: they are replaced.
+    A request's path may have any character in it, such as those that control a terminal, or the direction of
+    writing: they are replaced.
     """
     decoded = field.partition(b"\0")[0].decode(errors="replace")
-    return decoded if decoded.isprintable() else re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "\ufffd", decoded)
+    return "".join(each if each.isprintable() else "\ufffd" for each in decoded)
 
 
 def encoded(value: object) -> bytes:
     """Return the bytes of a text. ``struct`` cuts them to the size of the field."""
     return str(value).encode(errors="replace")
+
+
+def server_text(server: object) -> str:
+    """Return the name of a server as ``text()`` returns it from its field."""
+    return text(PLACE.unpack(PLACE.pack(0, b"", encoded(server), b""))[2])
 
 
 class Cells:
@@ -98,3 +111,16 @@ class Cells:
         copied = Cells()
         copied.counters[:], copied.sums[:] = self.counters, self.sums
         return copied
+
+    def add(self, ended: Cells) -> None:
+        """Add the counters of a pool that has ended."""
+        for place in (*range(OPENED, WAITING), *range(WAIT_TIME, WAIT_TIME + 3 * BUCKETS)):
+            self.counters[place] += ended.counters[place]
+        for place in range(3):
+            self.sums[place] += ended.sums[place]
+
+    def set_limit(self, limit: int | None) -> None:
+        """
+        :param limit: the most sessions of the pool; None: there is no limit.
+        """
+        self.counters[LIMIT] = NO_LIMIT if limit is None else min(limit, MOST)

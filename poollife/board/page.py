@@ -6,56 +6,58 @@ import contextlib
 import errno
 import fcntl
 import itertools
-import logging
 import mmap
 import os
 import re
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from poollife import clock
 from poollife.board import layout, past
-from poollife.board.folder import NoBoard, prepared
+from poollife.board.folder import NoBoard, SwitchedOff, prepared
 from poollife.board.layout import Cells, encoded
 from poollife.process.atfork import at_fork
 from poollife.process.guard import alive, process
 
-logger = logging.getLogger("poollife")
 #: The most files of one process: beyond them, its pools are counted but not shown.
 MOST_FILES = 128
+#: The most aliases whose pools have all ended that have a place of their own. The others share one.
+MOST_ENDED = 32
 #: Seconds after which a process tries again to make a file, where that was not possible.
 RETRY_INTERVAL = 60.0
-
-
-#: The list of a row that is free already.
-NOWHERE: list[memoryview] = []
 
 
 class Row:
     """The row of one session: which lease has it. Only the driver connection refers to it.
 
-    Synchronization: the thread that has the lease writes, and no lock is taken.
+    Synchronization: the thread that has the lease writes, and no lock is taken. An exception that comes from
+    outside in the middle of a method may cost the row, which then stays empty.
     """
 
-    __slots__ = ("_free", "_pid", "_view", "held")
+    # On the class, for a row whose ``__init__()`` was not completed.
+    _free: list[memoryview] | None = None
 
     # The destructor needs these on the class: at interpreter exit module globals are gone.
-    _alive, _process, _nowhere, _zeros = alive, process, NOWHERE, bytes(16)
+    _alive, _process, _zeros = alive, process, bytes(16)
 
-    def __init__(self, free: list[memoryview], view: memoryview) -> None:
-        """
+    def __init__(self, free: list[memoryview], pool: int, session_id: int | None) -> None:
+        """Take a row.
+
         :param free: the rows without a session.
-        :param view: the memory of this one.
+        :param pool: the number of the session's pool.
+        :param session_id: the session's number at the server; None: it has none.
+        :raises IndexError: there is no row left.
         """
-        self._free = free
-        self._view = view
         self._pid = process.pid
+        self._view = view = free.pop()
         #: One number: whether a borrower has the session. A return sets it to 0.
         self.held: Any = view[:8].cast("Q")
+        self._free = free
+        layout.ROW.pack_into(view, 0, 0, pool, session_id or 0, 0.0, b"", b"")
 
     def show(self, since: float, work: object, thread: bytes) -> None:
         """Write who has the session.
@@ -74,20 +76,23 @@ class Row:
         self.held[0] = 1  # last: until then the row does not count
 
     def free(self) -> None:
-        """Empty the row: its session is closed. Does nothing on a second call."""
-        view, self._view = self._view, memoryview(bytearray(layout.ROW_SIZE))
+        """Empty the row: its session is closed. Does nothing on a second call, and in a child."""
+        free, self._free = self._free, None
+        if free is None or not self._alive[0] or self._pid != self._process.pid:
+            return
+        view = self._view
         # A return that was interrupted may still write, when another session has the row.
+        self._view = memoryview(bytearray(layout.ROW_SIZE))
         self.held = self._view[:8].cast("Q")
-        if self._free is not NOWHERE:
-            free, self._free = self._free, NOWHERE
-            view[:16] = self._zeros
-            free.append(view)
+        view[:16] = self._zeros
+        free.append(view)
 
     def __del__(self) -> None:
+        free = self._free
         # In a child, the memory is the parent's.
-        if self._free is not self._nowhere and self._alive[0] and self._pid == self._process.pid:
+        if free is not None and self._alive[0] and self._pid == self._process.pid:
             self._view[:16] = self._zeros
-            self._free.append(self._view)
+            free.append(self._view)
 
 
 class File:
@@ -97,13 +102,15 @@ class File:
     end if this process closed any other descriptor of the same file: so nothing here opens it again.
     """
 
-    def __init__(self, folder: Path, number: int, token: int) -> None:
+    def __init__(self, folder: Path, name: str, number: int, token: int) -> None:
         """Make the file.
 
+        :param name: of the file, in this folder.
+        :param number: of the file in its process.
+        :param token: of the process.
         :raises OSError: it can't be made, or there is no memory for it.
         """
-        name = f"{os.getpid()}-{token:016x}-{number}"
-        made = folder / f"{name}.new"
+        made = folder / f"{name}{past.UNFINISHED}"
         self._descriptor = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             # A store into a file with a hole would kill the process where the memory has run out.
@@ -115,11 +122,12 @@ class File:
                 encoded(command()),
             )
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
-            made.rename(folder / f"{name}{past.SUFFIX}")
+            made.rename(folder / name)
         except BaseException:
             os.close(self._descriptor)
             made.unlink(missing_ok=True)
             raise
+        self._identity = _identity(os.fstat(self._descriptor))
         view = memoryview(self.memory)
         self._changes: Any = view[layout.CHANGES_AT : layout.CHANGES_AT + 8].cast("Q")
         self.places = [
@@ -133,8 +141,13 @@ class File:
         #: The pools with a place, referred to weakly, their aliases and their places.
         self.pools: list[tuple[weakref.ref[Any], str, memoryview]] = []
 
+    @property
+    def deleted(self) -> bool:
+        """Whether somebody has deleted the file: no reader can find it."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
     @contextlib.contextmanager
-    def changing(self) -> Any:
+    def changing(self) -> Iterator[None]:
         """Have readers wait for the end of the block: it moves numbers from one place to another."""
         self._changes[0] += 1
         try:
@@ -142,15 +155,29 @@ class File:
         finally:
             self._changes[0] += 1
 
+    def leave(self) -> None:
+        """Close the descriptor in a child: it is the parent's, and the child has none of its locks."""
+        # A program that became a daemon may have closed all its descriptors, and have used the number again.
+        with contextlib.suppress(OSError):
+            if _identity(os.fstat(self._descriptor)) == self._identity:
+                os.close(self._descriptor)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
 
 def command() -> str:
     """Return the name of the program, and of its command if it has one: other arguments may be secrets."""
-    name, first = Path(sys.argv[0] or "python").name, "".join(sys.argv[1:2])
+    arguments = sys.argv or [""]
+    name, first = Path(arguments[0]).name or "python", "".join(arguments[1:2])
     return f"{name} {first}" if re.fullmatch(r"[a-z_]{1,40}", first) else name
 
 
 class Page:
     """The files of this process. A child makes new ones.
+
+    Nothing here fails: what can't be written is not shown, and ``missing`` says why.
 
     Synchronization: each collection is changed by single operations. The lock is for the making of a file. It
     is reentrant, as a signal handler may query meanwhile: that makes a second file.
@@ -158,15 +185,20 @@ class Page:
 
     def __init__(self) -> None:
         self._files: list[File] = []
+        #: The names of these files, and of one that is being made.
+        self.names: set[str] = set()
         self._pool_numbers = itertools.count(1)
-        #: Tells this process from an earlier one with the same pid.
+        #: Tells this process from an earlier one with the same pid, and from one in another container.
         self.token = int.from_bytes(os.urandom(8), sys.byteorder)
         self._file_numbers = itertools.count()
         self._making = threading.RLock()
+        #: Have the folder to itself: one thread, see ``past.exclusively()``.
+        self.turn = threading.Lock()
         #: The folder of the files; None: there are none yet.
         self.folder: Path | None = None
-        #: The reason why nothing is shown; None: there is none.
+        #: The reason why something is not shown; None: there is none.
         self.missing: str | None = None
+        self._told: str | None = None
         #: The time of the next attempt, on the monotonic clock.
         self._retry_at = 0.0
         #: The places of pools that have ended, by alias: their counters go on to count.
@@ -178,13 +210,17 @@ class Page:
         :param pool: is referred to weakly: its place is used again when it is gone.
         """
         number = next(self._pool_numbers)
-        if (place := self._free_place()) is None:
-            return number, Cells()
-        file, view = place
-        view[layout.COUNTERS_AT :] = bytes(layout.PLACE_SIZE - layout.COUNTERS_AT)
-        layout.PLACE.pack_into(view, 0, number, encoded(alias), encoded(server), encoded(database))
-        file.pools.append((weakref.ref(pool), alias, view))
-        return number, Cells(view)
+        try:
+            if place := self._free_place():
+                file, view = place
+                view[layout.COUNTERS_AT :] = bytes(layout.PLACE_SIZE - layout.COUNTERS_AT)
+                layout.PLACE.pack_into(view, 0, number, encoded(alias), encoded(server), encoded(database))
+                cells = Cells(view)
+                file.pools.append((weakref.ref(pool, _end_of(cells)), alias, view))
+                return number, cells
+        except Exception as error:
+            self._miss(error)
+        return number, Cells()
 
     def leave_pool(self, pool: object) -> None:
         """Empty the place of a pool that was never used."""
@@ -201,12 +237,25 @@ class Page:
         :param pool: the number of its pool.
         :param session_id: its number at the server.
         """
-        for file in self._files_and_new():
-            with contextlib.suppress(IndexError):
-                row = file.rows.pop()
-                layout.ROW.pack_into(row, 0, 0, pool, session_id or 0, 0.0, b"", b"")
-                return Row(file.rows, row)
+        try:
+            for file in self._files_and_new():
+                if file.deleted:
+                    raise NoBoard(
+                        f"somebody has deleted {self.folder}, or files in it. systemd does (RemoveIPC=yes), "
+                        "when the last login of the site's user ends: set POOLLIFE_RUN_DIR to another folder"
+                    )
+                with contextlib.suppress(IndexError):
+                    return Row(file.rows, pool, session_id)
+        except Exception as error:
+            self._miss(error)
         return None
+
+    def complaint(self) -> str | None:
+        """Return the reason why something is not shown, once; None: nothing is missing, or that was told."""
+        if self.missing == self._told:
+            return None
+        self._told = self.missing
+        return self.missing
 
     def memories(self) -> list[mmap.mmap]:
         """Return the files in memory: a process must not open its own files (see ``File``)."""
@@ -220,7 +269,10 @@ class Page:
 
     def abandon(self, held: None) -> None:
         """Leave the files to the parent, in a child, which makes its own."""
+        files = self._files
         Page.__init__(self)
+        for file in files:
+            file.leave()
 
     def _free_place(self) -> tuple[File, memoryview] | None:
         for file in self._files_and_new():
@@ -238,11 +290,15 @@ class Page:
                 continue
             with contextlib.suppress(ValueError):  # another thread was faster
                 file.pools.remove(entry)
+                if alias not in self._ended and len(self._ended) >= MOST_ENDED:
+                    alias = layout.OTHERS
                 sum_of_alias = self._ended.setdefault(alias, view)
                 if sum_of_alias is view:
+                    if alias is layout.OTHERS:
+                        layout.PLACE.pack_into(view, 0, next(self._pool_numbers), encoded(alias), b"", b"")
                     continue
                 with file.changing():
-                    past.add(Cells(sum_of_alias), Cells(view))
+                    Cells(sum_of_alias).add(Cells(view))
                     view[:8] = bytes(8)
                 return view
         return None
@@ -261,22 +317,48 @@ class Page:
 
     def _make_file(self) -> bool:
         """Make a file; return False if there is none, and ``missing`` says why."""
-        if len(self._files) >= MOST_FILES or (self.missing and clock.monotonic() < self._retry_at):
+        if len(self._files) >= MOST_FILES:
+            self.missing = f"one process has more pools or sessions than {MOST_FILES} files have room for"
+            return False
+        if self.missing and clock.monotonic() < self._retry_at:
             return False
         try:
             folder = prepared()
+            number = next(self._file_numbers)
+            name = f"{os.getpid()}-{self.token:016x}-{number}{past.SUFFIX}"
+            # Ahead of the file: another thread of this process, which reads the folder, must not open it.
+            self.names.add(name)
             if not self._files:
-                with past.exclusively(folder, wait=0) as alone:
+                with past.exclusively(folder, self.turn, wait=0) as alone:
                     if alone:
-                        past.fold(folder)
-            file = File(folder, next(self._file_numbers), self.token)
+                        past.fold(folder, self.names)
+            file = File(folder, name, number, self.token)
         except (NoBoard, OSError) as error:
-            self.missing = str(error)
-            self._retry_at = clock.monotonic() + RETRY_INTERVAL
+            self._miss(error)
             return False
         self.missing, self.folder = None, folder
         self._files.append(file)
         return True
+
+    def _miss(self, error: Exception) -> None:
+        self._retry_at = clock.monotonic() + RETRY_INTERVAL
+        self.missing = f"{error or type(error).__name__}"
+        if isinstance(error, SwitchedOff):
+            self._told = self.missing
+
+
+def _end_of(cells: Cells) -> Callable[[object], None]:
+    """Return what is called when a pool is gone."""
+    counters, pid = cells.counters, process.pid
+
+    # At any point of any thread: so it is one store. At interpreter exit module globals are gone.
+    def end(
+        _: object, alive: Any = alive, process: Any = process, ended: int = layout.ENDED, pid: int = pid
+    ) -> None:
+        if alive[0] and process.pid == pid:
+            counters[ended] = 1
+
+    return end
 
 
 page = Page()

@@ -1,75 +1,74 @@
-"""The counters of processes that have ended, in one file: sums never fall, and files never pile up."""
+"""The counters of processes that have ended, in one file: sums never fall, and files never pile up.
+
+A process that ended with borrowed sessions leaves its files as they were (``DEAD``), for people.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import json
+import math
 import os
+import re
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from poollife import clock
 from poollife.board import layout
-from poollife.board.layout import Cells
-from poollife.board.views import COUNTERS, HISTOGRAMS, Damaged, Totals, check, parse, totals_by_alias
+from poollife.board.views import COUNTERS, HISTOGRAMS, Damaged, Totals, check, holds_sessions, totals_by_alias
 
-#: The end of the name of a process's file.
-SUFFIX = ".board"
+#: The ends of the names of a process's files: while it lives, when it has died, and while one is made.
+SUFFIX, DEAD, UNFINISHED = ".board", ".dead", ".new"
 NAME, LOCK = "past.json", "past.lock"
-#: The number of processes that died with borrowed sessions, of which the board keeps the last words.
+#: The version of what is in the file.
+VERSION = 1
+#: The number of processes that died with borrowed sessions, whose files are kept.
 MOST_DEATHS = 10
-
+#: The most names of files that are remembered as added up, and the most aliases with sums of their own.
+MOST_FOLDED, MOST_ALIASES = 1_000, 256
 #: The most bytes that are read of the past.
-MOST_BYTES = 1 << 24
+MOST_BYTES = 1 << 22
+#: Seconds after which a file that was not finished is one of a process that was killed.
+UNFINISHED_FOR = 60.0
 #: Seconds between two looks whether another process has left the folder.
 INTERVAL = 0.005
-
-_threads = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The counters and last words of processes that have ended."""
+    """The counters of processes that have ended, by alias."""
 
-    totals: dict[str, Totals]
-    #: Processes that ended with borrowed sessions, as they were then; the last is the latest.
-    deaths: list[dict[str, Any]]
-
-
-def add(to: Cells, ended: Cells) -> None:
-    """Add the counters of a pool that has ended to those of another one of its alias, which has ended too."""
-    for place in range(layout.OPENED, layout.WAITING):
-        to.counters[place] += ended.counters[place]
-    for place in range(layout.WAIT_TIME, layout.USE_TIME + layout.BUCKETS):
-        to.counters[place] += ended.counters[place]
-    for place in range(len(HISTOGRAMS)):
-        to.sums[place] += ended.sums[place]
+    totals: dict[str, Totals] = field(default_factory=dict)
+    #: The names of files that are in them, maybe there still: the latest last.
+    folded: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
-def exclusively(folder: Path, wait: float) -> Iterator[bool]:
-    """Have the folder to oneself, for a block that moves counters or reads them all.
+def exclusively(folder: Path, turn: threading.Lock, wait: float) -> Iterator[bool]:
+    """Have the folder to oneself, for a block that moves counters.
 
+    :param turn: the lock for the threads of this process. A record lock is none for them, and the first of
+        them that closes the file gives it up for all.
     :param wait: the longest wait in seconds for others.
     :returns: False if another one has it still; the block runs nevertheless.
     """
     deadline = clock.monotonic() + wait
-    # A record lock is no lock to the other threads of its process.
-    alone = _threads.acquire(timeout=wait)
+    if not turn.acquire(timeout=wait):
+        yield False
+        return
     try:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            yield alone and _lock(descriptor, deadline)
+            yield _lock(descriptor, deadline)
         finally:
             os.close(descriptor)
     finally:
-        if alone:
-            _threads.release()
+        turn.release()
 
 
 def _lock(descriptor: int, deadline: float) -> bool:
@@ -84,51 +83,71 @@ def _lock(descriptor: int, deadline: float) -> bool:
             return True
 
 
-def fold(folder: Path) -> None:
+def fold(folder: Path, mine: Collection[str]) -> None:
     """Add the counters of processes that have ended to the past, and remove their files.
 
     The caller has the folder to itself (``exclusively()``).
+
+    :param mine: the names of the files of this process.
+    :raises OSError: that can't be written; nothing is lost.
     """
-    past, folded = _read(folder)
-    # Their counters are in the past already: whoever wrote that ended before the files were gone.
-    for name in folded:
-        (folder / name).unlink(missing_ok=True)
-    dead: dict[tuple[int, int], list[tuple[Path, bytes]]] = {}
-    for file in files_of_others(folder):
-        with contextlib.suppress(OSError, Damaged):
+    try:
+        past = read(folder)
+    except Damaged:  # a reader has said so
+        past = Past()
+    # Whoever has added these up ended before it had removed the files.
+    _remove(folder, past.folded)
+    totals, names = dict(past.totals), []
+    for file in files(folder, SUFFIX, mine):
+        with contextlib.suppress(OSError, Damaged):  # a reader says so
             if not is_alive(file):
-                memory = content(file)
-                _, _, pid, _, token, _, _ = layout.HEADER.unpack_from(memory)
-                dead.setdefault((pid, token), []).append((file, memory))
-    if not dead:
-        return
-    totals, deaths = dict(past.totals), list(past.deaths)
-    for files in dead.values():
-        memories = [memory for _, memory in files]
-        process = parse(memories, clock.monotonic())
-        if process.holders:
-            deaths.append(asdict(process))
-        for alias, numbers in (each for memory in memories for each in totals_by_alias(memory)):
-            totals[alias] = totals.get(alias, Totals.none()).plus(numbers)
-    names = [file.name for files in dead.values() for file, _ in files]
-    _write(folder, Past(totals, deaths[-MOST_DEATHS:]), names)
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
+                add_up(totals, content(file))
+                names.append(file.name)
+    if names:
+        _write(folder, Past(totals, [*past.folded, *names][-max(MOST_FOLDED, len(names)) :]))
+        _remove(folder, names)
+    _tidy(folder)
+
+
+def add_up(totals: dict[str, Totals], memory: bytes) -> None:
+    """Add the counters of a file to sums.
+
+    :param totals: the sums by alias.
+    :param memory: the content of the file.
+    """
+    for alias, numbers in totals_by_alias(memory):
+        name = alias if alias in totals or len(totals) < MOST_ALIASES else layout.OTHERS
+        totals[name] = totals.get(name, Totals.none()).plus(numbers)
 
 
 def read(folder: Path) -> Past:
-    """Return the past. A file that is damaged counts as empty."""
-    return _read(folder)[0]
+    """Return the past.
+
+    :raises Damaged: the file has something else in it.
+    :raises OSError: it can't be read.
+    """
+    try:
+        kept = json.loads(_content(folder / NAME, MOST_BYTES))
+        if kept["version"] != VERSION:
+            raise ValueError(f"version {kept['version']!r}")
+        totals = {layout.text(layout.encoded(alias)): _totals(each) for alias, each in kept["totals"].items()}
+        names = [str(name) for name in kept["folded"]]
+    except FileNotFoundError:
+        return Past()
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError, OverflowError) as error:
+        raise Damaged(f"it is none of the board's, or of another version: {error!r}") from error
+    return Past(totals, [name for name in names if re.fullmatch(rf"[\w-]+{re.escape(SUFFIX)}", name)])
 
 
-def files_of_others(folder: Path) -> list[Path]:
+def files(folder: Path, suffix: str, mine: Collection[str] = ()) -> list[Path]:
     """Return the files of other processes.
 
-    To a process its own locks are no locks, and to close a file again gives them up. (A file that an earlier
-    process with this pid has left is found by the next process.)
+    To a process its own locks are no locks, and to close a file again gives them up.
+
+    :param suffix: the end of their names.
+    :param mine: the names of the files of this process.
     """
-    mine = f"{os.getpid()}-"
-    return [file for file in sorted(folder.glob(f"*{SUFFIX}")) if not file.name.startswith(mine)]
+    return [file for file in sorted(folder.glob(f"*{suffix}")) if file.name not in mine]
 
 
 def content(file: Path) -> bytes:
@@ -142,6 +161,18 @@ def content(file: Path) -> bytes:
     return memory
 
 
+def is_alive(file: Path) -> bool:
+    """Return whether the process of a file lives: it has a lock. Never for a file of this process."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
+    except (BlockingIOError, PermissionError):  # either is how a system says that it is locked
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _content(file: Path, most: int) -> bytes:
     # Root may read the folder of a user who has put a link or a pipe there.
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -151,40 +182,61 @@ def _content(file: Path, most: int) -> bytes:
         os.close(descriptor)
 
 
-def is_alive(file: Path) -> bool:
-    """Return whether the process of a file lives: it has a lock. Never for a file of this process."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+def _totals(kept: Any) -> Totals:
+    histograms = {}
+    for name in HISTOGRAMS:
+        counts, seconds = kept["histograms"][name]
+        if len(counts) != layout.BUCKETS or not math.isfinite(seconds):
+            raise ValueError(name)
+        histograms[name] = ([_number(count) for count in counts], float(seconds))
+    return Totals({name: _number(kept["counters"][name]) for name in COUNTERS}, histograms)
 
 
-def _read(folder: Path) -> tuple[Past, list[str]]:
-    try:
-        kept = json.loads(_content(folder / NAME, MOST_BYTES))
-        totals = {
-            str(alias): Totals(
-                {name: int(each["counters"][name]) for name in COUNTERS},
-                {
-                    name: ([int(count) for count in each["histograms"][name][0]], each["histograms"][name][1])
-                    for name in HISTOGRAMS
-                },
-            )
-            for alias, each in kept["totals"].items()
-        }
-        folded = [name for name in kept["folded"] if name == Path(name).name and name.endswith(SUFFIX)]
-        return Past(totals, [dict(death) for death in kept["deaths"]]), folded
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return Past({}, []), []
+def _number(kept: Any) -> int:
+    if type(kept) is not int or kept < 0:
+        raise ValueError(f"{kept!r} is not a number of events")
+    return kept
 
 
-def _write(folder: Path, past: Past, folded: list[str]) -> None:
-    new = folder / f"{NAME}.new"
+def _write(folder: Path, past: Past) -> None:
+    new = folder / f"{NAME}{UNFINISHED}"
     new.unlink(missing_ok=True)
     with new.open("x") as file:
-        file.write(json.dumps({**asdict(past), "folded": folded}))
+        file.write(json.dumps({"version": VERSION, **asdict(past)}))
     new.rename(folder / NAME)
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove the files of processes that have ended; keep them if they ended with borrowed sessions."""
+    by_process: dict[str, list[Path]] = {}
+    for name in names:
+        if (file := folder / name).exists():
+            by_process.setdefault(name.rpartition("-")[0], []).append(file)
+    for files_of_process in by_process.values():
+        died = any(_held(file) for file in files_of_process)
+        for file in files_of_process:
+            if died:
+                file.rename(file.with_suffix(DEAD))
+            else:
+                file.unlink()
+
+
+def _held(file: Path) -> bool:
+    try:
+        return holds_sessions(content(file))
+    except (OSError, Damaged):
+        return False
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the oldest files of processes that died, and what a process that was killed left unfinished."""
+    for file in files(folder, UNFINISHED):
+        with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
+            if clock.wall() - file.lstat().st_mtime > UNFINISHED_FOR:
+                file.unlink()
+    dead: dict[str, list[Path]] = {}
+    for file in sorted(files(folder, DEAD), key=lambda file: file.lstat().st_ctime):
+        dead.setdefault(file.name.rpartition("-")[0], []).append(file)
+    for files_of_process in list(dead.values())[:-MOST_DEATHS]:
+        for file in files_of_process:
+            file.unlink()

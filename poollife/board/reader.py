@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from poollife import clock
-from poollife.board import past
+from poollife.board import layout, past
 from poollife.board.folder import NoBoard, folder, is_own
-from poollife.board.layout import HEADER
 from poollife.board.page import page
-from poollife.board.views import (
-    Damaged,
-    Holder,
-    Process,
-    Totals,
-    changes_of,
-    parse,
-    totals_by_alias,
-)
+from poollife.board.views import Damaged, Holder, Process, Totals, changes_of, holds_sessions, parse
+from poollife.process.atfork import at_fork
 
-#: Seconds for which a read waits for another process that adds up the past: without it, what moves meanwhile
-#: might count twice.
+#: Seconds for which a read waits for another process that adds up the past.
 WAIT = 1.0
 #: How often a file is read again that changes meanwhile, and the seconds between two times.
 TRIES, PAUSE = 5, 0.001
@@ -37,9 +29,9 @@ class Board:
     processes: list[Process]
     #: The counters by alias, with those of processes that have ended.
     totals: dict[str, Totals]
-    #: Processes that ended with borrowed sessions, the latest last.
-    deaths: list[dict[str, Any]]
-    #: Files that could not be read, with the reason.
+    #: Processes that ended with borrowed sessions, as they were then; the latest last.
+    deaths: list[Process]
+    #: Files that could not be read or written, with the reason.
     unreadable: list[str]
 
     @property
@@ -55,50 +47,73 @@ def read_board(where: Path | None = None) -> Board:
     :param where: its folder; None: that of this site, for this user.
     :raises NoBoard: there is none: its text says why.
     """
+    at_fork.ensure_process()
     where = where or folder()
     if not where.exists():
         raise NoBoard(f"No process of this site and user has had a pool on this host: there is no {where}")
-    if not is_own(where):
-        return _read(where)
-    with past.exclusively(where, WAIT) as alone:
-        if alone:
-            past.fold(where)
-        return _read(where)
+    unreadable: list[str] = []
+    if is_own(where):
+        with _noted(unreadable, where), past.exclusively(where, page.turn, WAIT) as alone:
+            if alone:
+                past.fold(where, mine=page.names)
+    return _read(where, unreadable)
 
 
-def _read(where: Path) -> Board:
-    found, unreadable = _files(where)
-    ended = past.read(where)
-    totals = dict(ended.totals)
+def _read(where: Path, unreadable: list[str]) -> Board:
+    """Read the folder, without a lock: others may add up the past meanwhile.
+
+    The past is read last, and names the files that are in it.
+    """
+    living: dict[str, bytes] = {
+        f"own {number}": bytes(memory)
+        for number, memory in enumerate(page.memories() if page.folder == where else ())
+    }
+    ended: dict[str, bytes] = {}
+    dead: dict[str, bytes] = {}
+    for file in past.files(where, past.SUFFIX, page.names):
+        with _noted(unreadable, file):
+            found = living if past.is_alive(file) else ended
+            found[file.name] = _settled(file)
+    for file in past.files(where, past.DEAD):
+        with _noted(unreadable, file):
+            dead[file.name] = past.content(file)
+    before = past.Past()
+    with _noted(unreadable, where / past.NAME):
+        before = past.read(where)
+    totals = dict(before.totals)
+    for name, memory in {**living, **ended}.items():
+        if name not in before.folded:
+            past.add_up(totals, memory)
+    dead.update((name, memory) for name, memory in ended.items() if holds_sessions(memory))
+    return Board(str(where), _processes(living.values()), totals, _processes(dead.values()), unreadable)
+
+
+@contextlib.contextmanager
+def _noted(unreadable: list[str], file: Path) -> Iterator[None]:
+    """Have an error of the block noted as one of this file, unless others have removed it meanwhile."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except (OSError, Damaged) as error:
+        unreadable.append(f"{file.name}: {error}")
+
+
+def _processes(files: Iterable[bytes]) -> list[Process]:
     by_process: dict[tuple[int, int], list[bytes]] = {}
-    for memory in found:
-        _, _, pid, _, token, _, _ = HEADER.unpack_from(memory)
+    for memory in files:
+        _, _, pid, _, token, _, _ = layout.HEADER.unpack_from(memory)
         by_process.setdefault((pid, token), []).append(memory)
-        for alias, numbers in totals_by_alias(memory):
-            totals[alias] = totals.get(alias, Totals.none()).plus(numbers)
-    now = clock.monotonic()
-    processes = [parse(files, now) for files in by_process.values()]
-    processes.sort(key=lambda process: (process.started, process.pid))
-    return Board(str(where), processes, totals, ended.deaths, unreadable)
-
-
-def _files(where: Path) -> tuple[list[bytes], list[str]]:
-    found, unreadable = [bytes(memory) for memory in page.memories() if page.folder == where], []
-    for file in past.files_of_others(where):
-        try:
-            found.append(_settled(file))
-        except FileNotFoundError:
-            pass  # folded meanwhile
-        except (OSError, Damaged) as error:
-            unreadable.append(f"{file.name}: {error}")
-    return found, unreadable
+    processes = [parse(found, clock.monotonic()) for found in by_process.values()]
+    return sorted(processes, key=lambda process: (process.started, process.pid))
 
 
 def _settled(file: Path) -> bytes:
     """Return the content of a file at a moment when no numbers are being moved in it."""
     for _ in range(TRIES):
         memory = past.content(file)
-        if changes_of(memory) % 2 == 0:
+        changes = changes_of(memory)
+        if changes % 2 == 0 and changes == changes_of(past.content(file)):
             break
         time.sleep(PAUSE)
     return memory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +26,9 @@ HISTOGRAMS = {
     "use_time": (layout.USE_TIME, 2),
 }
 
+#: Later times than this are damage: seconds since 1970, as those are the largest.
+LATEST = 1e11
+
 
 class Damaged(Exception):
     """The error of a file that is none of the board's, or that was damaged."""
@@ -42,9 +44,9 @@ class Totals:
 
     @classmethod
     def of(cls, cells: Cells) -> Totals:
-        numbers = list(cells.counters)
+        numbers = [max(0, number) for number in cells.counters]  # a file may be damaged
         histograms = {
-            name: (numbers[first : first + layout.BUCKETS], _finite(cells.sums[place]))
+            name: (numbers[first : first + layout.BUCKETS], _seconds(cells.sums[place]))
             for name, (first, place) in HISTOGRAMS.items()
         }
         counters = {name: sum(numbers[at] for at in places) for name, places in COUNTERS.items()}
@@ -132,7 +134,7 @@ def parse(files: Sequence[bytes], now: float) -> Process:
     :param now: on the monotonic clock.
     """
     _, _, pid, started, token, _, command = layout.HEADER.unpack_from(files[0])
-    process = Process(pid, text(command), _finite(started), token)
+    process = Process(pid, text(command), _seconds(started), token)
     pools = {number: pool for file in files for number, pool in _pools(file)}
     idle: dict[int, list[int]] = {number: [] for number in pools}
     out = dict.fromkeys(pools, 0)
@@ -142,7 +144,7 @@ def parse(files: Sequence[bytes], now: float) -> Process:
             continue
         if held:
             out[number] += 1
-            seconds = max(0.0, now - _finite(since))
+            seconds = max(0.0, now - _seconds(since))
             place = pool.alias, pool.server, pool.database
             process.holders.append(Holder(*place, session or None, text(work), text(thread), seconds, pid))
         elif session:
@@ -170,6 +172,12 @@ def changes_of(file: bytes) -> int:
     return int(layout.HEADER.unpack_from(file)[5])
 
 
+def holds_sessions(file: bytes) -> bool:
+    """Return whether a borrower has one of the sessions in a file."""
+    rows = (layout.ROW.unpack_from(file, at) for at in range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE))
+    return any(held and pool for held, pool, *_ in rows)
+
+
 def totals_by_alias(file: bytes) -> Iterator[tuple[str, Totals]]:
     """Yield the counters of each pool in a file, with the alias of that pool."""
     for at in range(layout.PLACES_AT, layout.ROWS_AT, layout.PLACE_SIZE):
@@ -181,10 +189,10 @@ def totals_by_alias(file: bytes) -> Iterator[tuple[str, Totals]]:
 def _pools(file: bytes) -> Iterator[tuple[int, Pool]]:
     for at in range(layout.PLACES_AT, layout.ROWS_AT, layout.PLACE_SIZE):
         number, alias, server, database = layout.PLACE.unpack_from(file, at)
-        if not number:
-            continue
         cells = Cells(memoryview(file)[at : at + layout.PLACE_SIZE])
         counters = cells.counters
+        if not number or counters[layout.ENDED]:
+            continue
         yield (
             number,
             Pool(
@@ -203,5 +211,6 @@ def _pools(file: bytes) -> Iterator[tuple[int, Pool]]:
         )
 
 
-def _finite(number: float) -> float:
-    return number if math.isfinite(number) else 0.0
+def _seconds(number: float) -> float:
+    """Return a time or a sum from a file, 0.0 if it can't be one."""
+    return number if 0 <= number < LATEST else 0.0

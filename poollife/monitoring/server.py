@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from django.db import NotSupportedError, connections
 
+from poollife.board.layout import server_text
 from poollife.board.views import Process
 
 
@@ -44,7 +45,7 @@ def server_sessions(alias: str, processes: list[Process]) -> list[ServerSession]
     with wrapper.cursor() as cursor:
         cursor.execute(question)
         rows = cursor.fetchall()
-    place = wrapper.pool_key().place  # type: ignore[attr-defined]
+    place = server_text(wrapper.pool_key().place)  # type: ignore[attr-defined]
     held = {
         holder.session: (holder.pid, holder.work or f"thread {holder.thread}")
         for process in processes

@@ -14,7 +14,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife import clock
-from poollife.board.layout import CLOSED, CONNECT_ERRORS, LIMIT, NO_LIMIT, OPENED, TICKETED, TIMEOUTS
+from poollife.board.layout import CLOSED, CONNECT_ERRORS, OPENED, TICKETED, TIMEOUTS
 from poollife.board.page import page
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import RETURNED, Driver
@@ -61,7 +61,10 @@ class LeasePool(ReturningPool):
         #: other's errors. The options are, as init_command may set the session's own limit of idleness.
         server = (id(driver), *key.server, key.options)
         self._outage = outage_of(server, server_name(key))
-        self.liveness = Liveness(key.alias, options, driver, server, self._outage, self.meters.replace)
+        self.liveness = Liveness(
+            # A child has other meters.
+            *(key.alias, options, driver, server, self._outage, lambda reason: self.meters.replace(reason))
+        )
         self._resets = options.resets
         self._sessions = self._make_sessions()
         #: Whether returned sessions are kept for the next checkout.
@@ -206,7 +209,7 @@ class LeasePool(ReturningPool):
         """
         self._slots.change(options.bounds)
         self.options = options
-        self.counters[LIMIT] = NO_LIMIT if options.limit is None else options.limit
+        self.cells.set_limit(options.limit)
         self.housekeeping.call()
 
     def suspend(self, suspended: bool = True) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import threading
 import time
 
 from poollife import clock
+from poollife.board.page import page
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import Driver
 from poollife.pools import log
@@ -72,6 +74,8 @@ class Registry:
         self._end_with_process()
         if pool.keeps_sessions:
             logger.info("Pool %r begins: %s", key.alias, description_of(pool))
+            if missing := page.complaint():
+                logger.warning("pool_status does not show all of this process (%d): %s", os.getpid(), missing)
             self._sweeper.start()
         return pool
 

@@ -55,7 +55,7 @@ class PoolState(ABC):
         #: The number of the pool in this process, and its numbers, which other processes can read.
         self.number, self.cells = page.enter_pool(self, key.alias, key.place, key.database)
         self.counters = self.cells.counters
-        self.counters[layout.LIMIT] = layout.NO_LIMIT if options.limit is None else options.limit
+        self.cells.set_limit(options.limit)
         self.meters = Meters(options.stats, self.cells)
         self._facts: dict[str, Any] = {}
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connections
+from django.test.utils import override_settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from poollife.board import layout, past
+from poollife.board import layout, past, reader
 from poollife.board.folder import NoBoard
-from poollife.board.page import Page
+from poollife.board.page import MOST_ENDED, Page, Row
 from poollife.board.reader import Board, read_board
-from poollife.board.views import parse, totals_by_alias
+from poollife.board.views import COUNTERS, HISTOGRAMS, parse, totals_by_alias
 from tests.conftest import MakeAlias
 from tests.support import ROOT
 
@@ -64,11 +70,11 @@ class Site:
         self.base = base
         self._programs: list[Program] = []
 
-    def start(self, *arguments: Any, pool: dict[str, Any] | None = None, **environment: str) -> Program:
+    def start(self, *arguments: Any, pool: dict[str, Any] | bool = True, **environment: str) -> Program:
         database = {
             "ENGINE": "poollife.backends.sqlite3",
             "NAME": str(self.base.parent / "site.sqlite3"),
-            "POOL": pool or {},
+            "POOL": pool,
         }
         program = Program({"POOLLIFE_RUN_DIR": str(self.base), **environment}, database, *arguments)
         self._programs.append(program)
@@ -126,7 +132,7 @@ def test_the_last_words_of_a_killed_process_are_kept(site: Site) -> None:
         board = site.read()
         assert board.processes == []
         (death,) = board.deaths
-        assert (death["pid"], death["holders"][0]["alias"]) == (program.pid, "default")
+        assert (death.pid, death.holders[0].alias) == (program.pid, "default")
         assert board.totals["default"].counters["checkouts"] == 1
     assert not list(site.folder.glob("*.board"))
 
@@ -152,15 +158,17 @@ def test_sums_never_fall_and_files_never_pile_up(site: Site) -> None:
 def test_a_child_has_a_file_of_its_own_and_its_end_is_not_the_end_of_its_parent(
     site: Site, *, hook: bool
 ) -> None:
-    program = site.start("fork", hook)
+    program = site.start("fork", hook, pool=hook)
     child, parent = program.said(), program.said()
     assert parent["status"] == 0
+    assert hook or parent["threads"] == 1
     assert child["token"] != parent["token"]
     board = site.read()
     assert [process.pid for process in board.processes] == [program.pid]
-    # One of the parent and two of the child.
-    assert board.processes[0].pools[0].totals.counters["checkouts"] == 1
-    assert board.totals["default"].counters["checkouts"] == 3
+    # Two of the parent, which has the second still, and two of the child.
+    assert board.processes[0].pools[0].totals.counters["checkouts"] == 2
+    assert board.totals["default"].counters["checkouts"] == 4
+    assert [holder.pid for holder in board.holders] == [program.pid]
 
 
 def test_more_sessions_than_rows(site: Site) -> None:
@@ -209,6 +217,176 @@ def test_hostile_files_break_neither_a_reader_nor_a_checkout(site: Site, content
     assert other.end() == 0
 
 
+@contextmanager
+def page_in(base: Path) -> Iterator[tuple[Page, Path]]:
+    """A page of its own, as of another process, and its folder below this one."""
+    with override_settings(POOLLIFE_RUN_DIR=str(base)):
+        mine, pool = Page(), Thing()
+        mine.enter_pool(pool, "alias", "", "")
+        assert mine.folder, mine.missing
+        yield mine, mine.folder
+
+
+#: What may stand for any part of the past.
+SCRAPS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=12) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def past_of(counters: object, histogram: object) -> dict[str, Any]:
+    return {
+        "version": past.VERSION,
+        "totals": {
+            "default": {
+                "counters": dict.fromkeys(COUNTERS, counters),
+                "histograms": dict.fromkeys(HISTOGRAMS, histogram),
+            }
+        },
+        "folded": [],
+    }
+
+
+@given(
+    kept=SCRAPS.map(json.dumps)
+    | st.builds(past_of, SCRAPS, SCRAPS).map(json.dumps)
+    | st.builds(past_of, st.integers(), st.tuples(st.lists(st.integers()), SCRAPS)).map(json.dumps)
+    | st.dictionaries(st.sampled_from(["version", "totals", "folded"]), SCRAPS | st.just(1)).map(json.dumps)
+    | st.just("[" * 100_000)
+    | st.just("9" * 5_000)
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_is_in_the_past_pools_begin_and_readers_read(tmp_path: Path, kept: str) -> None:
+    with page_in(tmp_path) as (_, folder):
+        (folder / past.NAME).write_text(kept)
+        for file in folder.glob("*.board"):
+            file.rename(file.with_name(f"1-{file.name}"))  # of a process that has ended
+        with page_in(tmp_path) as (other, _):
+            assert not other.missing
+        board = read_board(folder)
+        json.dumps(board.totals["alias"].counters, allow_nan=False)
+        json.dumps(board.totals["alias"].histograms, allow_nan=False)
+
+
+def test_what_readers_can_not_read_is_named(site: Site) -> None:
+    site.start("query", 1).said()
+    (site.folder / past.NAME).write_text("{}")
+    (site.folder / "1-1-0.board").write_text("nothing")
+    board = site.read()
+    assert sorted(each.partition(":")[0] for each in board.unreadable) == ["1-1-0.board", "past.json"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), ValueError("a bug"), MemoryError()])
+def test_no_error_of_the_board_reaches_a_checkout(
+    make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object) -> object:
+        raise error
+
+    monkeypatch.setattr(Page, "_files_and_new", fails)
+    alias = make_alias()
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT 1")
+        assert cursor.fetchone() == (1,)
+
+
+def test_what_is_not_shown_is_told_once() -> None:
+    mine = Page()
+    pool = Thing()
+    with override_settings(POOLLIFE_RUN_DIR="/proc/nowhere"):
+        mine.enter_pool(pool, "alias", "", "")
+    assert "/proc/nowhere" in (mine.complaint() or "")
+    assert mine.complaint() is None
+    with override_settings(POOLLIFE_RUN_DIR=""):
+        off = Page()
+        off.enter_pool(pool, "alias", "", "")
+    assert off.missing
+    assert off.complaint() is None  # as the settings want it
+
+
+def test_a_deleted_folder_is_named_with_its_likeliest_cause(tmp_path: Path) -> None:
+    with page_in(tmp_path) as (mine, folder):
+        assert mine.enter_session(1, 1)
+        shutil.rmtree(folder)
+        assert mine.enter_session(1, 2) is None
+        assert "RemoveIPC" in (mine.complaint() or "")
+
+
+def test_the_folders_lock_is_not_given_up_by_another_thread_or_a_second_block(tmp_path: Path) -> None:
+    turn = threading.Lock()
+    looks = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB, 1)"
+
+    def is_free() -> bool:
+        looked = subprocess.run(
+            [sys.executable, "-c", looks, tmp_path / past.LOCK], stderr=subprocess.DEVNULL, check=False
+        )
+        return looked.returncode == 0
+
+    with past.exclusively(tmp_path, turn, wait=0) as alone:
+        assert alone
+        with past.exclusively(tmp_path, turn, wait=0) as also:
+            assert not also
+        assert not is_free()
+    assert is_free()
+
+
+def test_a_reader_that_can_not_have_the_folder_reads_right(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may keep it; and root does not write into the folder of another user."""
+    site.start("query", 4).said()
+    killed, lives = site.start("hold"), site.start("query", 1)
+    killed.said()
+    lives.said()
+    killed.kill()
+    monkeypatch.setattr(reader, "is_own", lambda _: False)
+    for _ in range(2):
+        board = site.read()
+        assert killed.pid not in [process.pid for process in board.processes]
+        assert [process.pid for process in board.deaths] == [killed.pid]
+        assert board.totals["default"].counters["checkouts"] == 6
+
+
+def test_files_of_another_process_with_this_pid_are_added_up(tmp_path: Path) -> None:
+    """As in containers, where each has pid 1, and one folder."""
+    with page_in(tmp_path) as (mine, folder):
+        (name,) = mine.names
+        (folder / name).rename(folder / f"{os.getpid()}-{'0' * 16}-0.board")
+        with page_in(tmp_path):
+            pass
+    assert not list(folder.glob(f"{os.getpid()}-{'0' * 16}-*"))
+    assert (folder / past.NAME).exists()
+
+
+def test_what_killed_processes_left_unfinished_is_removed(tmp_path: Path) -> None:
+    with page_in(tmp_path) as (_, folder):
+        old, new = folder / "1-1-0.board.new", folder / "1-1-1.board.new"
+        for file in (old, new):
+            file.write_text("")
+        os.utime(old, (1, 1))
+        read_board(folder)
+        assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_only_the_last_processes_that_died_are_kept(tmp_path: Path) -> None:
+    for _ in range(past.MOST_DEATHS + 3):
+        with page_in(tmp_path) as (mine, folder):
+            row = mine.enter_session(1, 1)
+            assert row
+            row.show(1.0, "work", b"thread")
+            (name,) = mine.names
+            (folder / name).rename(folder / f"1-{name}")
+            row.free()  # too late for the file's reader, below
+            row.show(1.0, "work", b"thread")
+            memory = bytearray(mine.memories()[0])
+            layout.ROW.pack_into(memory, layout.ROWS_AT, 1, 1, 1, 1.0, b"work", b"thread")
+            (folder / f"1-{name}").write_bytes(memory)
+    board = read_board(folder)
+    assert len(board.deaths) == past.MOST_DEATHS
+    assert len(list(folder.glob("*.dead"))) == past.MOST_DEATHS
+
+
 def test_a_folder_of_others_is_not_used(site: Site) -> None:
     site.base.mkdir()
     program = site.start("query", 2)
@@ -250,6 +428,54 @@ def test_the_counters_of_a_pool_that_has_ended_go_on_to_count() -> None:
     assert found == {f"alias {number}": (half, half * 0.5) for number in range(2)}
 
 
+def test_pools_that_have_ended_are_not_shown_as_living() -> None:
+    mine, stays = Page(), Thing()
+    mine.enter_pool(stays, "stays", "", "")
+    ends = Thing()
+    mine.enter_pool(ends, "ends", "", "")
+    del ends
+    (memory,) = mine.memories()
+    assert [pool.alias for pool in parse([bytes(memory)], 1.0).pools] == ["stays"]
+    assert {alias for alias, _ in totals_by_alias(bytes(memory))} == {"stays", "ends"}
+
+
+def test_very_many_aliases_share_one_place_when_their_pools_have_ended() -> None:
+    mine = Page()
+    for number in range(10 * MOST_ENDED):
+        pool = Thing()
+        _, cells = mine.enter_pool(pool, f"alias {number}", "", "")
+        cells.counters[layout.LENT] += 1
+        del pool
+    found = [each for memory in mine.memories() for each in totals_by_alias(bytes(memory))]
+    assert sum(totals.counters["checkouts"] for _, totals in found) == 10 * MOST_ENDED
+    assert [alias for alias, _ in found].count(layout.OTHERS) == 1
+    assert len(found) <= MOST_ENDED + 2 * layout.POOLS
+
+
+def test_a_child_closes_its_parents_descriptors(tmp_path: Path) -> None:
+    with page_in(tmp_path) as (mine, _):
+        descriptor = mine._files[0]._descriptor
+        other = os.dup(descriptor)  # as a child has
+        mine._files[0]._descriptor = other
+        mine.abandon(None)
+        with pytest.raises(OSError, match="descriptor"):
+            os.fstat(other)
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("limit", [None, 2**63, 10**30])
+def test_any_limit(limit: int | None) -> None:
+    cells = layout.Cells()
+    cells.set_limit(limit)
+    assert cells.counters[layout.LIMIT] == (layout.NO_LIMIT if limit is None else layout.MOST)
+
+
+def test_a_row_that_was_not_completed_is_no_error() -> None:
+    Row.__new__(Row).__del__()
+    with pytest.raises(IndexError):
+        Row([], 1, 1)
+
+
 def test_a_process_reads_its_own_board(make_alias: MakeAlias) -> None:
     """It must not open its own files: it would give up its lock."""
     alias = make_alias()
@@ -270,6 +496,7 @@ def test_a_process_reads_its_own_board(make_alias: MakeAlias) -> None:
         (b"GET /\x1b[2J/\x9b\xc2\x9b", "GET /\ufffd[2J/\ufffd\ufffd"),
         ("GET /café/€/😀/".encode(), "GET /café/€/😀/"),
         (("x" * 111 + "é").encode()[:112], "x" * 111 + "\ufffd"),
+        ("GET /\u202egnp.exe".encode(), "GET /\ufffdgnp.exe"),
         (b"ab\0\0", "ab"),
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import NotSupportedError, connections
+from django.db.utils import Error as DatabaseErrors
 
 from poollife.board.folder import NoBoard
 from poollife.board.reader import Board, read_board
@@ -71,14 +72,16 @@ class Command(BaseCommand):
             pass
 
     def _print(self, board: Board, *, server: bool, as_json: bool) -> None:
-        sessions = list(_server_sessions(board)) if server else None
+        sessions, silent = _server_sessions(board) if server else (None, {})
         if as_json:
             told = None if sessions is None else [asdict(each) for each in sessions]
-            found = {**asdict(board), "server": told}
+            found = {**asdict(board), "server": told, "server_errors": silent}
             self.stdout.write(json.dumps(found, default=str))
             return
         for table in tables(board, sessions):
             self._print_table(*table)
+        for alias, error in silent.items():
+            self.stderr.write(f"The server of {alias!r} does not say which sessions it has: {error}")
         for file in board.unreadable:
             self.stderr.write(f"Not readable in {board.folder}: {file}")
 
@@ -161,26 +164,32 @@ def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table
         )
     if board.deaths:
         yield (
-            "Processes that died with borrowed connections, the latest last",
-            ["pid", "command", "since", "pool", "session", "work", "thread"],
+            "Processes that died with borrowed connections",
+            ["pid", "command", "since", "borrowed", "pool", "session", "work", "thread"],
             [
                 [
-                    *(death.get("pid"), death.get("command"), _clock(death.get("started", 0))),
-                    *(holder.get(name) for name in ("alias", "session", "work", "thread")),
+                    *(death.pid, death.command, _clock(death.started), _clock(time.time() - holder.held)),
+                    *(holder.alias, holder.session, holder.work, holder.thread),
                 ]
                 for death in board.deaths
-                for holder in death.get("holders", ())
+                for holder in death.holders
             ],
         )
 
 
-def _server_sessions(board: Board) -> Iterator[ServerSession]:
+def _server_sessions(board: Board) -> tuple[list[ServerSession], dict[str, str]]:
+    """Return the sessions of the servers, and by alias the errors of those that did not answer."""
     known = {pool.alias for process in board.processes for pool in process.pools}
+    found: list[ServerSession] = []
+    silent = {}
     for alias in sorted(known.intersection(connections)):
         try:
-            yield from server_sessions(alias, board.processes)
+            found += server_sessions(alias, board.processes)
         except NotSupportedError:
             pass  # SQLite has none
+        except DatabaseErrors as error:
+            silent[alias] = str(error)
+    return found, silent
 
 
 def _clock(seconds: float) -> str:

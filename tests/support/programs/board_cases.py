@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from typing import Any
 
 from django.db import connections
@@ -54,26 +55,37 @@ def hang() -> None:
     _libc.pause()
 
 
+@auto_close_db
 def fork(hook: bool) -> None:
-    """Query, fork, and query in the child; the child ends, and the parent goes on.
+    """Query, fork, and query in the child; the child ends, and the parent goes on, with a connection.
 
-    :param hook: False: a fork in C, of which no Python code is told.
+    :param hook: False: a fork in C, of which no Python code is told. No other thread may be there: it might
+        leave the interpreter's own locks taken in the child.
     """
     query_once()
+    connections["default"].ensure_connection()
     child = os.fork() if hook else _libc.fork()
     if child == 0:
         status = 1
         try:
-            query_once()
-            query_once()
+            query_elsewhere()
+            query_elsewhere()
             sys.stdout.write(json.dumps({"child": os.getpid(), "token": page.token}) + "\n")
             sys.stdout.flush()
             status = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(status)
     status = os.waitpid(child, 0)[1]
-    say(status=status)
+    say(status=status, threads=threading.active_count())
     wait()
+
+
+@auto_close_db
+def query_elsewhere() -> None:
+    """Query in work of its own."""
+    query_once()
 
 
 def query_once() -> None:
