@@ -22,6 +22,11 @@ from poollife import clock
 from servers import Certificates, MariaDB, Missing, PgBouncer, PostgreSQL, PrivateServer, Via
 
 
+def _remove_board(folder: str, pid: int) -> None:
+    if os.getpid() == pid:  # forked children end like any process
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def pytest_configure() -> None:
     """Set up Django. Tests get aliases of their own from ``make_alias``; the default one is never used."""
     for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
@@ -31,7 +36,7 @@ def pytest_configure() -> None:
         set_clock_forward(float(offset))
     # Programs that tests start have their board there, too.
     os.environ["POOLLIFE_RUN_DIR"] = tempfile.mkdtemp(prefix="poollife-board-")
-    atexit.register(shutil.rmtree, os.environ["POOLLIFE_RUN_DIR"], ignore_errors=True)
+    atexit.register(_remove_board, os.environ["POOLLIFE_RUN_DIR"], os.getpid())
     settings.configure(
         DATABASES={"default": {"ENGINE": "django.db.backends.dummy"}},
         INSTALLED_APPS=["poollife"],
