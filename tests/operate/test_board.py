@@ -227,6 +227,13 @@ def page_in(base: Path) -> Iterator[tuple[Page, Path]]:
         yield mine, mine.folder
 
 
+@pytest.fixture
+def mine(tmp_path: Path) -> Iterator[Page]:
+    """The page of a process that has a folder of its own."""
+    with override_settings(POOLLIFE_RUN_DIR=str(tmp_path)):
+        yield Page()
+
+
 #: What may stand for any part of the past.
 SCRAPS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -409,9 +416,7 @@ def test_without_a_board_all_works(site: Site, value: str) -> None:
     assert program.end() == 0
 
 
-def test_the_counters_of_a_pool_that_has_ended_go_on_to_count() -> None:
-    mine = Page()
-
+def test_the_counters_of_a_pool_that_has_ended_go_on_to_count(mine: Page) -> None:
     for number in range(3 * layout.POOLS):
         pool = Thing()
         _, cells = mine.enter_pool(pool, f"alias {number % 2}", "", "")
@@ -430,8 +435,8 @@ def test_the_counters_of_a_pool_that_has_ended_go_on_to_count() -> None:
     assert found == {f"alias {number}": (half, half * 0.5) for number in range(2)}
 
 
-def test_pools_that_have_ended_are_not_shown_as_living() -> None:
-    mine, stays = Page(), Thing()
+def test_pools_that_have_ended_are_not_shown_as_living(mine: Page) -> None:
+    stays = Thing()
     mine.enter_pool(stays, "stays", "", "")
     ends = Thing()
     mine.enter_pool(ends, "ends", "", "")
@@ -441,8 +446,7 @@ def test_pools_that_have_ended_are_not_shown_as_living() -> None:
     assert {alias for alias, _ in totals_by_alias(bytes(memory))} == {"stays", "ends"}
 
 
-def test_very_many_aliases_share_one_place_when_their_pools_have_ended() -> None:
-    mine = Page()
+def test_very_many_aliases_share_one_place_when_their_pools_have_ended(mine: Page) -> None:
     for number in range(10 * MOST_ENDED):
         pool = Thing()
         _, cells = mine.enter_pool(pool, f"alias {number}", "", "")
@@ -507,8 +511,8 @@ def test_a_path_can_not_control_the_terminal(field: bytes, shown: str) -> None:
 
 
 @pytest.mark.parametrize("explicitly", [True, False])
-def test_rows_of_sessions_that_are_gone_are_empty_and_used_again(*, explicitly: bool) -> None:
-    mine, pool = Page(), Thing()
+def test_rows_of_sessions_that_are_gone_are_empty_and_used_again(mine: Page, *, explicitly: bool) -> None:
+    pool = Thing()
     number, _ = mine.enter_pool(pool, "alias", "", "")
     for session in range(3 * layout.ROWS):
         row = mine.enter_session(number, session)
@@ -524,8 +528,10 @@ def test_rows_of_sessions_that_are_gone_are_empty_and_used_again(*, explicitly: 
     assert len(mine._files[0].rows) == layout.ROWS
 
 
-def test_a_return_that_goes_on_after_its_session_was_closed_does_not_touch_the_next_session() -> None:
-    mine, pool = Page(), Thing()
+def test_a_return_that_goes_on_after_its_session_was_closed_does_not_touch_the_next_session(
+    mine: Page,
+) -> None:
+    pool = Thing()
     number, _ = mine.enter_pool(pool, "alias", "", "")
     rows = [mine.enter_session(number, 1) for _ in range(layout.ROWS)]
     before = rows.pop()
