@@ -143,7 +143,7 @@ class File:
 
     @property
     def deleted(self) -> bool:
-        """Whether somebody has deleted the file: no reader can find it."""
+        """True if somebody has deleted the file: no reader can find it."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     @contextlib.contextmanager

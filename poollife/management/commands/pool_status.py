@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import NotSupportedError, connections
 from django.db.utils import Error as DatabaseErrors
 
+from poollife import clock
 from poollife.board.folder import NoBoard
 from poollife.board.reader import Board, read_board
 from poollife.monitoring.server import ServerSession, server_sessions
@@ -168,7 +169,7 @@ def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table
             ["pid", "command", "since", "borrowed", "pool", "session", "work", "thread"],
             [
                 [
-                    *(death.pid, death.command, _clock(death.started), _clock(time.time() - holder.held)),
+                    *(death.pid, death.command, _clock(death.started), _clock(clock.wall() - holder.held)),
                     *(holder.alias, holder.session, holder.work, holder.thread),
                 ]
                 for death in board.deaths
