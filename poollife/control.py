@@ -1,4 +1,4 @@
-"""Functions for operators: drain, suspend, resume and resize the pools of this process, by alias."""
+"""Functions for operators: drain, renew, suspend, resume and resize the pools of this process, by alias."""
 
 from __future__ import annotations
 
@@ -27,6 +27,23 @@ def drain_pool(alias: str | None = None, timeout: float = 10.0) -> bool:
     return registry.wait_until_back(alias, timeout)
 
 
+def renew_pool(alias: str) -> None:
+    """Replace all sessions that are open now: idle ones are closed now, borrowed ones when they are returned.
+
+    For settings of the server that only new sessions get, and for servers behind a balancer that are to get
+    their share again. The pool itself, its waiting checkouts and its counters stay.
+
+    :param alias: a key of ``DATABASES``.
+    :raises ConnectionDoesNotExist: there is no such alias.
+    """
+    from django.db import connections
+
+    from poollife.pools.registry import registry
+
+    connections[alias]  # raises
+    registry.renew(alias)
+
+
 def suspend_pool(alias: str) -> None:
     """Have each checkout wait from now on, until ``resume_pool()`` or until its ``timeout`` is over.
 
@@ -39,7 +56,7 @@ def suspend_pool(alias: str) -> None:
     """
     from poollife.pools.registry import registry
 
-    _options_of(alias)
+    options_of(alias)
     registry.suspend(alias)
 
 
@@ -52,7 +69,7 @@ def resume_pool(alias: str) -> None:
     """
     from poollife.pools.registry import registry
 
-    _options_of(alias)
+    options_of(alias)
     registry.suspend(alias, False)
 
 
@@ -82,7 +99,7 @@ def resize_pool(
     """
     from poollife.pools.registry import registry
 
-    options = _options_of(alias)
+    options = options_of(alias)
     given = {
         "pool_size": pool_size,
         "max_overflow": max_overflow,
@@ -92,7 +109,12 @@ def resize_pool(
     registry.resize(options, alias, {key: size for key, size in given.items() if size is not None})
 
 
-def _options_of(alias: str) -> PoolOptions:
+def options_of(alias: str) -> PoolOptions:
+    """Return the options of an alias whose pools can be suspended and resized.
+
+    :raises ConnectionDoesNotExist: there is no such alias.
+    :raises NotSupportedError: with a ``poolclass`` other than ``FairQueuePool``, or with ``POOL: False``.
+    """
     from django.db import NotSupportedError, connections
 
     options: PoolOptions | None = getattr(connections[alias], "pool_options", None)

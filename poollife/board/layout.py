@@ -26,13 +26,13 @@ COUNTERS = 48
 #: Sums of seconds follow them, as floats: of the three histograms.
 SUMS_AT = COUNTERS_AT + 8 * COUNTERS
 PLACE_SIZE = SUMS_AT + 8 * 3
-#: Whether a borrower has the session, number of the pool (0: an empty row), session's id, checkout (seconds
-#: on the monotonic clock, which all processes share), work, thread.
-ROW = struct.Struct("QQqd112s40s")
+#: Whether a borrower has the session, number of the pool (0: an empty row), session's id, its opening and its
+#: checkout (seconds on the monotonic clock, which all processes share), work, thread.
+ROW = struct.Struct("QQqdd112s40s")
 ROW_SIZE = ROW.size
 #: What a checkout writes into a row, and where.
 HOLDER = struct.Struct("d112s40s")
-HOLDER_AT = 24
+HOLDER_AT = 32
 
 PLACES_AT = HEADER_SIZE
 ROWS_AT = PLACES_AT + POOLS * PLACE_SIZE
@@ -58,6 +58,8 @@ WAIT_TIME, CREATE_TIME, USE_TIME = 12, 22, 32
 BUCKETS = 10
 #: 1 if the pool is gone: only its counters count.
 ENDED = 42
+#: The number of the orders that the pool has obeyed.
+ORDERS = 43
 #: LIMIT of a pool without a limit.
 NO_LIMIT = -1
 #: The largest number of a counter.

@@ -20,6 +20,7 @@ from poollife import clock
 from poollife.board import layout, past
 from poollife.board.folder import NoBoard, SwitchedOff, prepared
 from poollife.board.layout import Cells, encoded
+from poollife.board.orders import number_in
 from poollife.process.atfork import at_fork
 from poollife.process.guard import alive, process
 
@@ -44,12 +45,13 @@ class Row:
     # The destructor needs these on the class: at interpreter exit module globals are gone.
     _alive, _process, _zeros = alive, process, bytes(16)
 
-    def __init__(self, free: list[memoryview], pool: int, session_id: int | None) -> None:
+    def __init__(self, free: list[memoryview], pool: int, session_id: int | None, born: float) -> None:
         """Take a row.
 
         :param free: the rows without a session.
         :param pool: the number of the session's pool.
         :param session_id: the session's number at the server; None: it has none.
+        :param born: when it was opened, in seconds on the monotonic clock.
         :raises IndexError: there is no row left.
         """
         self._pid = process.pid
@@ -57,7 +59,7 @@ class Row:
         #: One number: whether a borrower has the session. A return sets it to 0.
         self.held: Any = view[:8].cast("Q")
         self._free = free
-        layout.ROW.pack_into(view, 0, 0, pool, session_id or 0, 0.0, b"", b"")
+        layout.ROW.pack_into(view, 0, 0, pool, session_id or 0, born, 0.0, b"", b"")
 
     def show(self, since: float, work: object, thread: bytes) -> None:
         """Write who has the session.
@@ -201,6 +203,8 @@ class Page:
         self._told: str | None = None
         #: The time of the next attempt, on the monotonic clock.
         self._retry_at = 0.0
+        #: The number of the orders for all processes (``orders.py``): its first item.
+        self.orders: Any = (0,)
         #: The places of pools that have ended, by alias: their counters go on to count.
         self._ended: dict[str, memoryview] = {}
 
@@ -231,11 +235,12 @@ class Page:
                     entry[2][:8] = bytes(8)
                     file.places.append(entry[2])
 
-    def enter_session(self, pool: int, session_id: int | None) -> Row | None:
+    def enter_session(self, pool: int, session_id: int | None, born: float) -> Row | None:
         """Return the row of a new session; None: there is no room, or no board.
 
         :param pool: the number of its pool.
         :param session_id: its number at the server.
+        :param born: when it was opened, in seconds on the monotonic clock.
         """
         try:
             for file in self._files_and_new():
@@ -245,7 +250,7 @@ class Page:
                         "when the last login of the site's user ends: set POOLLIFE_RUN_DIR to another folder"
                     )
                 with contextlib.suppress(IndexError):
-                    return Row(file.rows, pool, session_id)
+                    return Row(file.rows, pool, session_id, born)
         except Exception as error:
             self._miss(error)
         return None
@@ -329,6 +334,7 @@ class Page:
             # Ahead of the file: another thread of this process, which reads the folder, must not open it.
             self.names.add(name)
             if not self._files:
+                self.orders = number_in(folder)
                 with past.exclusively(folder, self.turn, wait=0) as alone:
                     if alone:
                         past.fold(folder, self.names)

@@ -127,7 +127,7 @@ def read(folder: Path) -> Past:
     :raises OSError: it can't be read.
     """
     try:
-        kept = json.loads(_content(folder / NAME, MOST_BYTES))
+        kept = json.loads(content_of(folder / NAME, MOST_BYTES))
         if kept["version"] != VERSION:
             raise ValueError(f"version {kept['version']!r}")
         totals = {layout.text(layout.encoded(alias)): _totals(each) for alias, each in kept["totals"].items()}
@@ -156,7 +156,7 @@ def content(file: Path) -> bytes:
     :raises Damaged: it is none of the board's.
     :raises OSError: it can't be read.
     """
-    memory = _content(file, layout.SIZE + 1)
+    memory = content_of(file, layout.SIZE + 1)
     check(memory)
     return memory
 
@@ -173,7 +173,11 @@ def is_alive(file: Path) -> bool:
     return False
 
 
-def _content(file: Path, most: int) -> bytes:
+def content_of(file: Path, most: int) -> bytes:
+    """Return so many bytes of a file, at most.
+
+    :raises OSError: it can't be read.
+    """
     # Root may read the folder of a user who has put a link or a pipe there.
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:

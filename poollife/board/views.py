@@ -87,6 +87,8 @@ class Holder:
     thread: str
     #: Seconds since the checkout.
     held: float
+    #: When the session was opened, in seconds on the monotonic clock.
+    session_opened: float
     #: The process that has it.
     pid: int
 
@@ -108,6 +110,8 @@ class Pool:
     waiting: int
     max_waiting: int
     suspended: bool
+    #: The number of the orders that it has obeyed.
+    orders: int
     totals: Totals
     #: The numbers of the sessions at the server that no borrower has.
     idle_sessions: list[int]
@@ -139,14 +143,25 @@ def parse(files: Sequence[bytes], now: float) -> Process:
     idle: dict[int, list[int]] = {number: [] for number in pools}
     out = dict.fromkeys(pools, 0)
     for at, file in itertools.product(range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE), files):
-        held, number, session, since, work, thread = layout.ROW.unpack_from(file, at)
+        held, number, session, opened, since, work, thread = layout.ROW.unpack_from(file, at)
         if (pool := pools.get(number)) is None:
             continue
         if held:
             out[number] += 1
             seconds = max(0.0, now - _seconds(since))
-            place = pool.alias, pool.server, pool.database
-            process.holders.append(Holder(*place, session or None, text(work), text(thread), seconds, pid))
+            process.holders.append(
+                Holder(
+                    alias=pool.alias,
+                    server=pool.server,
+                    database=pool.database,
+                    session=session or None,
+                    work=text(work),
+                    thread=text(thread),
+                    held=seconds,
+                    session_opened=_seconds(opened),
+                    pid=pid,
+                )
+            )
         elif session:
             idle[number].append(session)
     process.holders.sort(key=lambda holder: -holder.held)
@@ -205,6 +220,7 @@ def _pools(file: bytes) -> Iterator[tuple[int, Pool]]:
                 waiting=counters[layout.WAITING],
                 max_waiting=counters[layout.MAX_WAITING],
                 suspended=bool(counters[layout.SUSPENDED]),
+                orders=counters[layout.ORDERS],
                 totals=Totals.of(cells),
                 idle_sessions=[],
             ),

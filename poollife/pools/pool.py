@@ -30,9 +30,9 @@ from poollife.pools.lease import Lease
 from poollife.pools.live import closed_pools, live_pools
 from poollife.pools.liveness import SHORTEST_LIFETIME, Liveness
 from poollife.pools.meters import Meters
+from poollife.pools.operated import OperatedPool
 from poollife.pools.outage import outage_of
 from poollife.pools.poolclass import pool_class, slots_of
-from poollife.pools.returning import ReturningPool
 from poollife.pools.sqlalchemy import detach_finalizer
 from poollife.pools.tickets import SpareTicket, Ticket, current
 from poollife.pools.waiting import QueueFull
@@ -51,7 +51,7 @@ def server_name(key: PoolKey) -> str:
     return f"Server {host or 'localhost'}" + "".join(f":{number}" for number in port if number)
 
 
-class LeasePool(ReturningPool):
+class LeasePool(OperatedPool):
     """The sessions of one ``PoolKey`` in this process, and the checkouts that wait for them."""
 
     def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
@@ -101,6 +101,8 @@ class LeasePool(ReturningPool):
         :raises Error: the driver's, if a session had to be opened and could not be.
         """
         began, ticket = clock.monotonic(), None
+        if page.orders[0] != self.orders_seen:
+            self.obey()
         lease = Lease(self, borrower)
         try:
             # Flat: the usual case, an idle session and no queue, has few calls and no ticket.
@@ -201,25 +203,6 @@ class LeasePool(ReturningPool):
         self._wind_up()
         self._slots.wake()
 
-    def resize(self, options: PoolOptions) -> None:
-        """Change the sizes. Borrowed sessions beyond the new limit are closed when they are returned.
-
-        :param options: all options of the pool, with the new sizes.
-        :raises NotSupportedError: with a ``poolclass`` that can't do that.
-        """
-        self._slots.change(options.bounds)
-        self.options = options
-        self.cells.set_limit(options.limit)
-        self.housekeeping.call()
-
-    def suspend(self, suspended: bool = True) -> None:
-        """Have checkouts wait from now on, or serve them again.
-
-        :param suspended: False: serve them again.
-        :raises NotSupportedError: as for ``resize()``.
-        """
-        self._slots.change(suspended=suspended)
-
     def forget(self) -> None:
         """Leave all registries: another pool of this key was made first, and this one has no session."""
         live_pools.remove(self)
@@ -258,6 +241,8 @@ class LeasePool(ReturningPool):
         return sessions
 
     def _get(self, ticket: Ticket) -> Any:
+        if self._slots.suspended:
+            self.obey()
         if (full := self._slots.exhausted) or self.has_lost:
             self._look(thoroughly=full)
             if full and self._slots.exhausted and self.leases_of_this_thread():
@@ -284,6 +269,7 @@ class LeasePool(ReturningPool):
             left = ticket.deadline - clock.monotonic()
             if self._slots.exhausted or self._gate.full:
                 self._collect(last=left <= 0)  # not in an outage: a slot would not help
+            self.obey()
             if last := left <= 0:
                 self.reclaim(needed=True)
             else:
@@ -353,7 +339,7 @@ class LeasePool(ReturningPool):
         with self._lock:
             self.counters[OPENED] += 1
         driver.session = driver.session_id()
-        driver.row = page.enter_session(self.number, driver.session)
+        driver.row = page.enter_session(self.number, driver.session, driver.born)
         return connection
 
     def _parameters(self, borrower: Borrower) -> Any:

@@ -157,6 +157,13 @@ class Registry:
         for pool in self._of(alias):
             pool.suspend(suspended)
 
+    def renew(self, alias: str) -> None:
+        """Have no session of an alias used any more that is open now."""
+        at_fork.ensure_process()
+        now = clock.monotonic()
+        for pool in self._of(alias):
+            pool.renew(now)
+
     def resize(self, options: PoolOptions, alias: str, sizes: dict[str, int]) -> None:
         """Change the sizes of this alias's pools, of pools that are made later, too.
 

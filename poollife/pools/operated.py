@@ -1,0 +1,106 @@
+"""The part of a pool that operators change while it is in use: its sizes, a suspension, a renewal.
+
+They do so in one process (``control.py``), or in all processes of a site on this host (``board/orders.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import NotSupportedError
+
+from poollife import clock
+from poollife.board import layout
+from poollife.board.orders import Order, order_for
+from poollife.board.page import page
+from poollife.board.views import Damaged
+from poollife.conf import PoolOptions
+from poollife.drivers.contract import Driver
+from poollife.pools import log
+from poollife.pools.base import PoolKey
+from poollife.pools.returning import ReturningPool
+
+
+class OperatedPool(ReturningPool):
+    """A pool that obeys orders. A checkout compares ``orders_seen`` with the number of the present orders."""
+
+    def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
+        super().__init__(key, options, driver)
+        #: The number of the orders for all processes that this pool has obeyed.
+        self.orders_seen = 0
+        self._ordered = Order()
+        self._options_without_orders = options
+        self._suspended_here = False
+
+    def resize(self, options: PoolOptions) -> None:
+        """Change the sizes. Borrowed sessions beyond the new limit are closed when they are returned.
+
+        :param options: all options of the pool, with the new sizes.
+        :raises NotSupportedError: with a ``poolclass`` that can't do that.
+        """
+        self._slots.change(options.bounds)
+        self.options = options
+        self.cells.set_limit(options.limit)
+        self.housekeeping.call()
+
+    def suspend(self, suspended: bool = True) -> None:
+        """Serve no checkout from now on, in this process.
+
+        :param suspended: False: serve them again, unless all processes are suspended.
+        :raises NotSupportedError: as for ``resize()``.
+        """
+        self._suspended_here = suspended
+        self._apply_suspensions()
+
+    def renew(self, up_to: float) -> None:
+        """Close the idle sessions now, and the borrowed ones when they are returned.
+
+        :param up_to: sessions that were opened later stay, in seconds on the monotonic clock.
+        """
+        self.liveness.renewed = max(self.liveness.renewed, up_to)
+        self.close_idle()
+
+    def obey(self) -> None:
+        """Do what has been ordered for all processes since the last time, and end a suspension that is over.
+
+        Each order is done as often as it is met: several threads may do so at once, and an exception from
+        outside may end one of them at any point.
+        """
+        number = page.orders[0]
+        if number == self.orders_seen and not self._ordered.suspended_until:
+            return
+        try:
+            if number == self.orders_seen:
+                self._apply_suspensions()
+            else:
+                self._carry_out(self._present_order())
+        except (ImproperlyConfigured, NotSupportedError, OSError, Damaged) as error:
+            self._ordered = Order()
+            text = "Pool %r can't obey an order for all processes: %s"
+            log.note(logging.WARNING, text, self.key.alias, error)
+        # Last: until then each checkout looks.
+        self.orders_seen = self.counters[layout.ORDERS] = number
+
+    def _present_order(self) -> Order:
+        return order_for(page.folder, self.key.alias) if page.folder else Order()
+
+    def _carry_out(self, order: Order) -> None:
+        before, self._ordered = self._ordered, order
+        if order.renewed > max(self.made, self.liveness.renewed):
+            text = "Pool %r replaces all its sessions: an operator has ordered it"
+            log.note(logging.INFO, text, self.key.alias)
+            self.renew(order.renewed)
+        if order.suspended_until or before.suspended_until:
+            self._apply_suspensions()
+        if order.sizes or before.sizes:
+            self.resize(self._options_without_orders.resized(self.key.alias, order.sizes))
+
+    def _apply_suspensions(self) -> None:
+        ordered = clock.monotonic() < self._ordered.suspended_until
+        if (suspended := self._suspended_here or ordered) != self.suspended:
+            text = "Pool %r is suspended%s" if suspended else "Pool %r is not suspended any more%s"
+            seconds = self._ordered.suspended_until - clock.monotonic()
+            log.note(logging.INFO, text, self.key.alias, f", for {math.ceil(seconds)} s" if ordered else "")
+            self._slots.change(suspended=suspended)
