@@ -61,7 +61,7 @@ def number_in(folder: Path) -> memoryview:
     try:
         if os.fstat(descriptor).st_size < mmap.PAGESIZE:
             os.ftruncate(descriptor, mmap.PAGESIZE)
-        return memoryview(mmap.mmap(descriptor, mmap.PAGESIZE, prot=mmap.PROT_READ)).cast("Q")
+        return memoryview(mmap.mmap(descriptor, mmap.PAGESIZE, prot=mmap.PROT_READ)).cast("q")
     finally:
         os.close(descriptor)
 
@@ -169,7 +169,7 @@ def _write(folder: Path, orders: dict[str, Order]) -> None:
 
 def _count(folder: Path) -> int:
     """Have all processes look at the orders."""
-    number = number_in(folder)[0] + 1
+    number: int = (number_in(folder)[0] + 1) % 2**62
     descriptor = os.open(folder / NUMBER, os.O_RDWR | os.O_NOFOLLOW)
     try:
         os.pwrite(descriptor, number.to_bytes(8, sys.byteorder), 0)

@@ -8,31 +8,26 @@ from __future__ import annotations
 import logging
 import math
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db import NotSupportedError
-
 from poollife import clock
 from poollife.board import layout
 from poollife.board.orders import Order, order_for
 from poollife.board.page import page
-from poollife.board.views import Damaged
 from poollife.conf import PoolOptions
-from poollife.drivers.contract import Driver
 from poollife.pools import log
-from poollife.pools.base import PoolKey
 from poollife.pools.returning import ReturningPool
 
 
 class OperatedPool(ReturningPool):
-    """A pool that obeys orders. A checkout compares ``orders_seen`` with the number of the present orders."""
+    """A pool that obeys orders.
 
-    def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
-        super().__init__(key, options, driver)
-        #: The number of the orders for all processes that this pool has obeyed.
-        self.orders_seen = 0
-        self._ordered = Order()
-        self._options_without_orders = options
-        self._suspended_here = False
+    A checkout compares the number of the present orders with that in ``counters``.
+    """
+
+    # On the class until an operator acts: the fewer attributes a pool has, the faster it is.
+    _ordered = Order()
+    _suspended_here = False
+    #: The options that no order for all processes has changed; None: no order has changed any.
+    _own_options: PoolOptions | None = None
 
     def resize(self, options: PoolOptions) -> None:
         """Change the sizes. Borrowed sessions beyond the new limit are closed when they are returned.
@@ -69,19 +64,20 @@ class OperatedPool(ReturningPool):
         outside may end one of them at any point.
         """
         number = page.orders[0]
-        if number == self.orders_seen and not self._ordered.suspended_until:
+        obeyed = number == self.counters[layout.ORDERS]
+        if obeyed and not self._ordered.suspended_until:
             return
         try:
-            if number == self.orders_seen:
+            if obeyed:
                 self._apply_suspensions()
             else:
                 self._carry_out(self._present_order())
-        except (ImproperlyConfigured, NotSupportedError, OSError, Damaged) as error:
+        except Exception as error:  # whatever the order is, no checkout fails because of it
             self._ordered = Order()
             text = "Pool %r can't obey an order for all processes: %s"
             log.note(logging.WARNING, text, self.key.alias, error)
         # Last: until then each checkout looks.
-        self.orders_seen = self.counters[layout.ORDERS] = number
+        self.counters[layout.ORDERS] = number
 
     def _present_order(self) -> Order:
         return order_for(page.folder, self.key.alias) if page.folder else Order()
@@ -95,7 +91,8 @@ class OperatedPool(ReturningPool):
         if order.suspended_until or before.suspended_until:
             self._apply_suspensions()
         if order.sizes or before.sizes:
-            self.resize(self._options_without_orders.resized(self.key.alias, order.sizes))
+            self._own_options = self._own_options or self.options
+            self.resize(self._own_options.resized(self.key.alias, order.sizes))
 
     def _apply_suspensions(self) -> None:
         ordered = clock.monotonic() < self._ordered.suspended_until

@@ -14,7 +14,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife import clock
-from poollife.board.layout import CLOSED, CONNECT_ERRORS, OPENED, TICKETED, TIMEOUTS
+from poollife.board.layout import CLOSED, CONNECT_ERRORS, OPENED, ORDERS, TICKETED, TIMEOUTS
 from poollife.board.page import page
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import RETURNED, Driver
@@ -101,7 +101,7 @@ class LeasePool(OperatedPool):
         :raises Error: the driver's, if a session had to be opened and could not be.
         """
         began, ticket = clock.monotonic(), None
-        if page.orders[0] != self.orders_seen:
+        if page.orders[0] != self.counters[ORDERS]:
             self.obey()
         lease = Lease(self, borrower)
         try:

@@ -22,82 +22,14 @@ from hypothesis import strategies as st
 from poollife.board import layout, past, reader
 from poollife.board.folder import NoBoard
 from poollife.board.page import MOST_ENDED, Page, Row, page
-from poollife.board.reader import Board, read_board
+from poollife.board.reader import read_board
 from poollife.board.views import COUNTERS, HISTOGRAMS, parse, totals_by_alias
 from tests.conftest import MakeAlias
-from tests.support import ROOT
-
-PROGRAM = "tests.support.programs.board_cases"
+from tests.support.board_site import Site
 
 
 class Thing:
     """A pool, as far as the board knows it: an object."""
-
-
-class Program:
-    """A process of the site."""
-
-    def __init__(self, environment: dict[str, str], *arguments: Any) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore::DeprecationWarning", "-m", PROGRAM, *map(json.dumps, arguments)],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self._process.pid
-
-    def said(self) -> dict[str, Any]:
-        assert self._process.stdout
-        report: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return report
-
-    def end(self) -> int:
-        """End it in order."""
-        self._process.communicate()
-        return self._process.returncode
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-class Site:
-    """A site with a board of its own."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self._programs: list[Program] = []
-
-    def start(self, *arguments: Any, pool: dict[str, Any] | bool = True, **environment: str) -> Program:
-        database = {
-            "ENGINE": "poollife.backends.sqlite3",
-            "NAME": str(self.base.parent / "site.sqlite3"),
-            "POOL": pool,
-        }
-        program = Program({"POOLLIFE_RUN_DIR": str(self.base), **environment}, database, *arguments)
-        self._programs.append(program)
-        return program
-
-    @property
-    def folder(self) -> Path:
-        (folder,) = [each for each in self.base.iterdir() if each.is_dir()]
-        return folder
-
-    def read(self) -> Board:
-        return read_board(self.folder)
-
-    def end(self) -> None:
-        for program in self._programs:
-            program.kill()
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path / "run")
-    yield made
-    made.end()
 
 
 def test_a_holder_in_another_process_is_shown(site: Site) -> None:
@@ -316,9 +248,9 @@ def test_what_is_not_shown_is_told_once() -> None:
 
 def test_a_deleted_folder_is_named_with_its_likeliest_cause(tmp_path: Path) -> None:
     with page_in(tmp_path) as (mine, folder):
-        assert mine.enter_session(1, 1)
+        assert mine.enter_session(1, 1, 0.5)
         shutil.rmtree(folder)
-        assert mine.enter_session(1, 2) is None
+        assert mine.enter_session(1, 2, 0.5) is None
         assert "RemoveIPC" in (mine.complaint() or "")
 
 
@@ -381,7 +313,7 @@ def test_what_killed_processes_left_unfinished_is_removed(tmp_path: Path) -> Non
 def test_only_the_last_processes_that_died_are_kept(tmp_path: Path) -> None:
     for _ in range(past.MOST_DEATHS + 3):
         with page_in(tmp_path) as (mine, folder):
-            row = mine.enter_session(1, 1)
+            row = mine.enter_session(1, 1, 0.5)
             assert row
             row.show(1.0, "work", b"thread")
             (name,) = mine.names
@@ -389,7 +321,7 @@ def test_only_the_last_processes_that_died_are_kept(tmp_path: Path) -> None:
             row.free()  # too late for the file's reader, below
             row.show(1.0, "work", b"thread")
             memory = bytearray(mine.memories()[0])
-            layout.ROW.pack_into(memory, layout.ROWS_AT, 1, 1, 1, 1.0, b"work", b"thread")
+            layout.ROW.pack_into(memory, layout.ROWS_AT, 1, 1, 1, 0.5, 1.0, b"work", b"thread")
             (folder / f"1-{name}").write_bytes(memory)
     board = read_board(folder)
     assert len(board.deaths) == past.MOST_DEATHS
@@ -479,7 +411,7 @@ def test_any_limit(limit: int | None) -> None:
 def test_a_row_that_was_not_completed_is_no_error() -> None:
     Row.__new__(Row).__del__()
     with pytest.raises(IndexError):
-        Row([], 1, 1)
+        Row([], 1, 1, 0.5)
 
 
 def test_a_process_reads_its_own_board(make_alias: MakeAlias) -> None:
@@ -515,7 +447,7 @@ def test_rows_of_sessions_that_are_gone_are_empty_and_used_again(mine: Page, *, 
     pool = Thing()
     number, _ = mine.enter_pool(pool, "alias", "", "")
     for session in range(3 * layout.ROWS):
-        row = mine.enter_session(number, session)
+        row = mine.enter_session(number, session, 0.5)
         assert row
         row.show(1.0, None, b"thread")
         if explicitly:
@@ -533,11 +465,11 @@ def test_a_return_that_goes_on_after_its_session_was_closed_does_not_touch_the_n
 ) -> None:
     pool = Thing()
     number, _ = mine.enter_pool(pool, "alias", "", "")
-    rows = [mine.enter_session(number, 1) for _ in range(layout.ROWS)]
+    rows = [mine.enter_session(number, 1, 0.5) for _ in range(layout.ROWS)]
     before = rows.pop()
     assert before
     before.free()
-    after = mine.enter_session(number, 2)
+    after = mine.enter_session(number, 2, 0.5)
     before.show(1.0, "work", b"thread")
     process = parse([bytes(memory) for memory in mine.memories()], 2.0)
     assert after

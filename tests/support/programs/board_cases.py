@@ -8,8 +8,10 @@ import os
 import sys
 import threading
 import traceback
+from io import StringIO
 from typing import Any
 
+from django.core.management import CommandError, call_command
 from django.db import connections
 
 from poollife import auto_close_db
@@ -116,9 +118,50 @@ def more_than_one_file(threads: int) -> None:
     say()
 
 
+def load(threads: int) -> None:
+    """Query in some threads, for as long as the input is open; say what became of the queries."""
+    over, numbers = threading.Event(), {"good": 0, "failed": 0}
+    lock = threading.Lock()
+
+    @auto_close_db
+    def query_once_more() -> None:
+        ask("SELECT 1")
+
+    def run() -> None:
+        while not over.is_set():
+            try:
+                query_once_more()
+                what = "good"
+            except Exception:
+                traceback.print_exc()
+                what = "failed"
+            with lock:
+                numbers[what] += 1
+
+    running = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    say()
+    wait()
+    over.set()
+    for thread in running:
+        thread.join()
+    say(**numbers)
+
+
+def command(*arguments: str) -> None:
+    """Run a command of ``manage.py``."""
+    out = StringIO()
+    try:
+        call_command(*arguments, stdout=out)
+    except CommandError as error:
+        out.write(f"CommandError: {error}")
+    say(printed=out.getvalue())
+
+
 def main(database: dict[str, Any], case: str, *arguments: Any) -> None:
     set_up({"default": database})
-    cases = {each.__name__: each for each in (hold, query, hang, fork, more_than_one_file)}
+    cases = {each.__name__: each for each in (hold, query, hang, fork, more_than_one_file, load, command)}
     cases[case](*arguments)
 
 
