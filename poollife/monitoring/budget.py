@@ -19,7 +19,7 @@ lognormal holds, in a simulation and in a pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count
 
 #: The part of the checkouts that wait, below which a pool is large enough.
@@ -117,10 +117,10 @@ def _least(is_enough: Callable[[int], bool]) -> int:
     return next(sessions for sessions in count(1) if is_enough(sessions))
 
 
-def most_sessions(limits: Iterable[int | None], threads: int) -> int:
-    """Return the most sessions that one process may have open at the same time.
+def most_sessions(limit: int | None, threads: int) -> int:
+    """Return the most sessions that the pool of one process may have open at the same time.
 
-    :param limits: the limit of each of its pools; None: it has none, and each thread may have a session.
+    :param limit: of the pool; None: it has none, and each thread may have a session.
     :param threads: the threads of the process.
     """
-    return sum(threads if limit is None else limit for limit in limits)
+    return threads if limit is None else limit

@@ -43,6 +43,8 @@ class Scope:
 class Capacity:
     """The limits of a server, as a session of one alias sees them."""
 
+    #: The server: the same text for all its addresses, and another one for each other server.
+    identity: str
     #: The user and the database of that session. Another client with both of them counts as the site's.
     user: str
     database: str

@@ -26,8 +26,9 @@ class MySQL(Dialect):
 
     def capacity(self, session: Session) -> Capacity:
         """Implement ``Dialect.capacity()``. ``extra_max_connections`` is for another port, and not asked."""
-        allowed, of_user, database, user = session.row(
-            "SELECT @@max_connections, @@max_user_connections, DATABASE(), SUBSTRING_INDEX(USER(), '@', 1)"
+        identity, allowed, of_user, database, user = session.row(
+            "SELECT CONCAT_WS(':', @@hostname, @@port, @@datadir), @@max_connections, @@max_user_connections,"
+            " DATABASE(), SUBSTRING_INDEX(USER(), '@', 1)"
         )
         connected = int(_status(session, "Threads_connected")["Threads_connected"])
         # Without the privilege PROCESS, the list has the sessions of this user only: the status has all.
@@ -38,7 +39,7 @@ class MySQL(Dialect):
         scopes = [Scope("max_connections", int(allowed), connected)]
         if of_user:
             scopes.append(Scope(f"max_user_connections of {user}", int(of_user), int(mine)))
-        return Capacity(user, database or "", int(own), scopes)
+        return Capacity(identity, user, database or "", int(own), scopes)
 
     def findings(self, session: Session) -> Iterator[Finding]:
         """Implement ``Dialect.findings()``."""

@@ -11,10 +11,12 @@ _CLIENTS = (
     "FROM pg_stat_activity WHERE usename IS NOT NULL AND datname IS NOT NULL"
     " AND coalesce(backend_type, 'client backend') = 'client backend'"
 )
-#: The limit of all, of the user, and of the database, each with its sessions now; user, database, and the
-#: sessions of both. ``reserved_connections`` is new in PostgreSQL 16.
+#: The server's start, which no other server has to the microsecond; the limit of all, of the user, and of the
+#: database, each with its sessions now; user, database, and the sessions of both. ``reserved_connections`` is
+#: new in PostgreSQL 16.
 _CAPACITY = f"""
 SELECT
+    pg_postmaster_start_time()::text,
     current_setting('max_connections')::integer - (
         SELECT sum(setting::integer) FROM pg_settings
         WHERE name IN ('superuser_reserved_connections', 'reserved_connections')
@@ -40,14 +42,14 @@ class PostgreSQL(Dialect):
     def capacity(self, session: Session) -> Capacity:
         """Implement ``Dialect.capacity()``."""
         found = session.row(_CAPACITY)
-        allowed, all_now, of_user, user_now, of_database, database_now, user, database, own = found
+        identity, allowed, all_now, of_user, user_now, of_database, database_now, user, database, own = found
         scopes = [Scope("max_connections", int(allowed), all_now)]
         # -1: no limit. A superuser passes the limit of a role.
         if of_user is not None and of_user >= 0:
             scopes.append(Scope(f"CONNECTION LIMIT of role {user}", of_user, user_now))
         if of_database >= 0:
             scopes.append(Scope(f"CONNECTION LIMIT of database {database}", of_database, database_now))
-        return Capacity(user, database, own, scopes)
+        return Capacity(identity, user, database, own, scopes)
 
     def findings(self, session: Session) -> Iterator[Finding]:
         """Implement ``Dialect.findings()``."""
