@@ -66,11 +66,11 @@ def make(request: pytest.FixtureRequest, make_alias: MakeAlias) -> Make:
 
 
 @pytest.fixture
-def new_user(mariadb: MariaDB) -> Iterator[Callable[..., dict[str, str]]]:
+def new_user(mariadb: MariaDB) -> Iterator[Callable[..., dict[str, Any]]]:
     """Makes a user with privileges on the databases of tests, and others, and returns its settings."""
     names: list[str] = []
 
-    def make(privileges: str = "ALL", everywhere: str = "", options: str = "") -> dict[str, str]:
+    def make(privileges: str = "ALL", everywhere: str = "", options: str = "") -> dict[str, Any]:
         name = f"user_{len(names)}"
         mariadb.execute(f"CREATE USER {name} IDENTIFIED BY 'secret' {options}")
         names.append(name)
@@ -134,7 +134,7 @@ def test_a_transaction_of_the_caller_goes_on(make: Make) -> None:
 
 @pytest.mark.parametrize("everywhere", ["", "SUPER", "READ_ONLY ADMIN", "ALL PRIVILEGES"])
 def test_privileges_that_pass_read_only_are_those_that_write(
-    make_alias: MakeAlias, new_user: Callable[..., dict[str, str]], mariadb: MariaDB, everywhere: str
+    make_alias: MakeAlias, new_user: Callable[..., dict[str, Any]], mariadb: MariaDB, everywhere: str
 ) -> None:
     alias = make_alias(**new_user("ALL", everywhere))
     with connections[alias].cursor() as cursor:
@@ -208,7 +208,7 @@ def test_failing_credentials_function_is_a_problem(make: Make) -> None:
 )
 def test_mysql_behind_a_proxy_needs_a_read_timeout(
     make_alias: MakeAlias,
-    new_user: Callable[..., dict[str, str]],
+    new_user: Callable[..., dict[str, Any]],
     mariadb: MariaDB,
     options: dict[str, Any],
     expected: dict[str, str],
@@ -252,7 +252,7 @@ def test_pooler_that_is_not_there_is_a_warning(make_alias: MakeAlias, postgresql
 @pytest.mark.parametrize(("via", "text"), [("tls", "encrypted: TLS"), ("socket", "over a socket")])
 def test_way_to_the_server(
     make_alias: MakeAlias,
-    new_user: Callable[..., dict[str, str]],
+    new_user: Callable[..., dict[str, Any]],
     mariadb: MariaDB,
     postgresql: PostgreSQL,
     via: Any,
@@ -266,7 +266,7 @@ def test_way_to_the_server(
 
 
 def test_limit_above_that_of_the_account_is_a_problem(
-    make_alias: MakeAlias, new_user: Callable[..., dict[str, str]], postgresql: PostgreSQL
+    make_alias: MakeAlias, new_user: Callable[..., dict[str, Any]], postgresql: PostgreSQL
 ) -> None:
     user = new_user(options="WITH MAX_USER_CONNECTIONS 3")
     large, small = make_alias(**user), make_alias(**user, POOL={"pool_size": 2, "max_overflow": 0})

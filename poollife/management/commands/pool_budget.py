@@ -124,7 +124,9 @@ def _sizes(
         if limit_of(alias) is None:
             continue
         counted = use_of(alias, board, processes)
-        use = Use(options["rate"] or counted.rate, options["hold"] or counted.hold, counted.wait)
+        # Waits lower a rate that was measured. A rate that is given is the one without waits.
+        wait = 0.0 if options["rate"] else counted.wait
+        use = Use(options["rate"] or counted.rate, options["hold"] or counted.hold, wait)
         if use.rate is None:
             unknown[alias] = "the board of this host has no checkouts of a running process: give --rate"
         elif use.hold is None:
