@@ -45,7 +45,9 @@ def check_alias(alias: str) -> list[Finding]:
     if not hasattr(type(wrapper), "pool_options"):
         return [Finding("pool", "ok", f"not asked: {wrapper.settings_dict['ENGINE']} is none of poollife's")]
     if (dialect := DIALECTS.get(wrapper.vendor)) is None:
-        return [Finding("server", "ok", f"nothing to ask: {wrapper.display_name} has no server")]
+        name = wrapper.display_name
+        reason = "has no server" if wrapper.vendor == "sqlite" else "servers have no questions here"
+        return [Finding("server", "ok", f"nothing to ask: {name} {reason}")]
     found: list[Finding] = []
     is_callers = wrapper.connection is not None
     try:

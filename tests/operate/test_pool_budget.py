@@ -18,6 +18,7 @@ from django.db.utils import load_backend
 
 from poollife.board.reader import read_board
 from poollife.monitoring import budget
+from poollife.monitoring.demand import Use, size_of
 from servers import MariaDB, PgBouncer, PostgreSQL
 from servers.ports import free_port
 from tests.conftest import MakeAlias, NewDatabase
@@ -194,6 +195,15 @@ def test_size_is_that_of_the_given_use(make_alias: MakeAlias, tmp_path: Path) ->
     assert size["size"] == budget.size_for_many(66.67, 0.04) > 6
 
 
+def test_size_counts_waits_as_a_part_of_the_measured_rate(make_alias: MakeAlias) -> None:
+    """Eight threads that come round in 120 ms, and wait for 30 of them, pause for 50."""
+    alias = make_alias("poollife.backends.sqlite3", NAME=":memory:", POOL=of(4))
+    size = size_of(alias, Use(rate=8 / 0.12, hold=0.04, wait=0.03), threads=8)
+    assert size
+    assert size.size == budget.size_for_threads(8, 0.05, 0.04) == 7
+    assert size.waiting == pytest.approx(budget.wait_of_threads(8, 4, 0.05, 0.04))
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -257,6 +267,13 @@ def test_without_a_board_the_processes_have_to_be_given(site: Site) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "--processes is needed" in done.stderr
     assert manage(site, "pool_budget", "--processes", "2", "--json").returncode == 0
+
+
+def test_process_of_the_command_is_none_of_the_site(make_alias: MakeAlias) -> None:
+    connections[make_alias()].ensure_connection()
+    assert [process.pid for process in read_board().processes] == [os.getpid()]
+    with pytest.raises(CommandError, match="--processes is needed"):
+        call_command("pool_budget")
 
 
 def test_board_without_durations_asks_for_them(site: Site) -> None:

@@ -16,7 +16,7 @@ Level = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of ``pool_check``."""
+    """A line of ``pool_check``."""
 
     #: The question, such as "role".
     subject: str
