@@ -30,6 +30,7 @@ PARTS = (
     "turns",
     "spike",
     "waiting",
+    "sizing",
     "outage",
     "cpu",
     "throughput",
@@ -68,6 +69,9 @@ def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
         "waiting": Part(
             lambda: bench.pressure("waiting", seconds / 10),
             lambda found: report.print_waiting(found, seconds / 10),
+        ),
+        "sizing": Part(
+            lambda: bench.pressure("sizing", seconds), lambda found: report.print_sizing(found, seconds)
         ),
         "outage": Part(
             lambda: bench.pressure("outage", seconds), lambda found: report.print_outage(found, seconds)
@@ -132,8 +136,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--seconds",
         type=float,
         default=20,
-        help="seconds of the parts fair and outage; a tenth of it for the part waiting, a fortieth for each"
-        " round of turns and of throughput (20)",
+        help="seconds of the parts fair and outage, and of each run of sizing; a tenth of it for the part"
+        " waiting, a fortieth for each round of turns and of throughput (20)",
     )
     parser.add_argument(
         "--scenarios",

@@ -19,6 +19,7 @@ from sqlalchemy import exc
 
 from benchmarks.dialects import DIALECTS, Dialect
 from benchmarks.peers import SHARED
+from benchmarks.sizing import sizing
 from benchmarks.ways import Way, ways
 from servers import Proxy
 
@@ -297,6 +298,7 @@ def main() -> None:
         "waiting": waiting,
         "spike": spike,
         "outage": outage,
+        "sizing": sizing,
     }
     measure = parts[order["part"]]
     print(json.dumps(measure(DIALECTS[order["dialect"]], order["entry"], *order["arguments"])))

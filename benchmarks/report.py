@@ -133,6 +133,23 @@ def print_waiting(found: dict[str, Any], seconds: float) -> None:
     print(table(["", "median", "p99", "most", "ideal queue's p99", "x ideal"], rows))
 
 
+def print_sizing(found: list[dict[str, Any]], seconds: float) -> None:
+    print(
+        f"\nThe part of the checkouts that wait, in {seconds:g} s. Holds are lognormal. Calculation"
+        "\nand simulation have the measured rate and hold. The size is that of pool_budget for them.\n"
+    )
+    rows = [
+        [
+            f"{each['threads']} threads, {each['sessions']} connections",
+            f"{each['checkouts']:,}",
+            *(f"{each[key]:.1%}" for key in ("waiting", "calculated", "simulated")),
+            str(each["size"]),
+        ]
+        for each in found
+    ]
+    print(table(["", "checkouts", "measured", "calculated", "simulated", "size"], rows))
+
+
 def print_outage(found: dict[str, Any], seconds: float) -> None:
     print(
         f"\nA server that is away for {seconds:g} s, twenty clients, each a hundred times a second at most\n"

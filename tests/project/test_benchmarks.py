@@ -82,6 +82,10 @@ def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
     for part in "spike", "waiting", "outage":
         assert len(found[part]) == 3
+    assert [each["threads"] for each in found["sizing"]] == [8, 8, 16, 16]
+    for each in found["sizing"]:
+        assert each["checkouts"] > 0
+        assert {0 <= each[key] <= 1 for key in ("waiting", "calculated", "simulated")} == {True}
     assert found["fair"].keys() == {*found["spike"], "poollife", LAZY, ALWAYS, ROLLBACK}
     assert all(each["wrong"] == 0 for each in found["last_ids"].values())
     assert all(each == {} for each in found["failed"].values())

@@ -8,7 +8,6 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,8 @@ from django.db.utils import Error as DatabaseErrors
 from poollife import clock
 from poollife.board.folder import NoBoard
 from poollife.board.reader import Board, read_board
+from poollife.management.tables import Table, write_table
 from poollife.monitoring.server import ServerSession, server_sessions
-
-#: The width of tables that go into a file or a pipe, in characters.
-WIDTH = 200
-#: A table: its title, its columns, and its rows.
-Table = tuple[str, list[str], list[list[Any]]]
 
 
 class Command(BaseCommand):
@@ -80,29 +75,11 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(found, default=str))
             return
         for table in tables(board, sessions):
-            self._print_table(*table)
+            write_table(self.stdout, table)
         for alias, error in silent.items():
             self.stderr.write(f"The server of {alias!r} does not say which sessions it has: {error}")
         for file in board.unreadable:
             self.stderr.write(f"Not readable in {board.folder}: {file}")
-
-    def _print_table(self, title: str, columns: list[str], rows: list[list[Any]]) -> None:
-        try:
-            from rich.console import Console
-            from rich.table import Table as RichTable
-            from rich.text import Text
-        except ImportError:
-            raise CommandError(
-                "Tables need rich: pip install 'poollife[status]'. --json needs nothing."
-            ) from None
-        table = RichTable(title=title, title_justify="left")
-        for column in columns:
-            table.add_column(column)
-        for row in rows:
-            table.add_row(*(Text("" if value is None else str(value)) for value in row))
-        text = StringIO()
-        Console(file=text, width=None if self.stdout.isatty() else WIDTH).print(table)
-        self.stdout.write("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table]:
