@@ -22,8 +22,8 @@ from poollife.monitoring.demand import Use, size_of
 from servers import MariaDB, PgBouncer, PostgreSQL
 from servers.ports import free_port
 from tests.conftest import MakeAlias, NewDatabase
-from tests.operate.test_board import Site
 from tests.support import ROOT
+from tests.support.board_site import Site
 from tests.support.counting import pool_of
 
 POSTGRESQL = "poollife.backends.postgresql"
