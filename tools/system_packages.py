@@ -65,6 +65,8 @@ def needs() -> list[Need]:
             ["uwsgi-core", "uwsgi-plugin-python3"],
             optional=True,
         ),
+        # For the status page, which tests look at in a browser.
+        Need("Chromium and ChromeDriver", has_chromium, ["chromium", "chromium-driver"], optional=True),
         Need("pkg-config", lambda: has_program("pkg-config"), ["pkg-config"]),
         Need("the headers of MariaDB's or MySQL's client library", has_client_headers, ["libmariadb-dev"]),
         Need("a C compiler", has_compiler, ["gcc", "libc6-dev"]),
@@ -114,6 +116,11 @@ def has_redis() -> bool:
     """
     names = ["redis-server", "valkey-server", "redis-check-rdb", "valkey-check-rdb"]
     return any(has_program(name) for name in names)
+
+
+def has_chromium() -> bool:
+    """Return whether a browser that a program can drive is installed, under Debian's names."""
+    return has_program("chromium") and has_program("chromedriver")
 
 
 def has_uwsgi() -> bool:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from poollife.board import layout, past, reader
 from poollife.board.folder import NoBoard
-from poollife.board.page import MOST_ENDED, Page, Row, page
+from poollife.board.page import MOST_ENDED, Page, Row, command, page
 from poollife.board.reader import read_board
 from poollife.board.views import COUNTERS, HISTOGRAMS, parse, totals_by_alias
 from tests.conftest import MakeAlias
@@ -474,3 +474,19 @@ def test_a_return_that_goes_on_after_its_session_was_closed_does_not_touch_the_n
     process = parse([bytes(memory) for memory in mine.memories()], 2.0)
     assert after
     assert (process.holders, process.pools[0].idle_sessions.count(2)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["/usr/lib/gunicorn/__main__.py", "--bind=secret"], "gunicorn"),
+        (["/srv/manage.py", "migrate", "secret"], "manage.py migrate"),
+        (["/srv/run.py", "PASSWORD=secret"], "run.py"),
+        ([""], "python"),
+    ],
+)
+def test_command_is_the_name_of_the_program(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], name: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert command() == name

@@ -46,6 +46,12 @@ def django_tenants() -> None:
         raise Missing("missing: django-tenants; pip install django-tenants")
 
 
+def chromium() -> None:
+    """Look for Chromium and ChromeDriver."""
+    if not system_packages.has_chromium():
+        raise Missing(f"missing: Chromium and ChromeDriver; {INSTALL}")
+
+
 def uwsgi_of_debian() -> None:
     """Look for Debian's uWSGI, if there is one for this Python."""
     if not system_packages.has_uwsgi():
