@@ -24,8 +24,6 @@ from tests.support.fork_site import views
 
 #: A metric of the site's own.
 PAGES = Counter("site_pages", "Requests to the site.")
-#: Milliseconds between two exports.
-INTERVAL = 50
 
 
 def make_registry() -> CollectorRegistry:
@@ -74,8 +72,18 @@ class Files(MetricExporter):
         pass
 
 
-def start_exports(folder: str) -> None:
-    """Have each process export to a file in this folder, from the master on; empty: none does."""
-    if folder:
-        exporter = ExporterWithHistograms(Files(Path(folder)))
-        instrument(MeterProvider([PeriodicExportingMetricReader(exporter, INTERVAL)]))
+def start_exports() -> None:
+    """Have each process export to a file. The environment says whether the master begins, or each worker.
+
+    The SDK's reader holds a lock while it exports, and a child that is forked meanwhile never exports. So a
+    master that begins exports at its end only.
+    """
+    if os.environ.get("METRICS_SITE_EXPORTS_BEGIN") == "master":
+        _export_every(3_600_000)
+    elif "METRICS_SITE_EXPORTS" in os.environ:
+        os.register_at_fork(after_in_child=lambda: _export_every(50))
+
+
+def _export_every(milliseconds: float) -> None:
+    exporter = ExporterWithHistograms(Files(Path(os.environ["METRICS_SITE_EXPORTS"])))
+    instrument(MeterProvider([PeriodicExportingMetricReader(exporter, milliseconds)]))

@@ -1,4 +1,4 @@
-"""The application. OpenTelemetry's exporter is started in the master, and the master has queried."""
+"""The application. The master has queried before it starts OpenTelemetry's exports."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from tests.support.fork_site.wsgi import application
 from tests.support.metrics_site import metrics
 
 __all__ = ["application"]
-metrics.start_exports(os.environ.get("METRICS_SITE_EXPORTS", ""))
+metrics.start_exports()
