@@ -59,7 +59,8 @@ class Points:
 
     def histogram(self, name: str) -> dict[str, Any]:
         """Return the data point of a histogram."""
-        return self._points[name, None]
+        point: dict[str, Any] = self._points[name, None]
+        return point
 
 
 class Kept(MetricExporter):
@@ -184,10 +185,11 @@ def test_histograms_are_added_to_an_export(alias: str) -> None:
         connections[alias].ensure_connection()
         connections[alias].close()
     provider.force_flush()
-    found, stats = Points(json.loads(exporter.exports[-1].to_json()), alias), pool_stats()[alias]
+    found = Points(json.loads(exporter.exports[-1].to_json()), alias)
+    stats: dict[str, Any] = {**pool_stats()[alias]}
     assert found.value("poollife.checkouts") == 3
     for name in ("wait_time", "create_time", "use_time"):
-        point, numbers = found.histogram(f"{PREFIX}.{name}"), stats[name]  # type: ignore[literal-required]
+        point, numbers = found.histogram(f"{PREFIX}.{name}"), stats[name]
         assert point["bucket_counts"] == numbers["counts"], name
         assert point["explicit_bounds"] == numbers["bounds"], name
         assert (point["count"], point["sum"]) == (numbers["count"], pytest.approx(numbers["sum"])), name
