@@ -38,7 +38,7 @@ PLACES_AT = HEADER_SIZE
 ROWS_AT = PLACES_AT + POOLS * PLACE_SIZE
 SIZE = ROWS_AT + ROWS * ROW_SIZE
 
-#: The places of the counters. LENT and TICKETED add up to the number of checkouts.
+#: The places of the counters. LENT, TICKETED and PINGED add up to the number of checkouts.
 (
     LIMIT,
     OPENED,
@@ -58,6 +58,10 @@ WAIT_TIME, CREATE_TIME, USE_TIME = 12, 22, 32
 BUCKETS = 10
 #: 1 if the pool is gone: only its counters count.
 ENDED = 42
+#: Checkouts that had a ticket, and neither queued nor opened a session: they pinged one. LENT and PINGED are
+#: the checkouts without a duration. "All, less those with one" would fall while a duration is in the
+#: histogram, and its checkout is not counted yet.
+PINGED = 43
 #: LIMIT of a pool without a limit.
 NO_LIMIT = -1
 #: The largest number of a counter.
@@ -114,7 +118,7 @@ class Cells:
 
     def add(self, ended: Cells) -> None:
         """Add the counters of a pool that has ended."""
-        for place in (*range(OPENED, WAITING), *range(WAIT_TIME, WAIT_TIME + 3 * BUCKETS)):
+        for place in (*range(OPENED, WAITING), *range(WAIT_TIME, WAIT_TIME + 3 * BUCKETS), PINGED):
             self.counters[place] += ended.counters[place]
         for place in range(3):
             self.sums[place] += ended.sums[place]
