@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -172,6 +173,7 @@ def test_counters_go_on_where_a_pool_is_replaced(alias: str, reader: InMemoryMet
         connections[alias].close()
         assert points(reader, alias).value("poollife.checkouts") == number
         registry.dispose(alias, "a test")
+        gc.collect()
         assert points(reader, alias).value("poollife.checkouts") == number
 
 
