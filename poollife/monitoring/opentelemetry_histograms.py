@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from typing import Any
 
 from opentelemetry.sdk.metrics.export import (
@@ -24,6 +23,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from poollife import clock
 from poollife.board.views import Totals
 from poollife.monitoring.opentelemetry import POOL_NAME, SCOPE
 from poollife.monitoring.own import own_totals
@@ -51,7 +51,7 @@ class ExporterWithHistograms(MetricExporter):
         super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)
         self._exporter = exporter
         #: The process, and the begin of its numbers in nanoseconds since 1970.
-        self._began = (os.getpid(), time.time_ns())
+        self._began = (os.getpid(), _now())
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
@@ -73,7 +73,7 @@ class ExporterWithHistograms(MetricExporter):
         self._exporter.shutdown(timeout_millis, **kwargs)
 
     def _histograms(self) -> list[Metric]:
-        now = time.time_ns()
+        now = _now()
         if self._began[0] != os.getpid():
             self._began = (os.getpid(), now)
         totals = own_totals()
@@ -102,3 +102,8 @@ class ExporterWithHistograms(MetricExporter):
             min=None,  # type: ignore[arg-type]
             max=None,  # type: ignore[arg-type]
         )
+
+
+def _now() -> int:
+    """Return nanoseconds since 1970."""
+    return int(clock.wall() * 1e9)
