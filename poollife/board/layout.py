@@ -38,7 +38,7 @@ PLACES_AT = HEADER_SIZE
 ROWS_AT = PLACES_AT + POOLS * PLACE_SIZE
 SIZE = ROWS_AT + ROWS * ROW_SIZE
 
-#: The places of the counters. LENT and TICKETED add up to the number of checkouts.
+#: The places of the counters. LENT, TICKETED and PINGED add up to the number of checkouts.
 (
     LIMIT,
     OPENED,
@@ -60,6 +60,10 @@ BUCKETS = 10
 ENDED = 42
 #: The number of the orders that the pool has obeyed.
 ORDERS = 43
+#: Checkouts that had a ticket, and neither queued nor opened a session: they pinged one. LENT and PINGED are
+#: the checkouts without a duration. "All, less those with one" would fall while a duration is in the
+#: histogram, and its checkout is not counted yet.
+PINGED = 44
 #: LIMIT of a pool without a limit.
 NO_LIMIT = -1
 #: The largest number of a counter.
@@ -116,7 +120,7 @@ class Cells:
 
     def add(self, ended: Cells) -> None:
         """Add the counters of a pool that has ended."""
-        for place in (*range(OPENED, WAITING), *range(WAIT_TIME, WAIT_TIME + 3 * BUCKETS)):
+        for place in (*range(OPENED, WAITING), *range(WAIT_TIME, WAIT_TIME + 3 * BUCKETS), PINGED):
             self.counters[place] += ended.counters[place]
         for place in range(3):
             self.sums[place] += ended.sums[place]

@@ -13,7 +13,7 @@ from poollife.board.layout import Cells, text
 COUNTERS = {
     "opened": (layout.OPENED,),
     "closed": (layout.CLOSED,),
-    "checkouts": (layout.LENT, layout.TICKETED),
+    "checkouts": (layout.LENT, layout.TICKETED, layout.PINGED),
     "timeouts": (layout.TIMEOUTS,),
     "connect_errors": (layout.CONNECT_ERRORS,),
     "resets": (layout.RESETS,),
@@ -52,7 +52,7 @@ class Totals:
         counters = {name: sum(numbers[at] for at in places) for name, places in COUNTERS.items()}
         # A checkout that neither queued nor opened a session was not observed: it took no time.
         counts, seconds = histograms["wait_time"]
-        counts[0] += max(0, counters["checkouts"] - sum(counts))
+        counts[0] += numbers[layout.LENT] + numbers[layout.PINGED]
         return cls(counters, {**histograms, "wait_time": (counts, seconds)})
 
     @classmethod

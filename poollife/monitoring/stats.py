@@ -11,6 +11,7 @@ from poollife.board.layout import (
     LENT,
     MAX_WAITING,
     OPENED,
+    PINGED,
     RESETS,
     TICKETED,
     TIMEOUTS,
@@ -108,7 +109,7 @@ def stats_of(pool: PoolState) -> PoolStats:
     # No call while the lock is held: FairQueuePool explains this.
     with pool.counting:
         opened, closed, resets = counters[OPENED], counters[CLOSED], counters[RESETS]
-        checkouts = counters[TICKETED] + counters[LENT]
+        checkouts = counters[LENT] + counters[TICKETED] + counters[PINGED]
         timeouts, connect_errors = counters[TIMEOUTS], counters[CONNECT_ERRORS]
         max_waiting = counters[MAX_WAITING]
     return PoolStats(

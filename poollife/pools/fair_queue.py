@@ -23,7 +23,7 @@ from typing import Any
 
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from poollife.board.layout import LENT, SUSPENDED
+from poollife.board.layout import SUSPENDED
 from poollife.conf import Bounds
 from poollife.pools import log
 from poollife.pools.slots import OPENINGS
@@ -82,7 +82,6 @@ class FairQueuePool(TicketQueue):
                 entry = self._free[-1]
                 self._slots[entry] = lease
                 del self._free[-1]
-                self.counters[LENT] += 1
                 self._changes += 1
         return entry
 
@@ -92,7 +91,6 @@ class FairQueuePool(TicketQueue):
             self._slots[entry] = ticket
             ticket.entry = entry
             ticket.served = True
-            self.counters[LENT] -= 1
             self._changes += 1
 
     def put(self, handle: Any) -> None:

@@ -98,7 +98,8 @@ class Meters:
     @property
     def checkouts(self) -> int:
         """Number of sessions that were lent."""
-        return int(self._counters[layout.TICKETED] + self._counters[layout.LENT])
+        counters = self._counters
+        return int(counters[layout.LENT] + counters[layout.TICKETED] + counters[layout.PINGED])
 
     @property
     def timeouts(self) -> int:

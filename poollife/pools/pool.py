@@ -14,7 +14,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from poollife import clock
-from poollife.board.layout import CLOSED, CONNECT_ERRORS, OPENED, ORDERS, TICKETED, TIMEOUTS
+from poollife.board.layout import CLOSED, CONNECT_ERRORS, LENT, OPENED, ORDERS, PINGED, TICKETED, TIMEOUTS
 from poollife.board.page import page
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import RETURNED, Driver
@@ -111,6 +111,9 @@ class LeasePool(OperatedPool):
                 if type(driver) is not self._driver_class:  # proxies of APM tools are around it
                     driver = self.driver.unwrap(driver)
                 if self.liveness.is_fit(driver, began):
+                    # Not before: a session that is pinged now is lent later, and a counter never falls.
+                    with self._lock:
+                        self.counters[LENT] += 1
                     self.leases.add(lease)
                     lease.attach(handle, driver, began)
                     if self.options.min_idle:
@@ -141,7 +144,7 @@ class LeasePool(OperatedPool):
             if ticket is not None:
                 self._slots.hold(ticket, lease)
                 with self._lock:
-                    self.counters[TICKETED] += 1
+                    self.counters[TICKETED if ticket.observed else PINGED] += 1
             if borrower.lease:  # a signal handler, or a handler of the user's logs, has queried meanwhile
                 self.checkin(borrower.lease)
             borrower.reference.lease = borrower.lease = lease
@@ -177,6 +180,7 @@ class LeasePool(OperatedPool):
             lease.attach(handle, self.driver.unwrap(handle.dbapi_connection), clock.monotonic())
             # The duration does not decide: the durations of other checkouts include waits for Python's lock.
             if ticket.joined >= began or lease.driver.born >= began:
+                ticket.observed = True
                 self.meters.wait_time.observe(lease.since - began)
         finally:
             current.ticket = previous

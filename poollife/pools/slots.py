@@ -54,7 +54,7 @@ class NamedSlots(QueuePool, Slots):
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
         self.bounds: Bounds = Bounds(pool_size + max_overflow, pool_size)
-        #: The counters of the pool: LENT, WAITING, MAX_WAITING and SUSPENDED are written here.
+        #: The counters of the pool: WAITING, MAX_WAITING and SUSPENDED are written here.
         self.counters: Any = Cells().counters
         #: Whether no ticket is served.
         self.suspended = False

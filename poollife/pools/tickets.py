@@ -39,6 +39,7 @@ class Ticket:
         "deadline",
         "entry",
         "joined",
+        "observed",
         "outer",
         "queue",
         "served",
@@ -55,6 +56,8 @@ class Ticket:
         self.borrower = borrower
         #: The checkout in the middle of which this one began, in the same thread.
         self.outer = outer
+        #: Whether the duration of the checkout is in the histogram: it queued, or opened a session.
+        self.observed = False
         #: Whether it was given a slot, and the record in that slot, if there is one.
         self.served = False
         self.entry: Any = None

@@ -1,0 +1,1 @@
+"""tests/support/fork_site with metrics for Prometheus and OpenTelemetry."""
