@@ -291,7 +291,8 @@ def _wrapper_for(function: Callable[..., Any]) -> Callable[[Callable[..., Any]],
 def _name(function: Callable[..., Any]) -> str:
     while isinstance(function, partial):
         function = function.func
-    return getattr(function, "__qualname__", None) or repr(function)
+    # Not repr(): that of an object may query, or fail.
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
 def _work_of(function: Callable[..., Any], *, asynchronous: bool = False) -> Work:

@@ -58,7 +58,8 @@ class ThreadLeases:
         self.leases: set[Any] = set()
         self.thread = threading.current_thread()
         #: Its name, for the board.
-        self.label = self.thread.name.encode(errors="replace")
+        name = self.thread.name
+        self.label = name.encode(errors="replace") if isinstance(name, str) else b""
         self.pid = process.pid
 
     def __del__(self) -> None:

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from django.conf import settings
@@ -16,6 +17,8 @@ from django.core.exceptions import ImproperlyConfigured
 VARIABLE = "POOLLIFE_RUN_DIR"
 #: In memory, and not private to one service as /tmp may be (``PrivateTmp`` of systemd).
 SHARED_MEMORY = Path("/dev/shm")
+#: The name of a site whose settings have none.
+UNNAMED = "configured"
 
 
 class NoBoard(Exception):
@@ -35,18 +38,28 @@ def folder() -> Path:
         given = getattr(settings, VARIABLE, os.environ.get(VARIABLE))
     except ImproperlyConfigured as error:  # a pool needs no settings
         raise SwitchedOff(str(error)) from error
-    if given is not None and not given:
+    name, place = site()
+    if given is None:
+        return _base() / f"{name}-{place}"
+    if not given:
         raise SwitchedOff(f"{VARIABLE} is empty")
-    return (Path(given) if given else _base()) / site()
+    if not Path(given).is_absolute():
+        raise NoBoard(f"{VARIABLE} is {given!r}, and must be an absolute path")
+    # Whoever names a folder may have a new place for each release of the site.
+    return Path(given) / (name if name != UNNAMED else f"{name}-{place}")
 
 
-def site() -> str:
-    """Return the name of this site: that of its settings module, and a hash of the folder that this is in."""
+@cache
+def site() -> tuple[str, str]:
+    """Return the name of this site, that of its settings module, and a hash of the place of that module.
+
+    The answer is that of the first call: a process may change its working directory.
+    """
     name = getattr(settings, "SETTINGS_MODULE", None)
-    module = sys.modules.get(str(name).partition(".")[0])
     # settings.configure() leaves no name: then the program is the site.
-    place = os.path.realpath(getattr(module, "__file__", None) or "".join(sys.argv[:1]) or ".")
-    return f"{name or 'configured'}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
+    file = getattr(sys.modules.get(str(name)), "__file__", None) if name else "".join(sys.argv[:1])
+    place = os.fsencode(os.path.realpath(file or "."))
+    return str(name or UNNAMED), hashlib.sha256(place).hexdigest()[:8]
 
 
 def _base() -> Path:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from poollife import clock
+from poollife.board.folder import NoBoard
 from poollife.board.past import UNFINISHED, content_of, exclusively
 from poollife.board.views import Damaged
 
@@ -82,11 +83,12 @@ def give(folder: Path, aliases: Iterable[str], change: Callable[[Order], Order])
     :param folder: of the board.
     :param aliases: keys of ``DATABASES``; ``ALL``: each alias.
     :param change: returns the new order in place of the present one.
-    :raises OSError: it could not be written, or another process does not end to write one.
+    :raises OSError: it could not be written.
+    :raises NoBoard: another process does not end to write one.
     """
     with exclusively(folder, _turn, WAIT) as alone:
         if not alone:
-            raise TimeoutError(f"Another process keeps {folder} locked.")
+            raise NoBoard(f"Another process keeps {folder} locked")
         try:
             orders = _read(folder)
         except Damaged:

@@ -26,8 +26,6 @@ from poollife.process.guard import alive, process
 
 #: The most files of one process: beyond them, its pools are counted but not shown.
 MOST_FILES = 128
-#: The most aliases whose pools have all ended that have a place of their own. The others share one.
-MOST_ENDED = 32
 #: Seconds after which a process tries again to make a file, where that was not possible.
 RETRY_INTERVAL = 60.0
 
@@ -142,11 +140,24 @@ class File:
         ]
         #: The pools with a place, referred to weakly, their aliases and their places.
         self.pools: list[tuple[weakref.ref[Any], str, memoryview]] = []
+        #: The places of pools that have ended, by alias: their counters go on to count.
+        self.ended: dict[str, memoryview] = {}
 
     @property
-    def deleted(self) -> bool:
-        """True if somebody has deleted the file: no reader can find it."""
-        return os.fstat(self._descriptor).st_nlink == 0
+    def lost(self) -> str | None:
+        """The reason why no reader takes this file for one of a living process; None: readers do."""
+        try:
+            status = os.fstat(self._descriptor)
+        except OSError:
+            status = None
+        if status is None or _identity(status) != self._identity:
+            return "it has closed a descriptor that is not its own, and with it the lock of its file"
+        if status.st_nlink == 0:
+            return (
+                "somebody has deleted its file. systemd does (RemoveIPC=yes), when the last login of the "
+                "site's user ends: set POOLLIFE_RUN_DIR to another folder"
+            )
+        return None
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -208,8 +219,6 @@ class Page:
         self._retry_at = 0.0
         #: The number of the orders for all processes (``orders.py``): its first item.
         self.orders: Any = (0,)
-        #: The places of pools that have ended, by alias: their counters go on to count.
-        self._ended: dict[str, memoryview] = {}
 
     def enter_pool(self, pool: object, alias: str, server: str, database: str) -> tuple[int, Cells]:
         """Return the number of a new pool in this process, and its cells.
@@ -217,17 +226,14 @@ class Page:
         :param pool: is referred to weakly: its place is used again when it is gone.
         """
         number = next(self._pool_numbers)
-        try:
-            if place := self._free_place():
-                file, view = place
-                view[layout.COUNTERS_AT :] = bytes(layout.PLACE_SIZE - layout.COUNTERS_AT)
-                layout.PLACE.pack_into(view, 0, number, encoded(alias), encoded(server), encoded(database))
-                cells = Cells(view)
-                file.pools.append((weakref.ref(pool, _end_of(cells)), alias, view))
-                return number, cells
-        except Exception as error:
-            self._miss(error)
-        return number, Cells()
+        if (place := self._free_place()) is None:
+            return number, Cells()
+        file, view = place
+        view[layout.COUNTERS_AT :] = bytes(layout.PLACE_SIZE - layout.COUNTERS_AT)
+        layout.PLACE.pack_into(view, 0, number, encoded(alias), encoded(server), encoded(database))
+        cells = Cells(view)
+        file.pools.append((weakref.ref(pool, _end_of(view, number)), alias, view))
+        return number, cells
 
     def leave_pool(self, pool: object) -> None:
         """Empty the place of a pool that was never used."""
@@ -245,17 +251,12 @@ class Page:
         :param session_id: its number at the server.
         :param born: when it was opened, in seconds on the monotonic clock.
         """
-        try:
-            for file in self._files_and_new():
-                if file.deleted:
-                    raise NoBoard(
-                        f"somebody has deleted {self.folder}, or files in it. systemd does (RemoveIPC=yes), "
-                        "when the last login of the site's user ends: set POOLLIFE_RUN_DIR to another folder"
-                    )
-                with contextlib.suppress(IndexError):
-                    return Row(file.rows, pool, session_id, born)
-        except Exception as error:
-            self._miss(error)
+        for file in self._files_and_new():
+            if reason := file.lost:
+                self.missing = reason
+                return None
+            with contextlib.suppress(IndexError):
+                return Row(file.rows, pool, session_id, born)
         return None
 
     def complaint(self) -> str | None:
@@ -298,10 +299,11 @@ class Page:
                 continue
             with contextlib.suppress(ValueError):  # another thread was faster
                 file.pools.remove(entry)
-                if alias not in self._ended and len(self._ended) >= MOST_ENDED:
+                if len(self._files) >= MOST_FILES and alias not in file.ended:
                     alias = layout.OTHERS
-                sum_of_alias = self._ended.setdefault(alias, view)
+                sum_of_alias = file.ended.setdefault(alias, view)
                 if sum_of_alias is view:
+                    Cells(view).counters[layout.ENDED] = 1  # what is called at its end may come later
                     if alias is layout.OTHERS:
                         layout.PLACE.pack_into(view, 0, next(self._pool_numbers), encoded(alias), b"", b"")
                     continue
@@ -330,41 +332,47 @@ class Page:
             return False
         if self.missing and clock.monotonic() < self._retry_at:
             return False
+        number = next(self._file_numbers)
+        name = f"{os.getpid()}-{self.token:016x}-{number}{past.SUFFIX}"
+        # Ahead of the file: another thread of this process, which reads the folder, must not open it.
+        self.names.add(name)
+        made = None
         try:
-            folder = prepared()
-            number = next(self._file_numbers)
-            name = f"{os.getpid()}-{self.token:016x}-{number}{past.SUFFIX}"
-            # Ahead of the file: another thread of this process, which reads the folder, must not open it.
-            self.names.add(name)
-            if not self._files:
-                self.orders = number_in(folder)
-                with past.exclusively(folder, self.turn, wait=0) as alone:
-                    if alone:
-                        past.fold(folder, self.names)
-            file = File(folder, name, number, self.token)
-        except (NoBoard, OSError) as error:
+            with past.tolerated(self._miss):
+                folder = prepared()
+                if not self._files:
+                    self.orders = number_in(folder)
+                    with past.tolerated(self._miss):
+                        self._fold(folder)
+                made = File(folder, name, number, self.token)
+                self.missing, self.folder = None, folder
+        except NoBoard as error:
             self._miss(error)
+        if made is None:
             return False
-        self.missing, self.folder = None, folder
-        self._files.append(file)
+        self._files.append(made)
         return True
+
+    def _fold(self, folder: Path) -> None:
+        with past.exclusively(folder, self.turn, wait=0) as alone:
+            if alone:
+                past.fold(folder, self.names)
 
     def _miss(self, error: Exception) -> None:
         self._retry_at = clock.monotonic() + RETRY_INTERVAL
-        self.missing = f"{error or type(error).__name__}"
+        self.missing = str(error)
         if isinstance(error, SwitchedOff):
             self._told = self.missing
 
 
-def _end_of(cells: Cells) -> Callable[[object], None]:
-    """Return what is called when a pool is gone."""
-    counters, pid = cells.counters, process.pid
+def _end_of(place: memoryview, number: int) -> Callable[[object], None]:
+    """Return what is called when a pool is gone: it marks its place, unless another pool has that by now."""
+    numbers: Any = place[:8].cast("Q")
+    counters, pid, ended = Cells(place).counters, process.pid, layout.ENDED
 
     # At any point of any thread: so it is one store. At interpreter exit module globals are gone.
-    def end(
-        _: object, alive: Any = alive, process: Any = process, ended: int = layout.ENDED, pid: int = pid
-    ) -> None:
-        if alive[0] and process.pid == pid:
+    def end(_: object, alive: Any = alive, process: Any = process) -> None:
+        if alive[0] and process.pid == pid and numbers[0] == number:
             counters[ended] = 1
 
     return end

@@ -13,30 +13,46 @@ import os
 import re
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from poollife import clock
 from poollife.board import layout
-from poollife.board.views import COUNTERS, HISTOGRAMS, Damaged, Totals, check, holds_sessions, totals_by_alias
+from poollife.board.views import (
+    COUNTERS,
+    HISTOGRAMS,
+    Damaged,
+    Totals,
+    changes_of,
+    check,
+    holds_sessions,
+    totals_by_alias,
+)
 
 #: The ends of the names of a process's files: while it lives, when it has died, and while one is made.
 SUFFIX, DEAD, UNFINISHED = ".board", ".dead", ".new"
 NAME, LOCK = "past.json", "past.lock"
 #: The version of what is in the file.
 VERSION = 1
+#: A past that could not be read, and was begun anew.
+DAMAGED = "past.damaged"
 #: The number of processes that died with borrowed sessions, whose files are kept.
 MOST_DEATHS = 10
 #: The most names of files that are remembered as added up, and the most aliases with sums of their own.
-MOST_FOLDED, MOST_ALIASES = 1_000, 256
+MOST_FOLDED, MOST_ALIASES = 100, 5_000
 #: The most bytes that are read of the past.
-MOST_BYTES = 1 << 22
+MOST_BYTES = 1 << 24
 #: Seconds after which a file that was not finished is one of a process that was killed.
 UNFINISHED_FOR = 60.0
 #: Seconds between two looks whether another process has left the folder.
 INTERVAL = 0.005
+#: How often a file is read again that changes meanwhile, and the seconds between two times: longer together
+#: than a thread waits for Python's lock.
+TRIES, PAUSE = 50, 0.002
+
+_NAMES = re.compile(r"\d+-[0-9a-f]{16}-\d+(\.board|\.dead|\.board\.new)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,23 @@ class Past:
     totals: dict[str, Totals] = field(default_factory=dict)
     #: The names of files that are in them, maybe there still: the latest last.
     folded: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def tolerated(note: Callable[[Exception], object]) -> Iterator[None]:
+    """Have it noted what is wrong with a file: what is in it, or what the system says of it.
+
+    All else passes. An exception that comes from outside, such as a time limit's, has to reach those who wait
+    for it: also ``TimeoutError``, which is an ``OSError``, but has no number then.
+    """
+    try:
+        yield
+    except Damaged as error:
+        note(error)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        note(error)
 
 
 @contextlib.contextmanager
@@ -93,30 +126,36 @@ def fold(folder: Path, mine: Collection[str]) -> None:
     """
     try:
         past = read(folder)
-    except Damaged:  # a reader has said so
+    except Damaged:
+        (folder / NAME).rename(folder / DAMAGED)  # readers say so
         past = Past()
     # Whoever has added these up ended before it had removed the files.
     _remove(folder, past.folded)
     totals, names = dict(past.totals), []
     for file in files(folder, SUFFIX, mine):
-        with contextlib.suppress(OSError, Damaged):  # a reader says so
-            if not is_alive(file):
-                add_up(totals, content(file))
+        with tolerated(lambda _: None):  # readers say so
+            if is_alive(file):
+                continue
+            try:
+                add_up(totals, content(file), MOST_ALIASES)
                 names.append(file.name)
+            except Damaged:
+                file.unlink()
     if names:
         _write(folder, Past(totals, [*past.folded, *names][-max(MOST_FOLDED, len(names)) :]))
         _remove(folder, names)
     _tidy(folder)
 
 
-def add_up(totals: dict[str, Totals], memory: bytes) -> None:
+def add_up(totals: dict[str, Totals], memory: bytes, most: float = math.inf) -> None:
     """Add the counters of a file to sums.
 
     :param totals: the sums by alias.
     :param memory: the content of the file.
+    :param most: the most aliases that have sums of their own.
     """
     for alias, numbers in totals_by_alias(memory):
-        name = alias if alias in totals or len(totals) < MOST_ALIASES else layout.OTHERS
+        name = alias if alias in totals or len(totals) < most else layout.OTHERS
         totals[name] = totals.get(name, Totals.none()).plus(numbers)
 
 
@@ -136,7 +175,7 @@ def read(folder: Path) -> Past:
         return Past()
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError, OverflowError) as error:
         raise Damaged(f"it is none of the board's, or of another version: {error!r}") from error
-    return Past(totals, [name for name in names if re.fullmatch(rf"[\w-]+{re.escape(SUFFIX)}", name)])
+    return Past(totals, [name for name in names if _NAMES.fullmatch(name) and name.endswith(SUFFIX)])
 
 
 def files(folder: Path, suffix: str, mine: Collection[str] = ()) -> list[Path]:
@@ -147,7 +186,8 @@ def files(folder: Path, suffix: str, mine: Collection[str] = ()) -> list[Path]:
     :param suffix: the end of their names.
     :param mine: the names of the files of this process.
     """
-    return [file for file in sorted(folder.glob(f"*{suffix}")) if file.name not in mine]
+    found = sorted(folder.glob(f"*{suffix}"))
+    return [file for file in found if file.name not in mine and _NAMES.fullmatch(file.name)]
 
 
 def content(file: Path) -> bytes:
@@ -158,6 +198,20 @@ def content(file: Path) -> bytes:
     """
     memory = content_of(file, layout.SIZE + 1)
     check(memory)
+    return memory
+
+
+def settled(read: Callable[[], bytes]) -> bytes:
+    """Return the content of a file at a moment when no numbers are being moved in it.
+
+    :param read: returns its content.
+    """
+    for _ in range(TRIES):
+        memory = read()
+        changes = changes_of(memory)
+        if changes % 2 == 0 and changes == changes_of(read()):
+            break
+        time.sleep(PAUSE)
     return memory
 
 
@@ -213,9 +267,9 @@ def _write(folder: Path, past: Past) -> None:
 def _remove(folder: Path, names: Iterable[str]) -> None:
     """Remove the files of processes that have ended; keep them if they ended with borrowed sessions."""
     by_process: dict[str, list[Path]] = {}
-    for name in names:
-        if (file := folder / name).exists():
-            by_process.setdefault(name.rpartition("-")[0], []).append(file)
+    there = {file.name: file for file in files(folder, SUFFIX)}
+    for name in there.keys() & set(names):
+        by_process.setdefault(name.rpartition("-")[0], []).append(there[name])
     for files_of_process in by_process.values():
         died = any(_held(file) for file in files_of_process)
         for file in files_of_process:
@@ -228,14 +282,14 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
 def _held(file: Path) -> bool:
     try:
         return holds_sessions(content(file))
-    except (OSError, Damaged):
+    except Damaged:
         return False
 
 
 def _tidy(folder: Path) -> None:
     """Remove the oldest files of processes that died, and what a process that was killed left unfinished."""
     for file in files(folder, UNFINISHED):
-        with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
+        with tolerated(lambda _: None):  # it was finished meanwhile
             if clock.wall() - file.lstat().st_mtime > UNFINISHED_FOR:
                 file.unlink()
     dead: dict[str, list[Path]] = {}

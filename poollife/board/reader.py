@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from poollife import clock
 from poollife.board import layout, past
 from poollife.board.folder import NoBoard, folder, is_own
 from poollife.board.page import page
-from poollife.board.views import Damaged, Holder, Process, Totals, changes_of, holds_sessions, parse
+from poollife.board.views import Holder, Process, Totals, holds_sessions, parse
 from poollife.process.atfork import at_fork
 
 #: Seconds for which a read waits for another process that adds up the past.
 WAIT = 1.0
-#: How often a file is read again that changes meanwhile, and the seconds between two times.
-TRIES, PAUSE = 5, 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +46,31 @@ def read_board(where: Path | None = None) -> Board:
     :raises NoBoard: there is none: its text says why.
     """
     at_fork.ensure_process()
-    where = where or folder()
-    if not where.exists():
-        raise NoBoard(f"No process of this site and user has had a pool on this host: there is no {where}")
     unreadable: list[str] = []
-    if is_own(where):
-        with _noted(unreadable, where), past.exclusively(where, page.turn, WAIT) as alone:
-            if alone:
-                past.fold(where, mine=page.names)
+    if where is None:
+        where = folder()
+        _look(where, f"No process of this site and user has had a pool on this host: there is no {where}")
+        # Not in a folder that somebody has named: what is in there may be something else's.
+        if is_own(where):
+            with _noted(unreadable, where), past.exclusively(where, page.turn, WAIT) as alone:
+                if alone:
+                    past.fold(where, mine=page.names)
+    else:
+        _look(where, f"There is no {where}")
+        is_own(where)
+        if not any(past.files(where, suffix) for suffix in (past.SUFFIX, past.DEAD)):
+            _look(where / past.NAME, f"{where} is not the folder of a site's board: it has no file of one")
     return _read(where, unreadable)
+
+
+def _look(path: Path, error: str) -> None:
+    """Refuse a path at which nothing is, or that this user may not look at."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        raise NoBoard(error) from None
+    except OSError as reason:
+        raise NoBoard(str(reason)) from reason
 
 
 def _read(where: Path, unreadable: list[str]) -> Board:
@@ -64,19 +78,23 @@ def _read(where: Path, unreadable: list[str]) -> Board:
 
     The past is read last, and names the files that are in it.
     """
-    living: dict[str, bytes] = {
-        f"own {number}": bytes(memory)
-        for number, memory in enumerate(page.memories() if page.folder == where else ())
-    }
+    living: dict[str, bytes] = {}
+    if page.folder and page.folder.exists() and page.folder.samefile(where):
+        living = {
+            f"own {number}": past.settled(partial(bytes, memory))
+            for number, memory in enumerate(page.memories())
+        }
     ended: dict[str, bytes] = {}
     dead: dict[str, bytes] = {}
     for file in past.files(where, past.SUFFIX, page.names):
         with _noted(unreadable, file):
             found = living if past.is_alive(file) else ended
-            found[file.name] = _settled(file)
+            found[file.name] = past.settled(partial(past.content, file))
     for file in past.files(where, past.DEAD):
         with _noted(unreadable, file):
             dead[file.name] = past.content(file)
+    if (where / past.DAMAGED).exists():
+        unreadable.append(f"{past.DAMAGED}: the counters of processes that have ended began anew")
     before = past.Past()
     with _noted(unreadable, where / past.NAME):
         before = past.read(where)
@@ -91,12 +109,13 @@ def _read(where: Path, unreadable: list[str]) -> Board:
 @contextlib.contextmanager
 def _noted(unreadable: list[str], file: Path) -> Iterator[None]:
     """Have an error of the block noted as one of this file, unless others have removed it meanwhile."""
-    try:
+
+    def note(error: Exception) -> None:
+        if not isinstance(error, FileNotFoundError):
+            unreadable.append(layout.text(layout.encoded(f"{file.name}: {error}")))
+
+    with past.tolerated(note):
         yield
-    except FileNotFoundError:
-        pass
-    except (OSError, Damaged) as error:
-        unreadable.append(f"{file.name}: {error}")
 
 
 def _processes(files: Iterable[bytes]) -> list[Process]:
@@ -106,14 +125,3 @@ def _processes(files: Iterable[bytes]) -> list[Process]:
         by_process.setdefault((pid, token), []).append(memory)
     processes = [parse(found, clock.monotonic()) for found in by_process.values()]
     return sorted(processes, key=lambda process: (process.started, process.pid))
-
-
-def _settled(file: Path) -> bytes:
-    """Return the content of a file at a moment when no numbers are being moved in it."""
-    for _ in range(TRIES):
-        memory = past.content(file)
-        changes = changes_of(memory)
-        if changes % 2 == 0 and changes == changes_of(past.content(file)):
-            break
-        time.sleep(PAUSE)
-    return memory

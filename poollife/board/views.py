@@ -106,6 +106,8 @@ class Pool:
     sessions: int
     #: Borrowed sessions.
     out: int
+    #: Sessions that no borrower has. More may be open, of which the board has no row.
+    idle: int
     #: Checkouts that wait now, and the most that ever did.
     waiting: int
     max_waiting: int
@@ -141,7 +143,7 @@ def parse(files: Sequence[bytes], now: float) -> Process:
     process = Process(pid, text(command), _seconds(started), token)
     pools = {number: pool for file in files for number, pool in _pools(file)}
     idle: dict[int, list[int]] = {number: [] for number in pools}
-    out = dict.fromkeys(pools, 0)
+    out, at_rest = dict.fromkeys(pools, 0), dict.fromkeys(pools, 0)
     for at, file in itertools.product(range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE), files):
         held, number, session, opened, since, work, thread = layout.ROW.unpack_from(file, at)
         if (pool := pools.get(number)) is None:
@@ -162,11 +164,15 @@ def parse(files: Sequence[bytes], now: float) -> Process:
                     pid=pid,
                 )
             )
-        elif session:
-            idle[number].append(session)
+        else:
+            at_rest[number] += 1
+            if session:
+                idle[number].append(session)
     process.holders.sort(key=lambda holder: -holder.held)
     for number, pool in pools.items():
-        process.pools.append(replace(pool, out=out[number], idle_sessions=sorted(idle[number])))
+        process.pools.append(
+            replace(pool, out=out[number], idle=at_rest[number], idle_sessions=sorted(idle[number]))
+        )
     return process
 
 
@@ -217,6 +223,7 @@ def _pools(file: bytes) -> Iterator[tuple[int, Pool]]:
                 limit=None if counters[layout.LIMIT] == layout.NO_LIMIT else counters[layout.LIMIT],
                 sessions=max(0, counters[layout.OPENED] - counters[layout.CLOSED]),
                 out=0,
+                idle=0,
                 waiting=counters[layout.WAITING],
                 max_waiting=counters[layout.MAX_WAITING],
                 suspended=bool(counters[layout.SUSPENDED]),

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
-import time
+from functools import partial
 
 from poollife.board import past
 from poollife.board.page import page
-from poollife.board.views import Totals, changes_of
-
-#: How often a file is read again in which another thread moves numbers, and the seconds between two times.
-TRIES, PAUSE = 5, 0.001
+from poollife.board.views import Totals
 
 
 def own_totals() -> dict[str, Totals]:
@@ -30,15 +26,5 @@ def own_totals() -> dict[str, Totals]:
             alias = pool.key.alias
             totals[alias] = totals.get(alias, Totals.none()).plus(Totals.of(pool.cells))
     for file in page.memories():
-        past.add_up(totals, _settled(file))
+        past.add_up(totals, past.settled(partial(bytes, file)))
     return totals
-
-
-def _settled(file: mmap.mmap) -> bytes:
-    """Return the content of a file at a moment when no thread moves numbers in it."""
-    for _ in range(TRIES):
-        content = bytes(file)
-        if changes_of(content) % 2 == 0:
-            break
-        time.sleep(PAUSE)
-    return content

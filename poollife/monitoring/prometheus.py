@@ -148,8 +148,7 @@ class _Families:
 
     def _add_gauges(self, alias: str, pools: list[Pool]) -> None:
         used = sum(pool.out for pool in pools)
-        # A session that is being closed may still have its row.
-        self._count.add_metric([alias, "idle"], max(0, sum(pool.sessions for pool in pools) - used))
+        self._count.add_metric([alias, "idle"], sum(pool.idle for pool in pools))
         self._count.add_metric([alias, "used"], used)
         self._pending.add_metric([alias], sum(pool.waiting for pool in pools))
         limits = [pool.limit for pool in pools if pool.limit is not None]

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 from django.db import NotSupportedError, connections
 
-from poollife.board.layout import server_text
+from poollife.board.layout import encoded, server_text, text
 from poollife.board.views import Process
+
+#: Line breaks of statements become spaces.
+BREAKS = dict.fromkeys(map(ord, "\n\r\t"), " ")
+
+
+def cleaned(value: object) -> str:
+    """Return a text of the server's without characters that control a terminal; None: an empty one."""
+    return "" if value is None else text(encoded(str(value).translate(BREAKS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +74,11 @@ def server_sessions(alias: str, processes: list[Process]) -> list[ServerSession]
             ServerSession(
                 alias=alias,
                 session=session,
-                user=user,
-                client=client or "",
-                state=state or "",
+                user=cleaned(user),
+                client=cleaned(client),
+                state=cleaned(state),
                 seconds=float(seconds or 0),
-                statement=statement or "",
+                statement=cleaned(statement),
                 pid=pid,
                 holder=holder,
             )

@@ -8,10 +8,14 @@ from __future__ import annotations
 import logging
 import math
 
+from django.core.exceptions import ImproperlyConfigured
+from django.db import NotSupportedError
+
 from poollife import clock
 from poollife.board import layout
 from poollife.board.orders import Order, order_for
 from poollife.board.page import page
+from poollife.board.past import tolerated
 from poollife.conf import PoolOptions
 from poollife.pools import log
 from poollife.pools.returning import ReturningPool
@@ -68,16 +72,20 @@ class OperatedPool(ReturningPool):
         if obeyed and not self._ordered.suspended_until:
             return
         try:
-            if obeyed:
-                self._apply_suspensions()
-            else:
-                self._carry_out(self._present_order())
-        except Exception as error:  # whatever the order is, no checkout fails because of it
-            self._ordered = Order()
-            text = "Pool %r can't obey an order for all processes: %s"
-            log.note(logging.WARNING, text, self.key.alias, error)
+            with tolerated(self._note_wrong):
+                if obeyed:
+                    self._apply_suspensions()
+                else:
+                    self._carry_out(self._present_order())
+        except (ImproperlyConfigured, NotSupportedError) as error:
+            self._note_wrong(error)
         # Last: until then each checkout looks.
         self.counters[layout.ORDERS] = number
+
+    def _note_wrong(self, error: Exception) -> None:
+        self._ordered = Order()
+        text = "Pool %r can't obey an order for all processes: %s"
+        log.note(logging.WARNING, text, self.key.alias, error)
 
     def _present_order(self) -> Order:
         return order_for(page.folder, self.key.alias) if page.folder else Order()

@@ -78,7 +78,7 @@ def _aliases(processes: Iterable[Process]) -> list[str]:
 def _alias(alias: str, board: Board, recent: Recent | None) -> dict[str, Any]:
     pools = [pool for process in board.processes for pool in process.pools if pool.alias == alias]
     holders = [holder for holder in board.holders if holder.alias == alias]
-    out, idle = sum(pool.out for pool in pools), sum(map(_idle, pools))
+    out, idle = sum(pool.out for pool in pools), sum(pool.idle for pool in pools)
     limits = [pool.limit for pool in pools if pool.limit is not None]
     limit = sum(limits) if len(limits) == len(pools) else None
     waiting = sum(pool.waiting for pool in pools)
@@ -110,7 +110,7 @@ def _row(process: Process, pool: Pool, now: float) -> dict[str, Any]:
         "alias": pool.alias,
         "place": " · ".join(filter(None, (pool.server, pool.database))),
         "out": pool.out,
-        "idle": _idle(pool),
+        "idle": pool.idle,
         "limit": pool.limit,
         "waiting": pool.waiting,
         "max_waiting": pool.max_waiting,
@@ -118,10 +118,6 @@ def _row(process: Process, pool: Pool, now: float) -> dict[str, Any]:
         "connect_errors": pool.totals.counters["connect_errors"],
         "suspended": pool.suspended,
     }
-
-
-def _idle(pool: Pool) -> int:
-    return max(0, pool.sessions - pool.out)
 
 
 def _holder(holder: Holder) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from django.test.utils import override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from poollife.board import folder as folders
 from poollife.board import layout, past, reader
 from poollife.board.folder import NoBoard
-from poollife.board.page import MOST_ENDED, Page, Row, command, page
+from poollife.board.page import Page, Row, command
 from poollife.board.reader import read_board
 from poollife.board.views import COUNTERS, HISTOGRAMS, parse, totals_by_alias
 from tests.conftest import MakeAlias
-from tests.support.board_site import Site
+from tests.support.board_site import Site, read_as_owner
 
 
 class Thing:
@@ -128,6 +129,8 @@ def test_readers_fold_the_past_only_once(site: Site) -> None:
     assert not file.exists()
 
 
+#: A part of the names of files.
+TOKEN = "0" * 16
 GARBAGE = layout.MAGIC + b"\xff" * (layout.SIZE - len(layout.MAGIC))
 
 
@@ -136,10 +139,10 @@ def test_hostile_files_break_neither_a_reader_nor_a_checkout(site: Site, content
     program = site.start("hold")
     program.said()
     folder = site.folder
-    (folder / "1-1-0.board").write_bytes(content)
-    (folder / "2-1-0.board").mkdir()
-    (folder / "3-1-0.board").symlink_to("/dev/zero")
-    os.mkfifo(folder / "4-1-0.board")
+    (folder / f"1-{TOKEN}-0.board").write_bytes(content)
+    (folder / f"2-{TOKEN}-0.board").mkdir()
+    (folder / f"3-{TOKEN}-0.board").symlink_to("/dev/zero")
+    os.mkfifo(folder / f"4-{TOKEN}-0.board")
     (folder / past.NAME).write_bytes(content)
     board = site.read()
     assert program.pid in [process.pid for process in board.processes]
@@ -200,7 +203,7 @@ def test_whatever_is_in_the_past_pools_begin_and_readers_read(tmp_path: Path, ke
     with page_in(tmp_path) as (_, folder):
         (folder / past.NAME).write_text(kept)
         for file in folder.glob("*.board"):
-            file.rename(file.with_name(f"1-{file.name}"))  # of a process that has ended
+            file.rename(file.with_name(f"1{file.name}"))  # of a process that has ended
         with page_in(tmp_path) as (other, _):
             assert not other.missing
         board = read_board(folder)
@@ -211,25 +214,90 @@ def test_whatever_is_in_the_past_pools_begin_and_readers_read(tmp_path: Path, ke
 def test_what_readers_can_not_read_is_named(site: Site) -> None:
     site.start("query", 1).said()
     (site.folder / past.NAME).write_text("{}")
-    (site.folder / "1-1-0.board").write_text("nothing")
-    board = site.read()
-    assert sorted(each.partition(":")[0] for each in board.unreadable) == ["1-1-0.board", "past.json"]
+    (site.folder / f"1-{TOKEN}-0.board").write_text("nothing")
+    board = read_board(site.folder)
+    assert [each.partition(":")[0] for each in board.unreadable] == [f"1-{TOKEN}-0.board", past.NAME]
+    # A process of the site begins anew, and keeps what was there.
+    for _ in range(2):
+        board = site.read()
+        assert [each.partition(":")[0] for each in board.unreadable] == [past.DAMAGED]
+    assert (site.folder / past.DAMAGED).read_text() == "{}"
+    assert not (site.folder / f"1-{TOKEN}-0.board").exists()  # nobody has its lock
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), ValueError("a bug"), MemoryError()])
+def test_a_folder_that_somebody_names_is_only_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    names = ["nginx.conf.new", "notes.dead", f"1-{TOKEN}-0.board.new", past.LOCK]
+    for name in names[:-1]:
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (1, 1))
+    with pytest.raises(NoBoard, match="not the folder of a site's board"):
+        read_board(tmp_path)
+    with pytest.raises(NoBoard, match="There is no"):
+        read_board(tmp_path / "nowhere")
+    with pytest.raises(NoBoard, match="long"):
+        read_board(tmp_path / ("x" * 1000))
+    assert {file.name for file in tmp_path.iterdir()} == set(names[:-1])
+    # Nor does the owner touch what is not the board's.
+    with pytest.raises(NoBoard):
+        read_as_owner(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {*names[:2], past.LOCK}
+
+
+@pytest.mark.parametrize(("names", "more"), [(True, "sites.one"), (False, "configured-")])
+def test_a_folder_that_is_given_stays_for_all_releases_of_a_site(
+    monkeypatch: pytest.MonkeyPatch, *, names: bool, more: str
+) -> None:
+    name = "sites.one" if names else folders.UNNAMED
+    monkeypatch.setattr(folders, "site", lambda: (name, "place"))
+    with override_settings(POOLLIFE_RUN_DIR="/run/site"):
+        assert str(folders.folder()).startswith(f"/run/site/{more}")
+    with override_settings(POOLLIFE_RUN_DIR="run"), pytest.raises(NoBoard, match="absolute"):
+        folders.folder()
+
+
+def test_a_process_that_closes_descriptors_of_others_says_why_it_is_not_shown(tmp_path: Path) -> None:
+    with page_in(tmp_path) as (mine, _):
+        os.close(mine._files[0]._descriptor)
+        assert mine.enter_session(1, 2, 0.5) is None
+        assert "descriptor" in (mine.complaint() or "")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "disk full"), NoBoard("no folder")])
 def test_no_error_of_the_board_reaches_a_checkout(
-    make_alias: MakeAlias, monkeypatch: pytest.MonkeyPatch, error: Exception
+    mine: Page, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fails(*_: object) -> object:
         raise error
 
-    monkeypatch.setattr(Page, "_files_and_new", fails)
-    monkeypatch.setattr(page, "missing", page.missing)  # later pools of this process have a place
-    monkeypatch.setattr(page, "_retry_at", page._retry_at)
-    alias = make_alias()
-    with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT 1")
-        assert cursor.fetchone() == (1,)
+    monkeypatch.setattr("poollife.board.page.prepared", fails)
+    mine.enter_pool(Thing(), "alias", "", "")
+    assert mine.enter_session(1, 1, 0.5) is None
+    assert mine.missing == str(error)
+
+
+class TimeLimit(Exception):
+    """As Celery's SoftTimeLimitExceeded."""
+
+
+@pytest.mark.parametrize("error", [TimeLimit(), TimeoutError("alarm")])
+@pytest.mark.parametrize(
+    "place", ["page.prepared", "past.read", "past.is_alive", "past.content", "page.number_in"]
+)
+def test_a_time_limit_that_strikes_in_the_board_reaches_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+) -> None:
+    def strikes(*_: object) -> object:
+        raise error
+
+    with page_in(tmp_path) as (_, folder):
+        for file in folder.glob("*.board"):
+            file.rename(file.with_name(f"1{file.name}"))
+        other = Page()
+        monkeypatch.setattr(f"poollife.board.{place}", strikes)
+        with pytest.raises(type(error)):
+            other.enter_pool(Thing(), "alias", "", "")
+        monkeypatch.undo()
 
 
 def test_what_is_not_shown_is_told_once() -> None:
@@ -302,11 +370,11 @@ def test_files_of_another_process_with_this_pid_are_added_up(tmp_path: Path) -> 
 
 def test_what_killed_processes_left_unfinished_is_removed(tmp_path: Path) -> None:
     with page_in(tmp_path) as (_, folder):
-        old, new = folder / "1-1-0.board.new", folder / "1-1-1.board.new"
+        old, new = folder / f"1-{TOKEN}-0.board.new", folder / f"1-{TOKEN}-1.board.new"
         for file in (old, new):
             file.write_text("")
         os.utime(old, (1, 1))
-        read_board(folder)
+        read_as_owner(folder)
         assert (old.exists(), new.exists()) == (False, True)
 
 
@@ -317,13 +385,13 @@ def test_only_the_last_processes_that_died_are_kept(tmp_path: Path) -> None:
             assert row
             row.show(1.0, "work", b"thread")
             (name,) = mine.names
-            (folder / name).rename(folder / f"1-{name}")
+            (folder / name).rename(folder / f"1{name}")
             row.free()  # too late for the file's reader, below
             row.show(1.0, "work", b"thread")
             memory = bytearray(mine.memories()[0])
             layout.ROW.pack_into(memory, layout.ROWS_AT, 1, 1, 1, 0.5, 1.0, b"work", b"thread")
-            (folder / f"1-{name}").write_bytes(memory)
-    board = read_board(folder)
+            (folder / f"1{name}").write_bytes(memory)
+    board = read_as_owner(folder)
     assert len(board.deaths) == past.MOST_DEATHS
     assert len(list(folder.glob("*.dead"))) == past.MOST_DEATHS
 
@@ -378,16 +446,21 @@ def test_pools_that_have_ended_are_not_shown_as_living(mine: Page) -> None:
     assert {alias for alias, _ in totals_by_alias(bytes(memory))} == {"stays", "ends"}
 
 
-def test_very_many_aliases_share_one_place_when_their_pools_have_ended(mine: Page) -> None:
-    for number in range(10 * MOST_ENDED):
+def test_very_many_aliases_share_one_place_when_their_pools_have_ended(
+    mine: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = 5
+    monkeypatch.setattr("poollife.board.page.MOST_FILES", files)
+    number = 10 * files * layout.POOLS
+    for each in range(number):
         pool = Thing()
-        _, cells = mine.enter_pool(pool, f"alias {number}", "", "")
+        _, cells = mine.enter_pool(pool, f"alias {each}", "", "")
         cells.counters[layout.LENT] += 1
         del pool
     found = [each for memory in mine.memories() for each in totals_by_alias(bytes(memory))]
-    assert sum(totals.counters["checkouts"] for _, totals in found) == 10 * MOST_ENDED
-    assert [alias for alias, _ in found].count(layout.OTHERS) == 1
-    assert len(found) <= MOST_ENDED + 2 * layout.POOLS
+    assert len(mine.memories()) == files
+    assert sum(totals.counters["checkouts"] for _, totals in found) == number
+    assert layout.OTHERS in {alias for alias, _ in found}
 
 
 def test_a_child_closes_its_parents_descriptors(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from poollife.status_page.causes import duration, likeliest_cause
 from poollife.status_page.recent import KEPT, Looks, Recent
 from poollife.status_page.summary import bar
 
-POOL = Pool("default", "db:3306", "shop", 4, 4, 4, 0, 0, False, 0, Totals.none(), [])
+POOL = Pool("default", "db:3306", "shop", 4, 4, 4, 0, 0, 0, False, 0, Totals.none(), [])
 HOLDER = Holder("default", "db:3306", "shop", 7, "GET /orders/4711/", "worker", 0.1, 0.0, 1)
 IDLE = replace(POOL, out=0)
 FULL = replace(POOL, waiting=3, max_waiting=3)

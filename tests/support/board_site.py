@@ -9,10 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from poollife.board import past
+from poollife.board.page import page
 from poollife.board.reader import Board, read_board
 from tests.support import ROOT
 
 PROGRAM = "tests.support.programs.board_cases"
+
+
+def read_as_owner(folder: Path) -> Board:
+    with past.exclusively(folder, page.turn, wait=10) as alone:
+        assert alone
+        past.fold(folder, page.names)
+    return read_board(folder)
 
 
 class Program:
@@ -83,7 +92,8 @@ class Site:
         return printed
 
     def read(self) -> Board:
-        return read_board(self.folder)
+        """Read the board, as a process of the site does: that adds up the past."""
+        return read_as_owner(self.folder)
 
     def end(self) -> None:
         for program in self._programs:

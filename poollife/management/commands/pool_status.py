@@ -18,6 +18,7 @@ from django.db.utils import Error as DatabaseErrors
 from poollife import clock
 from poollife.board.folder import NoBoard
 from poollife.board.reader import Board, read_board
+from poollife.management.orders import seconds
 from poollife.management.tables import Table, write_table
 from poollife.monitoring.server import ServerSession, server_sessions
 
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.add_argument(
             "--watch",
-            type=float,
+            type=seconds,
             nargs="?",
             const=2.0,
             metavar="SECONDS",
@@ -58,7 +59,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             while True:
-                self._print(read_board(options["folder"]), server=options["server"], as_json=options["json"])
+                where = options["folder"] and Path(options["folder"])
+                self._print(read_board(where), server=options["server"], as_json=options["json"])
                 if options["watch"] is None:
                     break
                 time.sleep(options["watch"])
@@ -109,7 +111,7 @@ def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table
                 pool.server or pool.database,
                 "none" if pool.limit is None else pool.limit,
                 pool.out,
-                pool.sessions - pool.out,
+                pool.idle,
                 pool.waiting,
                 pool.max_waiting,
                 pool.totals.counters["timeouts"],
