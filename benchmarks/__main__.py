@@ -32,6 +32,7 @@ PARTS = (
     "waiting",
     "sizing",
     "outage",
+    "board",
     "cpu",
     "throughput",
 )
@@ -75,6 +76,9 @@ def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
         ),
         "outage": Part(
             lambda: bench.pressure("outage", seconds), lambda found: report.print_outage(found, seconds)
+        ),
+        "board": Part(
+            lambda: bench.pressure("board", seconds / 2), lambda found: report.print_board(found, seconds / 2)
         ),
         "cpu": Part(
             lambda: bench.cpu(rounds, max(1, cycles // 10)),

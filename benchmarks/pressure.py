@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import Error
 from sqlalchemy import exc
 
+from benchmarks.board import board
 from benchmarks.dialects import DIALECTS, Dialect
 from benchmarks.peers import SHARED
 from benchmarks.sizing import sizing
@@ -299,6 +300,7 @@ def main() -> None:
         "spike": spike,
         "outage": outage,
         "sizing": sizing,
+        "board": board,
     }
     measure = parts[order["part"]]
     print(json.dumps(measure(DIALECTS[order["dialect"]], order["entry"], *order["arguments"])))

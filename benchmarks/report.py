@@ -150,6 +150,17 @@ def print_sizing(found: list[dict[str, Any]], seconds: float) -> None:
     print(table(["", "checkouts", "measured", "calculated", "simulated", "size"], rows))
 
 
+def print_board(found: list[dict[str, Any]], seconds: float) -> None:
+    print(
+        f"\nMicroseconds of a warm checkout and return, in {seconds:g} s each, without and with a row on the"
+        "\nboard: the least, and the median of the differences.\n"
+    )
+    rows = [
+        [each["what"], *(f"{each[key]:.2f}" for key in ("without", "with", "difference"))] for each in found
+    ]
+    print(table(["", "without", "with", "difference"], rows))
+
+
 def print_outage(found: dict[str, Any], seconds: float) -> None:
     print(
         f"\nA server that is away for {seconds:g} s, twenty clients, each a hundred times a second at most\n"
