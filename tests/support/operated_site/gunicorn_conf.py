@@ -22,9 +22,10 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: object) -> None:
-    """Have the worker answer SIGUSR2 with a file, which takes nothing but Python's lock."""
+    """Have the worker answer SIGUSR2 with a file: for that it needs Python's lock, and nothing else."""
     folder = Path(json.loads(os.environ["OPERATED_SITE"])["folder"])
     signal.signal(signal.SIGUSR2, lambda *_: (folder / f"alive-{os.getpid()}").touch())
+    (folder / f"worker-{os.getpid()}").touch()
 
 
 poollife.gunicorn.install(globals())

@@ -1,4 +1,4 @@
-"""Runs the site: gunicorn with 3 workers of 3 threads, uWSGI with 2 of 2, and a Celery worker with 2 children."""
+"""The site, run: gunicorn with 3 workers of 3 threads, uWSGI with 2 of 2, Celery with 2 child processes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import Any, Self
 from celery import Celery
 
 from poollife.board.reader import Board, read_board
-from poollife.board.views import Holder, Process
-from servers import MariaDB, Missing, PostgreSQL
+from poollife.board.views import Holder, Pool, Process
+from servers import MariaDB, Missing, PostgreSQL, PrivateServer
 from servers.ports import free_port
 from tests.support import ROOT
 from tests.support.operated_site import gunicorn_conf
@@ -59,7 +59,7 @@ class OperatedSite:
         :param folder: an empty one.
         """
         self.folder = folder
-        self.servers = {"default": mariadb, "reports": postgresql}
+        self.servers: dict[str, PrivateServer] = {"default": mariadb, "reports": postgresql}
         self._ports = {"gunicorn": free_port(), "uwsgi": free_port()}
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
         self._crowd = ThreadPoolExecutor(16)
@@ -92,7 +92,7 @@ class OperatedSite:
             for kind, command in self._commands().items():
                 self._programs[kind] = start_program(command, self._log(kind), self._environment)
             for kind in KINDS:
-                eventually(f"{kind} is ready", lambda kind=kind: self._is_ready(kind))  # type: ignore[misc]
+                self._wait_until_ready(kind)
             self._stack = stack.pop_all()
         return self
 
@@ -113,6 +113,25 @@ class OperatedSite:
     def processes(self) -> dict[int, Process]:
         return {process.pid: process for process in self.board().processes}
 
+    def pools(self) -> dict[int, Pool]:
+        """Return the pool of the default alias of each process that has one."""
+        return {
+            pid: pool
+            for pid, process in self.processes().items()
+            for pool in process.pools
+            if pool.alias == "default"
+        }
+
+    def gunicorn_workers(self) -> set[int]:
+        """Return the ids of gunicorn's workers, when all of them are ready."""
+
+        def living() -> set[int]:
+            pids = [path.name.partition("-")[2] for path in self.folder.glob("worker-*")]
+            return {int(pid) for pid in pids if Path("/proc", pid).exists()}
+
+        eventually("all workers are ready", lambda: len(living()) == gunicorn_conf.workers)
+        return living()
+
     def start(self, kind: str, work: str, *arguments: object) -> Future[Any]:
         """Have a server of this kind do this work; return its answer, or None if there is none."""
         if kind == "celery":
@@ -129,6 +148,9 @@ class OperatedSite:
     def release(self, name: str) -> None:
         """Have the works of this name end, and wait until nothing is borrowed any more."""
         (self.folder / f"released-{name}").touch()
+        self.wait_until_quiet()
+
+    def wait_until_quiet(self) -> None:
         eventually("all sessions are returned", lambda: not self.board().holders)
 
     @contextmanager
@@ -161,6 +183,9 @@ class OperatedSite:
             "celery": [python, *celery],
         }
 
+    def _wait_until_ready(self, kind: str) -> None:
+        eventually(f"{kind} is ready", lambda: self._is_ready(kind))
+
     def _is_ready(self, kind: str) -> bool:
         log = self._log(kind).read_text(errors="replace")
         assert self._programs[kind].poll() is None, log
@@ -185,9 +210,17 @@ class OperatedSite:
             with suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
             program.wait()
+        # The server may notice later that a killed client is gone, and other tests count such sessions.
+        for server in self.servers.values():
+            wait_until_left(server)
 
 
-def make_accounts(server: MariaDB | PostgreSQL) -> None:
+def wait_until_left(server: PrivateServer) -> None:
+    """Wait until the server has no session of the site any more."""
+    eventually("all sessions have ended", lambda: NAME not in {each.db for each in server.sessions()})
+
+
+def make_accounts(server: PrivateServer) -> None:
     """Make a table with one row, to be locked."""
     server.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER)", database=NAME)
     server.execute("INSERT INTO accounts VALUES (1, 0)", database=NAME)

@@ -10,9 +10,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from django.conf import settings
 from django.db import connections, transaction
 
+from tests.support.operated_site.settings import SITE
 from tests.support.programs.databases import ask, change, session
 
 Report = dict[str, Any]
@@ -66,4 +66,4 @@ def wait_for_release(name: str) -> None:
 
 
 def _file(name: str) -> Path:
-    return Path(settings.SITE["folder"], name)
+    return Path(SITE["folder"], name)
