@@ -34,6 +34,7 @@ def pay(name: str, alias: str) -> Report:
     """Lock a row in a transaction that stays open until the test releases this name."""
     with transaction.atomic(using=alias):
         change("UPDATE accounts SET balance = balance + 1 WHERE id = 1", using=alias)
+        _file(f"locked-{name}").touch()
         wait_for_release(name)
     return {"pid": os.getpid()}
 
