@@ -189,7 +189,17 @@ def check_uwsgi(config: Path, runner: Runner) -> None:
     assert "Error" not in done.stdout, done.stdout
 
 
-@rule(lambda block: block.language == "sql")
+def is_about_locks(block: Block) -> bool:
+    return block.language == "sql" and "has_the_lock" in block.text
+
+
+@rule(is_about_locks)
+def names_the_holder_of_a_lock(block: Block, runner: Runner) -> None:
+    """Asked by tests/operate/test_situations.py, where a session waits for a lock."""
+    assert block.page.name == "operating.md"
+
+
+@rule(lambda block: block.language == "sql" and not is_about_locks(block))
 def is_understood(block: Block, runner: Runner) -> None:
     """The server answers each statement."""
     for statement in block.text.split(";"):
