@@ -159,14 +159,25 @@ class File:
             )
         return None
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Have readers wait for the end of the block: it moves numbers from one place to another."""
-        self._changes[0] += 1
+    def move(self, place: memoryview, to: memoryview) -> memoryview:
+        """Add the counters in one place to those in another one; return the first, which is empty then."""
+        self._changes[0] += 1  # readers look again
         try:
-            yield
+            Cells(to).add(Cells(place))
+            place[:8] = bytes(8)
         finally:
             self._changes[0] += 1
+        return place
+
+    def give_up_alias(self) -> memoryview | None:
+        """Return the place of an alias whose pools have all ended: ``OTHERS`` has its counters then."""
+        for alias in self.ended.copy():
+            if alias != layout.OTHERS and (view := self.ended.pop(alias, None)) is not None:
+                others = self.ended.setdefault(layout.OTHERS, view)
+                if others is not view:
+                    return self.move(view, others)
+                view[8:72] = encoded(layout.OTHERS).ljust(64, b"\0")
+        return None
 
     def leave(self) -> None:
         """Close the descriptor in a child: it is the parent's, and the child has none of its locks."""
@@ -292,26 +303,18 @@ class Page:
         return None
 
     def _end_pool(self, file: File) -> memoryview | None:
-        """Return the place of a pool that is gone, None if all are there."""
+        """Return a place of a pool that is gone, None if there is none."""
         for entry in file.pools.copy():
             pool, alias, view = entry
             if pool() is not None:
                 continue
             with contextlib.suppress(ValueError):  # another thread was faster
                 file.pools.remove(entry)
-                if len(self._files) >= MOST_FILES and alias not in file.ended:
-                    alias = layout.OTHERS
                 sum_of_alias = file.ended.setdefault(alias, view)
-                if sum_of_alias is view:
-                    Cells(view).counters[layout.ENDED] = 1  # what is called at its end may come later
-                    if alias is layout.OTHERS:
-                        layout.PLACE.pack_into(view, 0, next(self._pool_numbers), encoded(alias), b"", b"")
-                    continue
-                with file.changing():
-                    Cells(sum_of_alias).add(Cells(view))
-                    view[:8] = bytes(8)
-                return view
-        return None
+                if sum_of_alias is not view:
+                    return file.move(view, sum_of_alias)
+                Cells(view).counters[layout.ENDED] = 1  # what is called at its end may come later
+        return file.give_up_alias() if len(self._files) >= MOST_FILES else None
 
     def _files_and_new(self) -> Iterator[File]:
         """Yield the files, and then new ones, for as long as the caller asks."""

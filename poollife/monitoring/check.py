@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 from django.db import connections
 
+from poollife import clock
 from poollife.monitoring.dialects import DIALECTS
 from poollife.monitoring.dialects.base import Capacity, Finding, Session
 
@@ -117,9 +117,9 @@ def round_trip(session: Session) -> Finding:
     """Return the finding about the cost of the pool's ping, the smallest statement."""
     times = []
     for _ in range(PINGS):
-        begin = perf_counter()
+        begin = clock.monotonic()
         answered = session.driver.answers(PING_LIMIT)
-        times.append(perf_counter() - begin)
+        times.append(clock.monotonic() - begin)
         if not answered:
             return Finding("round trip", "problem", "the session has ended while it was asked")
     seconds = median(times)
@@ -137,9 +137,9 @@ def reset(session: Session) -> Finding:
     driver = session.driver
     # As the pool does before a reset: the next checkout sends Django's settings again.
     driver.initialised_with = None
-    begin = perf_counter()
+    begin = clock.monotonic()
     try:
         driver.reset_session(session.wrapper.lease.connection_params)
     except driver.NotSupportedError as error:
         return Finding("reset", "ok", f"none: {error}. A dirty session is closed, and another one is opened")
-    return Finding("reset", "ok", f"{(perf_counter() - begin) * 1e3:.2f} ms")
+    return Finding("reset", "ok", f"{(clock.monotonic() - begin) * 1e3:.2f} ms")

@@ -456,6 +456,7 @@ def test_very_many_aliases_share_one_place_when_their_pools_have_ended(
         pool = Thing()
         _, cells = mine.enter_pool(pool, f"alias {each}", "", "")
         cells.counters[layout.LENT] += 1
+        assert any(memory.find(f"alias {each}\0".encode()) >= 0 for memory in mine.memories())
         del pool
     found = [each for memory in mine.memories() for each in totals_by_alias(bytes(memory))]
     assert len(mine.memories()) == files

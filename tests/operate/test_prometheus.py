@@ -170,12 +170,12 @@ def test_scrape_without_a_board_has_no_samples_and_is_logged_once(
 
 def test_scrape_of_a_damaged_board_is_logged_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    (tmp_path / "1-1-1.board").write_bytes(b"no board")
+    (tmp_path / f"1-{'0' * 16}-1.board").write_bytes(b"no board")
     collector = PoolCollector(tmp_path)
     with caplog.at_level(logging.WARNING, "poollife"):
         assert [len(list(collector.collect())) for _ in range(2)] == [len(list(collector.describe()))] * 2
     (record,) = caplog.records
-    assert "1-1-1.board" in record.getMessage()
+    assert "-1.board" in record.getMessage()
 
 
 # --- real workers ---------------------------------------------------------------------------------------
