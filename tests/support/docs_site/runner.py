@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,10 +39,12 @@ class Runner:
 
     def python(self, *arguments: str | Path, **environment: str) -> str:
         """Run Python; what it prints. Anything on stderr is a failure."""
+        # With a board of its own: the page shows what one site has.
+        board = {"POOLLIFE_RUN_DIR": tempfile.mkdtemp(prefix="board-", dir=self.folder)}
         done = subprocess.run(
             [sys.executable, *WARNINGS, *arguments],
             cwd=ROOT,
-            env={**self.environment, **environment},
+            env={**self.environment, **board, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
