@@ -30,11 +30,12 @@ def write_table(out: OutputWrapper, table: Table) -> None:
             "Tables need rich: pip install 'poollife[status]'. --json needs nothing."
         ) from None
     title, columns, rows = table
-    rich = RichTable(title=title, title_justify="left")
+    rich = RichTable()
     for column in columns:
         rich.add_column(column)
     for row in rows:
         rich.add_row(*(Text("" if value is None else str(value)) for value in row))
     text = StringIO()
     Console(file=text, width=None if out.isatty() else WIDTH).print(rich)
+    out.write(title)  # not the table's, which would break it at the width of the table
     out.write("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
