@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import NotSupportedError
@@ -69,21 +70,18 @@ class OperatedPool(ReturningPool):
         """
         number = page.orders[0]
         obeyed = number == self.counters[layout.ORDERS]
-        if obeyed and not self._ordered.suspended_until:
+        if obeyed and not self.suspended and not self._ordered.suspended_until:
             return
-        try:
-            with tolerated(self._note_wrong):
-                if obeyed:
-                    self._apply_suspensions()
-                else:
-                    self._carry_out(self._present_order())
-        except (ImproperlyConfigured, NotSupportedError) as error:
-            self._note_wrong(error)
+        # Orders that can't be read change nothing: a suspension ends when it would have ended.
+        with tolerated(self._note_wrong):
+            if obeyed:
+                self._apply_suspensions()
+            else:
+                self._carry_out(self._present_order())
         # Last: until then each checkout looks.
         self.counters[layout.ORDERS] = number
 
     def _note_wrong(self, error: Exception) -> None:
-        self._ordered = Order()
         text = "Pool %r can't obey an order for all processes: %s"
         log.note(logging.WARNING, text, self.key.alias, error)
 
@@ -97,10 +95,17 @@ class OperatedPool(ReturningPool):
             log.note(logging.INFO, text, self.key.alias)
             self.renew(order.renewed)
         if order.suspended_until or before.suspended_until:
-            self._apply_suspensions()
+            try:
+                self._apply_suspensions()
+            except NotSupportedError as error:
+                self._ordered = replace(order, suspended_until=0.0)
+                self._note_wrong(error)
         if order.sizes or before.sizes:
             self._own_options = self._own_options or self.options
-            self.resize(self._own_options.resized(self.key.alias, order.sizes))
+            try:
+                self.resize(self._own_options.resized(self.key.alias, order.sizes))
+            except (ImproperlyConfigured, NotSupportedError) as error:
+                self._note_wrong(error)
 
     def _apply_suspensions(self) -> None:
         ordered = clock.monotonic() < self._ordered.suspended_until

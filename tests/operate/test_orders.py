@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import poollife
 from poollife import auto_close_db, clock
 from poollife.board import orders
+from poollife.board.layout import ORDERS
 from poollife.board.orders import Order
 from poollife.board.page import page
 from poollife.board.views import Damaged
@@ -111,21 +112,42 @@ def test_a_suspension_ends_by_itself(alias: str) -> None:
     assert not pool_of(alias).suspended
 
 
+@pytest.mark.parametrize("wrong", ["{", json.dumps({"default": 1})])
+def test_a_suspension_ends_when_it_would_have_even_if_the_orders_can_not_be_read_any_more(
+    alias: str, wrong: str
+) -> None:
+    order("pool_suspend", alias, "--for", "1")
+    with asking(alias):
+        eventually("it waits", lambda: pool_of(alias).waiting == 1)
+        assert page.folder
+        (page.folder / orders.NAME).write_text(wrong)
+        orders._count(page.folder)
+        eventually("it has looked", lambda: pool_of(alias).counters[ORDERS] == page.orders[0])
+    assert not pool_of(alias).suspended
+    order("pool_resume", alias)  # makes the file anew
+
+
+def test_sizes_that_a_pool_can_not_have_do_not_end_a_suspension(alias: str) -> None:
+    assert page.folder
+    orders.give(page.folder, [alias], lambda order: orders.resized(order, {"core_size": 99}))
+    order("pool_suspend", alias)
+    with asking(alias):
+        eventually("it waits", lambda: pool_of(alias).waiting == 1)
+        eventually("it has looked", lambda: pool_of(alias).counters[ORDERS] == page.orders[0])
+        pool_of(alias).obey()
+        assert pool_of(alias).suspended
+        order("pool_resume", alias)
+
+
 def test_what_is_suspended_in_this_process_stays_so(alias: str) -> None:
     poollife.suspend_pool(alias)
     order("pool_suspend", alias)
     with asking(alias):
         eventually("it waits", lambda: pool_of(alias).waiting == 1)
         order("pool_resume", alias)
-        eventually("it has obeyed", lambda: pool_of(alias).counters[orders_seen()] == page.orders[0])
+        eventually("it has obeyed", lambda: pool_of(alias).counters[ORDERS] == page.orders[0])
         assert pool_of(alias).suspended
         poollife.resume_pool(alias)
-
-
-def orders_seen() -> int:
-    from poollife.board import layout
-
-    return layout.ORDERS
 
 
 def test_idle_and_borrowed_sessions_are_replaced(alias: str) -> None:
