@@ -9,12 +9,15 @@ tell the application by ASGI's lifespan messages.
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
+from poollife import start_line
 from poollife.fork import close
 from poollife.work import Work
 
@@ -127,6 +130,8 @@ class Lifespan:
         if kind == "lifespan.startup.complete":
             await self.work.end_async(True)
             await warm_up(self._warm)
+            # The line alone opens no session.
+            await sync_to_async(announce, thread_sensitive=False)(asks=self._warm > 0)
         elif kind.startswith("lifespan.shutdown."):
             await self.drain()
         self._over = kind.startswith("lifespan.shutdown.") or kind == "lifespan.startup.failed"
@@ -141,6 +146,20 @@ class Lifespan:
     async def drain(self) -> None:
         """Close all pools of this process."""
         await sync_to_async(close)(None, "its ASGI server shuts down")
+
+
+def announce(*, asks: bool) -> None:
+    """Log how many sessions each process may open; only the first of the server's processes does so.
+
+    gunicorn's workers don't: ``poollife.gunicorn`` knows their number.
+
+    :param asks: whether each database server is asked for its limit.
+    """
+    # No server tells an application how many processes it has, or which one this is. The number of a process
+    # among its parent's children has no public name in multiprocessing: granian gives all the same name.
+    number = getattr(multiprocessing.current_process(), "_identity", ())[-1:]
+    if number in ((), (1,)) and "gunicorn.arbiter" not in sys.modules:
+        start_line.announce(start_line.Server("the ASGI server"), asks=asks)
 
 
 async def warm_up(count: int) -> None:
