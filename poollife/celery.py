@@ -17,6 +17,7 @@ from typing import Any
 from celery import signals
 
 from poollife import start_line
+from poollife.fork import close
 from poollife.pools import live
 from poollife.pools.registry import registry
 from poollife.work import Work, current_work
@@ -78,7 +79,7 @@ def give_back(**_: Any) -> None:
 def announce(sender: Any, **_: Any) -> None:
     """Log how many sessions all processes may open, and how many each database server allows.
 
-    The worker's main process does so. With children it runs no task, so it closes its pools after that.
+    The worker's main process does so. With children it runs no task: it closes the pools that it made to ask.
 
     :param sender: Celery's consumer.
     """
@@ -89,9 +90,11 @@ def announce(sender: Any, **_: Any) -> None:
     most = worker.max_concurrency or worker.concurrency
     has_children = isinstance(sender.pool, TaskPool)
     processes, threads = (most, 1) if has_children else (1, most)
+    used = {pool.key.alias for pool in registry.pools()}
     start_line.announce(start_line.Server("Celery", "processes", processes, threads))
     if has_children:
-        registry.close("its Celery worker has children for the tasks")
+        for alias in {pool.key.alias for pool in registry.pools()} - used:
+            close(alias, "its Celery worker has children for the tasks")
 
 
 def begin_task(sender: Any, task_id: str, **_: Any) -> None:
