@@ -257,8 +257,9 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_celery_logs_one_line(
+def test_celery_logs_one_line_for_each_server(
     mariadb: MariaDB,
+    postgresql: PostgreSQL,
     pooled: dict[str, Any],
     redis: Redis,
     tmp_path: Path,
@@ -266,15 +267,20 @@ def test_celery_logs_one_line(
     text: str,
 ) -> None:
     maximum = allowed(mariadb)
-    databases = {"default": pooled}
+    other = {**postgresql.database("postgres"), "ENGINE": "poollife.backends.postgresql", "POOL": pooled["POOL"]}
+    databases = {"default": pooled, "other": other}
     with Worker(tmp_path, redis, databases, *arguments, worker_hijack_root_logger=True) as worker:
         worker.do("echo", 1)
         lines = [line for line in worker.log.splitlines() if " connections = " in line]
         children = [line for line in worker.log.splitlines() if "has children for the tasks" in line]
-    assert len(lines) == 1, worker.log
-    assert lines[0].endswith(f"INFO/MainProcess] {text}; max_connections of the server is {maximum}")
-    # With children, the main process keeps no session that asked.
+    text = f"INFO/MainProcess] {text}; max_connections of the server is "
+    assert [line[line.index("INFO") :] for line in lines] == [
+        f"{text}{maximum}",
+        f"{text}300".replace("default", "other"),
+    ]
+    # With children, the main process keeps no session that asked. It keeps those of the site's import.
     assert len(children) == ("prefork" in arguments)
+    assert all("Pool 'other' is closed" in line for line in children)
 
 
 # --- the function ---------------------------------------------------------------------------------------
