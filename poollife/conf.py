@@ -65,7 +65,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 #: Options that have an effect even if no session outlives its borrower.
-WITHOUT_POOL = ("poolclass", "credentials", "network_timeout", "outage_wait", "behind", "lazy_begin", "application_name")
+WITHOUT_POOL = (
+    "poolclass",
+    "credentials",
+    "network_timeout",
+    "outage_wait",
+    "behind",
+    "lazy_begin",
+    "application_name",
+)
 #: Options that only ``FairQueuePool`` has.
 FAIR_ONLY = ("core_size", "min_idle", "unload_timeout", "retire_interval", "retire_quantity", "max_waiting")
 

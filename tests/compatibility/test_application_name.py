@@ -112,7 +112,7 @@ def test_each_transaction_has_the_name_behind_a_transaction_pooler(
 
 @pytest.mark.parametrize("value", [True, 1, "{site}", "{", "{pid.real}", "{0}", b"shop"])
 def test_another_value_is_refused(make_alias: Callable[..., str], postgresql: PostgreSQL, value: Any) -> None:
-    with pytest.raises(ImproperlyConfigured, match="'application_name' takes a text such as 'shop {pid}'"):
+    with pytest.raises(ImproperlyConfigured, match="'application_name' takes a text such as"):
         name_of(make(make_alias, postgresql, value))
 
 

@@ -267,7 +267,11 @@ def test_celery_logs_one_line_for_each_server(
     text: str,
 ) -> None:
     maximum = allowed(mariadb)
-    other = {**postgresql.database("postgres"), "ENGINE": "poollife.backends.postgresql", "POOL": pooled["POOL"]}
+    other = {
+        **postgresql.database("postgres"),
+        "ENGINE": "poollife.backends.postgresql",
+        "POOL": pooled["POOL"],
+    }
     databases = {"default": pooled, "other": other}
     with Worker(tmp_path, redis, databases, *arguments, worker_hijack_root_logger=True) as worker:
         worker.do("echo", 1)
