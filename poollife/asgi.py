@@ -19,6 +19,7 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
 from poollife import start_line
 from poollife.fork import close
+from poollife.pools.log import about
 from poollife.work import Work
 
 logger = logging.getLogger("poollife")
@@ -181,7 +182,7 @@ def _warm_up(count: int) -> None:
             if getattr(wrapper, "poolable", False) and wrapper.pool_options.pooled:
                 _open(connections, alias, min(count, wrapper.pool_options.pool_size))
         except Exception:
-            logger.warning("Pool %r could not be warmed up", alias, exc_info=True)
+            logger.warning("Pool %r could not be warmed up", alias, exc_info=True, extra=about(alias))
 
 
 def _open(connections: Any, alias: str, count: int) -> None:

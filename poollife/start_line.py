@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from poollife.pools.log import about
+
 logger = logging.getLogger("poollife")
 
 #: The SQL that asks for the server's limit of connections, by Django's name of the vendor.
@@ -33,7 +35,12 @@ class Server:
     kills_after: float = 0
 
 
-def announce(server: Server, *, asks: bool = True, write: Callable[[int, str], object] = logger.log) -> None:
+def _write(level: int, text: str) -> None:
+    # A line is about all aliases of a server.
+    logger.log(level, text, extra=about(None))
+
+
+def announce(server: Server, *, asks: bool = True, write: Callable[[int, str], object] = _write) -> None:
     """Log how many sessions all processes may open, and how many each database server allows.
 
     A database that does not answer is logged, and raises no error: the process serves all the same. A process

@@ -75,7 +75,7 @@ class OperatedPool(ReturningPool):
         except Exception as error:  # whatever the order is, no checkout fails because of it
             self._ordered = Order()
             text = "Pool %r can't obey an order for all processes: %s"
-            log.note(logging.WARNING, text, self.key.alias, error)
+            log.note(logging.WARNING, text, self.key.alias, error, alias=self.key.alias)
         # Last: until then each checkout looks.
         self.counters[layout.ORDERS] = number
 
@@ -86,7 +86,7 @@ class OperatedPool(ReturningPool):
         before, self._ordered = self._ordered, order
         if order.renewed > max(self.made, self.liveness.renewed):
             text = "Pool %r replaces all its sessions: an operator has ordered it"
-            log.note(logging.INFO, text, self.key.alias)
+            log.note(logging.INFO, text, self.key.alias, alias=self.key.alias)
             self.renew(order.renewed)
         if order.suspended_until or before.suspended_until:
             self._apply_suspensions()
@@ -99,5 +99,6 @@ class OperatedPool(ReturningPool):
         if (suspended := self._suspended_here or ordered) != self.suspended:
             text = "Pool %r is suspended%s" if suspended else "Pool %r is not suspended any more%s"
             seconds = self._ordered.suspended_until - clock.monotonic()
-            log.note(logging.INFO, text, self.key.alias, f", for {math.ceil(seconds)} s" if ordered else "")
+            until = f", for {math.ceil(seconds)} s" if ordered else ""
+            log.note(logging.INFO, text, self.key.alias, until, alias=self.key.alias)
             self._slots.change(suspended=suspended)

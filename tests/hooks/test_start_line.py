@@ -190,7 +190,12 @@ def serve_asgi(folder: Path, entry: dict[str, Any], name: str, application: str)
 
 def both_serve(site: Site) -> None:
     seen: set[int] = set()
-    eventually("both processes serve", lambda: seen.add(site.pid()) or len(seen) == 2)
+
+    def ask() -> bool:
+        seen.add(site.pid())
+        return len(seen) == 2
+
+    eventually("both processes serve", ask)
 
 
 @pytest.mark.parametrize("name", ASGI_SERVERS)

@@ -100,7 +100,7 @@ class PooledPostgreSQLMixin(PooledMixin, PostgreSQLWrapper):
     def _look_for_proxy(self, lease: Lease) -> bool:
         """Return whether a proxy is in front of the server, and note it in the log."""
         if found := bool(lease.driver.is_proxied()):  # type: ignore[attr-defined]  # PostgreSQL's
-            log.note(logging.INFO, PROXIED, self.alias)
+            log.note(logging.INFO, PROXIED, self.alias, alias=self.alias)
         return found
 
     def _resume(self, lease: Lease) -> None:
