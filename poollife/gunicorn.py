@@ -114,10 +114,12 @@ def close_pools(reason: str = "its gunicorn worker ends") -> None:
 
 
 def announce(worker: Any) -> None:
-    """Log how many sessions all workers may open, and how many each server allows.
+    """Log how many sessions all workers may open, and how many each server allows; nothing without a site.
 
     :param worker: gunicorn's worker, whose log has the lines.
     """
+    if "django.conf" not in sys.modules:
+        return
     from poollife import start_line
 
     def write(level: int, text: str) -> None:

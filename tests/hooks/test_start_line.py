@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,20 @@ def allowed(mariadb: MariaDB) -> int:
     return int(mariadb.execute("SELECT @@max_connections")[0][0])
 
 
+def workers_of(site: Site) -> set[int]:
+    """Return the pids of both workers, as soon as both have answered."""
+    seen: set[int] = set()
+
+    def ask() -> bool:
+        # A worker that ends may hang up.
+        with suppress(OSError, HTTPException):
+            seen.add(site.pid())
+        return len(seen) >= 2
+
+    eventually("both workers serve", ask)
+    return seen
+
+
 # --- uWSGI ------------------------------------------------------------------------------------------------
 
 UWSGI = (
@@ -122,14 +137,12 @@ def test_uwsgi_logs_one_line_for_all_workers(
     text = f"2 workers x 5 (default) connections = 10; max_connections of the server is {maximum}"
     with serving(tmp_path, pooled, *UWSGI, *arguments, START_SITE_ANNOUNCES=announces) as site:
         eventually("the line", lambda: bool(site.lines()))
-        first = site.pid()
         if arguments:
-            # Workers that come later are no start of the server.
-            seen = {first}
-            for _ in range(2):
-                os.kill(site.pid(), signal.SIGHUP)
-                eventually("another worker serves", lambda: site.pid() not in seen)
-                seen.add(site.pid())
+            # Workers that come later, the first one's successor among them, are no start of the server.
+            before = workers_of(site)
+            for pid in before:
+                os.kill(pid, signal.SIGHUP)
+            eventually("other workers serve", lambda: not before & workers_of(site))
         assert site.lines() == [f"poollife INFO {text}"]
 
 
@@ -188,22 +201,12 @@ def serve_asgi(folder: Path, entry: dict[str, Any], name: str, application: str)
     return serving(folder, entry, *command)
 
 
-def both_serve(site: Site) -> None:
-    seen: set[int] = set()
-
-    def ask() -> bool:
-        seen.add(site.pid())
-        return len(seen) == 2
-
-    eventually("both processes serve", ask)
-
-
 @pytest.mark.parametrize("name", ASGI_SERVERS)
 def test_an_asgi_server_logs_one_line_that_opens_no_session(
     mariadb: MariaDB, pooled: dict[str, Any], tmp_path: Path, name: str
 ) -> None:
     with serve_asgi(tmp_path, pooled, name, "application") as site:
-        both_serve(site)
+        workers_of(site)
         assert site.lines() == ["poollife INFO up to 5 (default) connections in each process"]
         assert sessions_of(mariadb, pooled["NAME"]) == []
 
@@ -214,7 +217,7 @@ def test_an_asgi_server_with_warm_sessions_compares_with_the_server(
 ) -> None:
     maximum = allowed(mariadb)
     with serve_asgi(tmp_path, pooled, name, "warm") as site:
-        both_serve(site)
+        workers_of(site)
         assert site.lines() == [
             f"poollife INFO up to 5 (default) connections in each process; max_connections of the server is "
             f"{maximum}, enough for {maximum // 5} processes"
@@ -238,7 +241,7 @@ def test_gunicorns_asgi_workers_leave_the_line_to_gunicorn(pooled: dict[str, Any
     more = ("--workers", "2", "--worker-class", "asgi", f"{ASGI}:application")
     with serving(tmp_path, pooled, *command, *more) as site:
         eventually("the line", lambda: bool(site.lines()))
-        both_serve(site)
+        workers_of(site)
         (line,) = site.lines()
         assert "poollife: 2 workers x 5 (default) connections = 10;" in line
 
