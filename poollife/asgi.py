@@ -9,13 +9,17 @@ tell the application by ASGI's lifespan messages.
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
+from poollife import start_line
 from poollife.fork import close
+from poollife.pools.log import about
 from poollife.work import Work
 
 logger = logging.getLogger("poollife")
@@ -127,6 +131,8 @@ class Lifespan:
         if kind == "lifespan.startup.complete":
             await self.work.end_async(True)
             await warm_up(self._warm)
+            # The line alone opens no session.
+            await sync_to_async(announce, thread_sensitive=False)(asks=self._warm > 0)
         elif kind.startswith("lifespan.shutdown."):
             await self.drain()
         self._over = kind.startswith("lifespan.shutdown.") or kind == "lifespan.startup.failed"
@@ -141,6 +147,20 @@ class Lifespan:
     async def drain(self) -> None:
         """Close all pools of this process."""
         await sync_to_async(close)(None, "its ASGI server shuts down")
+
+
+def announce(*, asks: bool) -> None:
+    """Log how many sessions each process may open; only the first of the server's processes does so.
+
+    gunicorn's workers don't: ``poollife.gunicorn`` knows their number.
+
+    :param asks: whether each database server is asked for its limit.
+    """
+    # No server tells an application how many processes it has, or which one this is. The number of a process
+    # among its parent's children has no public name in multiprocessing: granian gives all the same name.
+    number = getattr(multiprocessing.current_process(), "_identity", ())[-1:]
+    if number in ((), (1,)) and "gunicorn.arbiter" not in sys.modules:
+        start_line.announce(start_line.Server("the ASGI server"), asks=asks)
 
 
 async def warm_up(count: int) -> None:
@@ -162,7 +182,7 @@ def _warm_up(count: int) -> None:
             if getattr(wrapper, "poolable", False) and wrapper.pool_options.pooled:
                 _open(connections, alias, min(count, wrapper.pool_options.pool_size))
         except Exception:
-            logger.warning("Pool %r could not be warmed up", alias, exc_info=True)
+            logger.warning("Pool %r could not be warmed up", alias, exc_info=True, extra=about(alias))
 
 
 def _open(connections: Any, alias: str, count: int) -> None:

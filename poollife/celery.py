@@ -16,6 +16,8 @@ from typing import Any
 
 from celery import signals
 
+from poollife import start_line
+from poollife.fork import close
 from poollife.pools import live
 from poollife.pools.registry import registry
 from poollife.work import Work, current_work
@@ -43,6 +45,7 @@ def connect(**_: Any) -> None:
     signals.worker_process_init.connect(give_back)
     for signal in OUTSIDE_TASKS:
         signal.connect(give_back)
+    signals.worker_ready.connect(announce)
     signals.task_prerun.connect(begin_task)
     # Twice: if a time limit raises its exception in the first, Celery goes on with the second.
     signals.task_postrun.connect(end_task)
@@ -71,6 +74,27 @@ def give_back(**_: Any) -> None:
     objects would write into it.
     """
     live.release(None)
+
+
+def announce(sender: Any, **_: Any) -> None:
+    """Log how many sessions all processes may open, and how many each database server allows.
+
+    The worker's main process does so. With children it runs no task: it closes the pools that it made to ask.
+
+    :param sender: Celery's consumer.
+    """
+    from celery.concurrency.prefork import TaskPool
+
+    worker = sender.controller
+    # With --autoscale there may be more than at the start.
+    most = worker.max_concurrency or worker.concurrency
+    has_children = isinstance(sender.pool, TaskPool)
+    processes, threads = (most, 1) if has_children else (1, most)
+    used = {pool.key.alias for pool in registry.pools()}
+    start_line.announce(start_line.Server("Celery", "processes", processes, threads))
+    if has_children:
+        for alias in {pool.key.alias for pool in registry.pools()} - used:
+            close(alias, "its Celery worker has children for the tasks")
 
 
 def begin_task(sender: Any, task_id: str, **_: Any) -> None:

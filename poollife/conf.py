@@ -65,7 +65,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 #: Options that have an effect even if no session outlives its borrower.
-WITHOUT_POOL = ("poolclass", "credentials", "network_timeout", "outage_wait", "behind", "lazy_begin")
+WITHOUT_POOL = (
+    "poolclass",
+    "credentials",
+    "network_timeout",
+    "outage_wait",
+    "behind",
+    "lazy_begin",
+    "application_name",
+)
 #: Options that only ``FairQueuePool`` has.
 FAIR_ONLY = ("core_size", "min_idle", "unload_timeout", "retire_interval", "retire_quantity", "max_waiting")
 
@@ -149,6 +157,9 @@ class PoolOptions:
     #: ``pool_mode = transaction``. Nothing may be left in a session, and no session is reset. None: no such
     #: proxy.
     behind: str | None = None
+    #: PostgreSQL's ``application_name`` of each session, unless libpq is given another one: a text with the
+    #: fields {alias}, {host} and {pid}. None: poollife gives none.
+    application_name: str | None = None
     #: Seconds after which the log reports a session that is still borrowed; None: never. Implies ``trace``.
     leak_after: float | None = None
     #: Whether the line that borrowed each session is kept.
@@ -192,6 +203,9 @@ class PoolOptions:
         options = cls(**{key: _read(alias, key, value[key]) for key in value})._checked(alias, value)
         if options.lazy_begin and driver and (cure := driver.objection_to_lazy_begin(settings)):
             raise _bad(alias, "POOL['lazy_begin']", True, cure)
+        if options.application_name and driver and not hasattr(driver, "name_session"):
+            cure = "leave it out: only PostgreSQL has names of sessions"
+            raise _bad(alias, "POOL['application_name']", options.application_name, cure)
         if options.behind and driver:
             for problem, cure in driver.objections(settings):
                 raise _bad(alias, "POOL['behind']", options.behind, f"{problem}. {cure}")

@@ -13,20 +13,15 @@ This module imports neither gunicorn nor Django: a master without ``--preload`` 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, MutableMapping
 from functools import wraps
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from poollife.backends.mixin import PooledMixin
+from typing import Any
 
 Hook = Callable[..., Any]
-
-#: The SQL that asks for the server's limit of connections, by Django's name of the vendor.
-LIMIT_QUERIES = {"mysql": "SELECT @@max_connections", "postgresql": "SHOW max_connections"}
 
 #: The worker that logs the comparison; set in the master, and so in the worker itself.
 _announcer: Any = None
@@ -88,17 +83,13 @@ def post_worker_init(worker: Any) -> None:
     A gthread worker serves no request in this thread: a slot that the thread kept would be lost for good.
     """
     global _announcer
-    if "poollife.pools.registry" not in sys.modules:
-        return
-    from poollife.pools import live
+    if "poollife.pools.registry" in sys.modules:
+        from poollife.pools import live
 
-    live.release(None)
+        live.release(None)
     if worker is _announcer:
         _announcer = None
-        try:
-            announce(worker)
-        except Exception as error:  # the database may be down: the worker serves all the same
-            worker.log.warning("poollife: could not compare the workers with the database server: %s", error)
+        announce(worker)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -123,63 +114,25 @@ def close_pools(reason: str = "its gunicorn worker ends") -> None:
 
 
 def announce(worker: Any) -> None:
-    """Log how many sessions all workers may open, and how many each server allows."""
-    from django.db import connections
+    """Log how many sessions all workers may open, and how many each server allows; nothing without a site.
 
-    from poollife.backends.mixin import PooledMixin
+    :param worker: gunicorn's worker, whose log has the lines.
+    """
+    if "django.conf" not in sys.modules:
+        return
+    from poollife import start_line
 
-    servers: dict[Any, list[PooledMixin]] = {}
-    for wrapper in connections.all():
-        if isinstance(wrapper, PooledMixin) and wrapper.vendor in LIMIT_QUERIES:
-            servers.setdefault((wrapper.vendor, wrapper.pool_key().server), []).append(wrapper)
-            _compare_settings(worker, wrapper)
-    for wrappers in servers.values():
-        _compare_server(worker, wrappers)
+    def write(level: int, text: str) -> None:
+        log = worker.log.warning if level >= logging.WARNING else worker.log.info
+        log("poollife: %s", text)
 
-
-def _compare_settings(worker: Any, wrapper: PooledMixin) -> None:
-    alias, options, cfg = wrapper.alias, wrapper.pool_options, worker.cfg
-    if limit(worker, wrapper) < cfg.threads:
-        worker.log.warning(
-            "poollife: %d threads share the %d connections of %r: raise pool_size, or requests will wait",
-            cfg.threads,
-            options.limit,
-            alias,
-        )
-    # gunicorn kills only a sync worker for a request that waits.
-    if cfg.worker_class_str == "sync" and 0 < cfg.timeout <= options.timeout:
-        worker.log.warning(
-            "poollife: POOL['timeout'] of %r is %g: gunicorn kills the worker after %d s, before the pool "
-            "can say why it waits",
-            alias,
-            options.timeout,
-            cfg.timeout,
-        )
-
-
-def _compare_server(worker: Any, wrappers: list[PooledMixin]) -> None:
-    limits = {wrapper.alias: limit(worker, wrapper) for wrapper in wrappers}
-    workers, total = worker.cfg.workers, worker.cfg.workers * sum(limits.values())
-    allowed = _ask(wrappers[0])
-    log = worker.log.warning if total > allowed else worker.log.info
-    log(
-        "poollife: %d workers x %s connections = %d; max_connections of the server is %d",
-        workers,
-        " + ".join(f"{number} ({alias})" for alias, number in limits.items()),
-        total,
-        allowed,
+    cfg = worker.cfg
+    server = start_line.Server(
+        "gunicorn",
+        "workers",
+        cfg.workers,
+        cfg.threads,
+        # gunicorn kills only a sync worker for a request that waits.
+        cfg.timeout if cfg.worker_class_str == "sync" else 0,
     )
-
-
-def limit(worker: Any, wrapper: PooledMixin) -> int:
-    """Return the most sessions that a worker may have open at once; without a limit, one for each thread."""
-    return wrapper.pool_options.limit or worker.cfg.threads
-
-
-def _ask(wrapper: PooledMixin) -> int:
-    try:
-        with wrapper.cursor() as cursor:
-            cursor.execute(LIMIT_QUERIES[wrapper.vendor])
-            return int(cursor.fetchone()[0])
-    finally:
-        wrapper.release()
+    start_line.announce(server, write=write)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: The values of ``reset``: whether a clean session, and whether a dirty session, is reset at its return.
 RESETS = {"auto": (False, True), "always": (True, True), "rollback": (False, False)}
+#: The fields of an ``application_name``.
+NAME_FIELDS = ("alias", "host", "pid")
 #: Seconds, the most that Linux takes for the parts of a ``network_timeout``.
 LONGEST_SILENCE = 32767
 
@@ -90,6 +92,17 @@ def _behind(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def _application_name(value: object) -> str | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str) and value.format(**dict.fromkeys(NAME_FIELDS, "")) is not None:
+            return value
+    except (LookupError, ValueError, AttributeError):
+        pass
+    raise ValueError("a text such as 'shop {pid}', with no other fields than {alias}, {host} and {pid}")
+
+
 def _credentials(value: object) -> Callable[[], Any] | None:
     if isinstance(value, str):
         try:
@@ -158,6 +171,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "release": _release,
     "lazy_begin": _flag,
     "behind": _behind,
+    "application_name": _application_name,
     "leak_after": _leak_after,
     "trace": _flag,
     "stats": _flag,

@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from poollife.pools.log import about
 from poollife.work import GeneratorWork
 
 logger = logging.getLogger("poollife")
@@ -142,7 +143,7 @@ class Response(GeneratorWork):
             if body := self._body():
                 body.close()
         except Exception:
-            logger.exception("%s, which no server has closed, could not be closed", self)
+            logger.exception("%s, which no server has closed, could not be closed", self, extra=about(None))
         finally:
             self.finish()
             with suppress(ValueError):

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from poollife.board.folder import NoBoard
 from poollife.board.reader import Board, read_board
 from poollife.board.views import Pool
+from poollife.pools.log import about
 from poollife.pools.meters import BOUNDS
 
 logger = logging.getLogger("poollife")
@@ -96,7 +97,7 @@ class PoolCollector(Collector):
     def _log(self, text: str, trouble: str) -> None:
         """Log a trouble, but not at each scrape again."""
         if trouble and trouble != self._logged:
-            logger.warning(text, trouble)
+            logger.warning(text, trouble, extra=about(None))
         self._logged = trouble
 
 

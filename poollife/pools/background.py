@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from poollife.pools import log
 from poollife.process import greenlets, uwsgi
 
 logger = logging.getLogger("poollife")
@@ -77,7 +78,7 @@ class Housekeeper:
         except RuntimeError as error:
             # Too many threads, or the interpreter ends: idle sessions stay open for longer.
             self._end(worker)
-            logger.info("%s can't start: %s", self._name, error)
+            logger.info("%s can't start: %s", self._name, error, extra=log.about(None))
         except BaseException:
             # The thread may run all the same: then it finds that it is not the current one, and ends.
             self._end(worker)
@@ -113,7 +114,7 @@ class Housekeeper:
                 if self._worker is worker:
                     worker.sleep(pause)
         except Exception:
-            logger.exception("%s gives up until the next burst", self._name)
+            logger.exception("%s gives up until the next burst", self._name, extra=log.about(None))
         finally:
             self._end(worker)
 

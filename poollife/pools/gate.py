@@ -164,7 +164,12 @@ class Gate:
             pass  # a checkout was quicker
         except Exception as error:
             # Not above debug: it comes once for each attempt.
-            logger.debug("Pool %r is still without its server: %s", pool.key.alias, error)
+            logger.debug(
+                "Pool %r is still without its server: %s",
+                pool.key.alias,
+                error,
+                extra=log.about(pool.key.alias),
+            )
         finally:
             log.write()
             if pool.closed_because:

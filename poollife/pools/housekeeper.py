@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from poollife import clock
+from poollife.pools import log
 from poollife.pools.background import Housekeeper
 from poollife.pools.base import Borrower, Slots
 from poollife.pools.state import PoolState
@@ -77,7 +78,12 @@ class Housekeeping:
                 self._next_opening = clock.monotonic() + self._pool.options.retire_interval
                 self.opener = None
                 if not isinstance(error, Postponed):  # the log has the outage already
-                    logger.info("Pool %r can't have min_idle ready: %s", self._pool.key.alias, error)
+                    logger.info(
+                        "Pool %r can't have min_idle ready: %s",
+                        self._pool.key.alias,
+                        error,
+                        extra=log.about(self._pool.key.alias),
+                    )
         return False
 
     def open(self, ticket: SpareTicket, *, spare: bool = False) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from poollife import clock
+from poollife.pools import log
 from poollife.pools.background import may_start_thread
 from poollife.pools.lease import Lease
 from poollife.pools.live import end_thread, live_pools
@@ -58,6 +59,7 @@ class Watch:
                 self._pool.key.alias,
                 lease.holder,
                 held,
+                extra=log.about(self._pool.key.alias, lease.session),
             )
 
     def hurry(self) -> None:
@@ -90,6 +92,7 @@ class Watch:
             self._after,
             f", and is now at {now}" if now and lease.active else "",
             text_of(lease.stack),
+            extra=log.about(self._pool.key.alias, lease.session),
         )
 
     def _keep_house(self) -> None:

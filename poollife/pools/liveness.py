@@ -112,7 +112,14 @@ class Liveness:
             # The event that ended this session may have ended others, and their sockets may not show it.
             self._suspect()
             reason = "closed by the server, or out of reach"
-        log.note(logging.INFO, "Pool %r replaces a session: %s", self._alias, reason)
+        log.note(
+            logging.INFO,
+            "Pool %r replaces a session: %s",
+            self._alias,
+            reason,
+            alias=self._alias,
+            session=session.session,
+        )
         self._replaced(reason)
         return reason
 
@@ -129,7 +136,7 @@ class Liveness:
             session.has_new_types = False
             self.renewed = clock.monotonic()
             text = "Pool %r replaces all its sessions: a type was added that they may not know"
-            log.note(logging.INFO, text, self._alias)
+            log.note(logging.INFO, text, self._alias, alias=self._alias)
         if session.lost:
             self._suspect()
 
@@ -155,7 +162,7 @@ class Liveness:
         self._renewal_pause = min(2 * self._renewal_pause, LONGEST_RENEWAL_PAUSE)
         self.renewed = now
         text = "Pool %r replaces all its sessions: their server has become read-only, or was promoted"
-        log.note(logging.WARNING, text, self._alias)
+        log.note(logging.WARNING, text, self._alias, alias=self._alias)
 
     def _suspect(self) -> None:
         self._suspected = clock.monotonic()

@@ -15,18 +15,28 @@ from poollife.pools.tickets import current
 
 logger = logging.getLogger("poollife")
 
-#: Level, text and arguments of each record, the oldest first. For the whole process: the records of a thread
-#: that an asynchronous exception has ended are written by the next thread.
-pending: deque[tuple[int, str, tuple[object, ...]]] = deque()
+#: Level, text, arguments and attributes of each record, the oldest first. For the whole process: the records
+#: of a thread that an asynchronous exception has ended are written by the next thread.
+pending: deque[tuple[int, str, tuple[object, ...], dict[str, object]]] = deque()
 
 
-def note(level: int, text: str, *args: object) -> None:
+def about(alias: str | None, session: int | None = None) -> dict[str, object]:
+    """Return the ``extra`` of a record: a formatter can rely on both attributes.
+
+    :param alias: the key of ``DATABASES``; None: the record is about no single pool.
+    :param session: the server's number of the session; None: the record is about no single session.
+    """
+    return {"alias": alias, "session": session}
+
+
+def note(level: int, text: str, *args: object, alias: str | None = None, session: int | None = None) -> None:
     """Note a record, for ``write()``.
 
     :param level: as for ``logging``.
     :param text: the message, with a placeholder for each argument.
+    :param alias: as for ``about()``, and so is ``session``.
     """
-    pending.append((level, text, args))
+    pending.append((level, text, args, about(alias, session)))
 
 
 def write() -> None:
@@ -39,5 +49,5 @@ def write() -> None:
     # Another thread, or a log handler that queries, may take the last record.
     with suppress(IndexError):
         while pending:
-            level, text, args = pending.popleft()
-            logger.log(level, text, *args)
+            level, text, args, extra = pending.popleft()
+            logger.log(level, text, *args, extra=extra)

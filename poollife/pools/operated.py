@@ -83,7 +83,7 @@ class OperatedPool(ReturningPool):
 
     def _note_wrong(self, error: Exception) -> None:
         text = "Pool %r can't obey an order for all processes: %s"
-        log.note(logging.WARNING, text, self.key.alias, error)
+        log.note(logging.WARNING, text, self.key.alias, error, alias=self.key.alias)
 
     def _present_order(self) -> Order:
         return order_for(page.folder, self.key.alias) if page.folder else Order()
@@ -92,7 +92,7 @@ class OperatedPool(ReturningPool):
         before, self._ordered = self._ordered, order
         if order.renewed > max(self.made, self.liveness.renewed):
             text = "Pool %r replaces all its sessions: an operator has ordered it"
-            log.note(logging.INFO, text, self.key.alias)
+            log.note(logging.INFO, text, self.key.alias, alias=self.key.alias)
             self.renew(order.renewed)
         if order.suspended_until or before.suspended_until:
             try:
@@ -112,5 +112,6 @@ class OperatedPool(ReturningPool):
         if (suspended := self._suspended_here or ordered) != self.suspended:
             text = "Pool %r is suspended%s" if suspended else "Pool %r is not suspended any more%s"
             seconds = self._ordered.suspended_until - clock.monotonic()
-            log.note(logging.INFO, text, self.key.alias, f", for {math.ceil(seconds)} s" if ordered else "")
+            until = f", for {math.ceil(seconds)} s" if ordered else ""
+            log.note(logging.INFO, text, self.key.alias, until, alias=self.key.alias)
             self._slots.change(suspended=suspended)

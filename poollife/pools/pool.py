@@ -202,7 +202,7 @@ class LeasePool(OperatedPool):
         closed_pools.add(self)
         self.reclaim(thoroughly=True)
         if closes and self.keeps_sessions:
-            logger.info("Pool %r is closed: %s", self.key.alias, reason)
+            logger.info("Pool %r is closed: %s", self.key.alias, reason, extra=log.about(self.key.alias))
         self.housekeeping.hurry()
         self._wind_up()
         self._slots.wake()

@@ -73,9 +73,14 @@ class Registry:
             pool.resize(wanted)
         self._end_with_process()
         if pool.keeps_sessions:
-            logger.info("Pool %r begins: %s", key.alias, description_of(pool))
+            logger.info("Pool %r begins: %s", key.alias, description_of(pool), extra=log.about(key.alias))
             if missing := page.complaint():
-                logger.warning("pool_status does not show all of this process (%d): %s", os.getpid(), missing)
+                logger.warning(
+                    "pool_status does not show all of this process (%d): %s",
+                    os.getpid(),
+                    missing,
+                    extra=log.about(key.alias),
+                )
             self._sweeper.start()
         return pool
 
@@ -288,7 +293,11 @@ class Registry:
 
     def _log_forked_leases(self) -> None:
         forked, self._forked_leases = self._forked_leases, None
-        logger.info("Forked while these connections were in use; the parent keeps them: %s", forked)
+        logger.info(
+            "Forked while these connections were in use; the parent keeps them: %s",
+            forked,
+            extra=log.about(None),
+        )
 
 
 def description_of(pool: LeasePool) -> str:

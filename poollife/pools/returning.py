@@ -90,6 +90,7 @@ class ReturningPool(PoolState):
         self.last_used = now
         if reason:
             self.meters.replace(reason)
+            session = lease.session
             self._close(lease)
         else:
             driver.idle_since = now
@@ -102,7 +103,8 @@ class ReturningPool(PoolState):
             watch.returned(lease)
         if reason:
             # Last: a handler of the user's logs may query, and the slot is free for that now.
-            logger.info("Pool %r closes a session: %s", self.key.alias, reason)
+            extra = log.about(self.key.alias, session)
+            logger.info("Pool %r closes a session: %s", self.key.alias, reason, extra=extra)
 
     def _close(self, lease: Lease) -> None:
         lease.state = RETURNED

@@ -29,7 +29,16 @@ def after_fork(ours: Hook) -> None:
 
     :param ours: the hook.
     """
-    _take("post_fork_hook", lambda theirs: both(ours, theirs))
+    _take("post_fork_hook", lambda theirs: both(both(ours, theirs), lambda: _last()))
+
+
+def last_after_fork(ours: Hook) -> None:
+    """Have uWSGI call a hook in each new process, after all other hooks: it may use what these prepare.
+
+    :param ours: the hook. There is one: a second call replaces it.
+    """
+    global _last
+    _last = ours
 
 
 def at_exit(ours: Hook) -> None:
@@ -68,6 +77,10 @@ def both(first: Hook, last: Hook) -> Hook:
 
 def nothing() -> None:
     """Do nothing: the hook of an empty slot."""
+
+
+#: The hook of ``last_after_fork()``.
+_last: Hook = nothing
 
 
 class Slots(ModuleType):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gc
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import DatabaseError, connections
 
+import poollife
 import poollife.asgi
 import poollife.celery
 import poollife.gunicorn
@@ -187,6 +191,57 @@ def test_an_asgi_server_that_shuts_down_is_the_reason(make_alias: MakeAlias, lin
     lines()
     asyncio.run(poollife.asgi.Lifespan(nothing, nothing, 0).drain())  # type: ignore[arg-type]
     assert lines() == closed(alias, "its ASGI server shuts down")
+
+
+# --- attributes ---------------------------------------------------------------------------------------------
+
+
+def calls_that_log() -> Iterator[tuple[str, ast.Call]]:
+    """Yield each call in the package that logs, with its place, but for gunicorn's own log."""
+    package = Path(poollife.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = ast.unparse(node.func)
+                if called == "log.note" or re.fullmatch(r"logger\.\w+", called):
+                    yield f"{path.relative_to(package)}:{node.lineno} {called}", node
+
+
+def test_each_record_has_an_alias_and_a_session() -> None:
+    """``log.note()`` adds both by itself; its calls about a pool name the pool's alias."""
+    calls = list(calls_that_log())
+    assert len(calls) > 20
+    missing = []
+    for place, call in calls:
+        given = {keyword.arg for keyword in call.keywords}
+        if place.endswith("log.note"):
+            is_complete = "alias" in given or "self.name" in ast.unparse(call)  # a server's, not a pool's
+        else:
+            is_complete = "extra" in given
+        if not is_complete:
+            missing.append(place)
+    assert missing == []
+
+
+def test_a_record_about_a_session_has_its_alias_and_its_number(
+    make_alias: MakeAlias, lines: Lines, caplog: pytest.LogCaptureFixture
+) -> None:
+    alias = make_alias()
+    first = connection_id(alias)
+    with suppress(DatabaseError), connections[alias].cursor() as cursor:
+        cursor.execute(f"KILL {first}")
+    connections[alias].close()
+    records = [record.__dict__ for record in caplog.records if record.name == "poollife"]
+    assert [(record["alias"], record["session"]) for record in records] == [(alias, None), (alias, first)]
+    assert [record["process"] for record in records] == [os.getpid()] * 2
+
+
+def test_a_noted_record_has_both_attributes(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    log.note(logging.INFO, "about a session", alias="default", session=7)
+    log.note(logging.INFO, "about no pool")
+    log.write()
+    records = [record.__dict__ for record in caplog.records if record.name == "poollife"]
+    assert [(record["alias"], record["session"]) for record in records] == [("default", 7), (None, None)]
 
 
 # --- programs -----------------------------------------------------------------------------------------------

@@ -56,6 +56,9 @@ class PooledPostgreSQLMixin(PooledMixin, PostgreSQLWrapper):
 
         :param params: the arguments of the driver's ``connect()``.
         """
+        if name := self.pool_options.application_name:
+            # Here, not with the settings: a child that was forked has a pid of its own.
+            params = self.driver.name_session(params, name, self.alias)
         connection = self._open_with_time_zone(self.driver.params(params))
         if self.pool_options.behind:
             self.driver.unwrap(connection).behind_pooler = True
@@ -82,13 +85,22 @@ class PooledPostgreSQLMixin(PooledMixin, PostgreSQLWrapper):
     def init_connection_state(self) -> None:
         """Set up a new session as Django does, and in the first session of a pool look for a proxy."""
         super().init_connection_state()
+        if self.pool_options.application_name and not self.pool_options.behind:
+            self._restore_name(self.lease)
         if (lease := self.lease) is not None and not self.pool_options.behind:
             lease.pool.fact("proxy", partial(self._look_for_proxy, lease))
+
+    def _restore_name(self, lease: Lease | None) -> None:
+        """Set the session's name again after a reset through a proxy, whose own login had no name."""
+        driver: Any = lease.driver if lease else None
+        if driver is not None and driver.reported("application_name") == "":
+            name = self.driver.name_session({}, self.pool_options.application_name or "", self.alias)
+            driver.set_parameter("application_name", name["fallback_application_name"])
 
     def _look_for_proxy(self, lease: Lease) -> bool:
         """Return whether a proxy is in front of the server, and note it in the log."""
         if found := bool(lease.driver.is_proxied()):  # type: ignore[attr-defined]  # PostgreSQL's
-            log.note(logging.INFO, PROXIED, self.alias)
+            log.note(logging.INFO, PROXIED, self.alias, alias=self.alias)
         return found
 
     def _resume(self, lease: Lease) -> None:

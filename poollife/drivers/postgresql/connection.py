@@ -312,6 +312,15 @@ class PostgreSQLConnection(GuardedSocket):
         self.dirty = self.has_prepared = False
         self.portals = 0
 
+    def set_parameter(self, name: str, value: str) -> None:
+        """Set a parameter of the session for the pool, without the guard: one round trip.
+
+        :param name: such as "application_name".
+        :param value: its text.
+        """
+        escaped = value.replace("'", "''").replace("\\", "\\\\")
+        self.run(f"SELECT set_config('{name}', E'{escaped}', false)", CLEANING_LIMIT)
+
     def is_proxied(self) -> bool:
         """Return whether a proxy, such as PgBouncer, answers in the server's place: one round trip.
 

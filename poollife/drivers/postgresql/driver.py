@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -41,6 +42,18 @@ class PostgreSQLDriver(Driver):
         :param params: the arguments as Django makes them.
         """
         return params
+
+    def name_session(self, params: dict[str, Any], template: str, alias: str) -> dict[str, Any]:
+        """Return arguments of ``connect()`` with a name for the session.
+
+        libpq takes a name of the user's own first: from ``OPTIONS``, ``PGAPPNAME`` or a service file.
+
+        :param params: the arguments.
+        :param template: the option ``application_name``.
+        :param alias: the alias that opens the session.
+        """
+        name = template.format(alias=alias, host=socket.gethostname(), pid=os.getpid())
+        return {**params, "fallback_application_name": name}
 
     def guard_cursor(self, cursor: Any, lease: Any) -> None:
         """Guard a named cursor that was made without the connection's ``cursor()``, as Django makes its own.

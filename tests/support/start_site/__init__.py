@@ -1,0 +1,1 @@
+"""A site of one page for the tests of the line that a server logs when it starts."""
