@@ -10,6 +10,8 @@ import os
 import sys
 import traceback
 
+#: The numbers of workers and of threads of each.
+numproc = cores = 1
 _MASTER = int(os.environ.get("UWSGI_STUB_MASTER", "1"))
 
 
