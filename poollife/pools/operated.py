@@ -89,7 +89,8 @@ class OperatedPool(ReturningPool):
         return order_for(page.folder, self.key.alias) if page.folder else Order()
 
     def _carry_out(self, order: Order) -> None:
-        before, self._ordered = self._ordered, order
+        if (before := self._ordered) != order:
+            self._ordered = order
         if order.renewed > max(self.made, self.liveness.renewed):
             text = "Pool %r replaces all its sessions: an operator has ordered it"
             log.note(logging.INFO, text, self.key.alias, alias=self.key.alias)
