@@ -85,5 +85,5 @@ def test_sums_are_the_requests_however_often_workers_are_replaced(
 
 
 def test_folders_of_two_sites_are_not_mixed(run_dir: Path) -> None:
-    with pytest.raises(NoBoard, match="has had a pool"):
+    with pytest.raises(NoBoard, match="There is no"):
         read_board(run_dir / "none")

@@ -339,7 +339,7 @@ def test_dotted_names(name: str) -> None:
         resolve_name(name.removesuffix("()"))
 
 
-@pytest.mark.parametrize("pool", named(r"\{[^`]+\}"))
+@pytest.mark.parametrize("pool", named(r"\{[\"'][^`]+\}"))
 def test_pool_options(pool: str) -> None:
     PoolOptions.from_settings("default", {"POOL": ast.literal_eval(pool)})
 
