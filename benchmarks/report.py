@@ -152,8 +152,8 @@ def print_sizing(found: list[dict[str, Any]], seconds: float) -> None:
 
 def print_board(found: list[dict[str, Any]], seconds: float) -> None:
     print(
-        f"\nMicroseconds of a warm checkout and return, in {seconds:g} s each, without and with a row on the"
-        "\nboard: the least, and the median of the differences.\n"
+        f"\nMicroseconds of CPU of a warm checkout and return, in {seconds:g} s each, without and with a"
+        "\nrow on the board: the least, and the median of the differences.\n"
     )
     rows = [
         [each["what"], *(f"{each[key]:.2f}" for key in ("without", "with", "difference"))] for each in found

@@ -45,7 +45,7 @@ def folder() -> Path:
         raise SwitchedOff(f"{VARIABLE} is empty")
     if not Path(given).is_absolute():
         raise NoBoard(f"{VARIABLE} is {given!r}, and must be an absolute path")
-    # Whoever names a folder may have a new place for each release of the site.
+    # A site whose folder is named may have a new place for each release.
     return Path(given) / (name if name != UNNAMED else f"{name}-{place}")
 
 

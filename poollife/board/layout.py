@@ -13,9 +13,9 @@ MAGIC = b"poolife\x01"
 #: The number of pools, and of sessions, that have room in one file. A process makes as many as it needs.
 POOLS, ROWS = 8, 48
 
-#: Magic, number of the file in its process, pid, start (seconds since 1970), token of the process, number of
-#: changes of the places (odd during a change), command.
-HEADER = struct.Struct("8sIIdQQ152s")
+#: Magic, pid, start (seconds since 1970), token of the process, number of changes of the places (odd during a
+#: change), command.
+HEADER = struct.Struct("8sIdQQ152s")
 HEADER_SIZE = HEADER.size
 CHANGES_AT = 32
 #: Number of the pool in its process (0: an empty place), alias, server, database.
@@ -26,13 +26,13 @@ COUNTERS = 48
 #: Sums of seconds follow them, as floats: of the three histograms.
 SUMS_AT = COUNTERS_AT + 8 * COUNTERS
 PLACE_SIZE = SUMS_AT + 8 * 3
-#: Whether a borrower has the session, number of the pool (0: an empty row), session's id, its opening and its
-#: checkout (seconds on the monotonic clock, which all processes share), work, thread.
-ROW = struct.Struct("QQqdd112s40s")
+#: Number of the pool (0: an empty row), session's id, its opening, whether a borrower has it, its checkout
+#: (times in seconds on the monotonic clock, which all processes share), work, thread.
+ROW = struct.Struct("QqdQd112s40s")
 ROW_SIZE = ROW.size
-#: What a checkout writes into a row, and where.
-HOLDER = struct.Struct("d112s40s")
-HOLDER_AT = 32
+#: The part of a row that a checkout writes, at once, and its place. A return sets its first number to 0.
+HOLDER = struct.Struct("Qd112s40s")
+HOLDER_AT = 24
 
 PLACES_AT = HEADER_SIZE
 ROWS_AT = PLACES_AT + POOLS * PLACE_SIZE

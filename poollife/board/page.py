@@ -42,6 +42,8 @@ class Row:
 
     # The destructor needs these on the class: at interpreter exit module globals are gone.
     _alive, _process, _zeros = alive, process, bytes(16)
+    # A checkout finds these with one look-up each.
+    _write, _at = layout.HOLDER.pack_into, layout.HOLDER_AT
 
     def __init__(self, free: list[memoryview], pool: int, session_id: int | None, born: float) -> None:
         """Take a row.
@@ -55,25 +57,19 @@ class Row:
         self._pid = process.pid
         self._view = view = free.pop()
         #: One number: whether a borrower has the session. A return sets it to 0.
-        self.held: Any = view[:8].cast("Q")
+        self.held: Any = view[layout.HOLDER_AT : layout.HOLDER_AT + 8].cast("Q")
         self._free = free
-        layout.ROW.pack_into(view, 0, 0, pool, session_id or 0, born, 0.0, b"", b"")
+        layout.ROW.pack_into(view, 0, pool, session_id or 0, born, 0, 0.0, b"", b"")
 
     def show(self, since: float, work: object, thread: bytes) -> None:
-        """Write who has the session.
+        """Write the borrower of the session. A reader may see a part of it.
 
         :param since: the checkout, in seconds on the monotonic clock.
         :param work: the request, task or block; None: the thread itself borrowed.
         :param thread: its name.
         """
-        layout.HOLDER.pack_into(
-            self._view,
-            layout.HOLDER_AT,
-            since,
-            str(work).encode(errors="replace") if work is not None else b"",
-            thread,
-        )
-        self.held[0] = 1  # last: until then the row does not count
+        text = str(work).encode(errors="replace") if work is not None else b""
+        self._write(self._view, self._at, 1, since, text, thread)
 
     def free(self) -> None:
         """Empty the row: its session is closed. Does nothing on a second call, and in a child."""
@@ -83,7 +79,7 @@ class Row:
         view = self._view
         # A return that was interrupted may still write, when another session has the row.
         self._view = memoryview(bytearray(layout.ROW_SIZE))
-        self.held = self._view[:8].cast("Q")
+        self.held = self._view[layout.HOLDER_AT : layout.HOLDER_AT + 8].cast("Q")
         view[:16] = self._zeros
         free.append(view)
 
@@ -102,11 +98,10 @@ class File:
     end if this process closed any other descriptor of the same file: so nothing here opens it again.
     """
 
-    def __init__(self, folder: Path, name: str, number: int, token: int) -> None:
+    def __init__(self, folder: Path, name: str, token: int) -> None:
         """Make the file.
 
         :param name: of the file, in this folder.
-        :param number: of the file in its process.
         :param token: of the process.
         :raises OSError: it can't be made, or there is no memory for it.
         """
@@ -118,7 +113,7 @@ class File:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self.memory = mmap.mmap(self._descriptor, layout.SIZE)
             layout.HEADER.pack_into(
-                *(self.memory, 0, layout.MAGIC, number, os.getpid(), clock.wall(), token, 0),
+                *(self.memory, 0, layout.MAGIC, os.getpid(), clock.wall(), token, 0),
                 encoded(command()),
             )
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
@@ -154,8 +149,8 @@ class File:
             return "it has closed a descriptor that is not its own, and with it the lock of its file"
         if status.st_nlink == 0:
             return (
-                "somebody has deleted its file. systemd does (RemoveIPC=yes), when the last login of the "
-                "site's user ends: set POOLLIFE_RUN_DIR to another folder"
+                "its file was deleted. systemd does that (RemoveIPC=yes) when the last login of the site's "
+                "user ends: set POOLLIFE_RUN_DIR to another folder"
             )
         return None
 
@@ -335,8 +330,7 @@ class Page:
             return False
         if self.missing and clock.monotonic() < self._retry_at:
             return False
-        number = next(self._file_numbers)
-        name = f"{os.getpid()}-{self.token:016x}-{number}{past.SUFFIX}"
+        name = f"{os.getpid()}-{self.token:016x}-{next(self._file_numbers)}{past.SUFFIX}"
         # Ahead of the file: another thread of this process, which reads the folder, must not open it.
         self.names.add(name)
         made = None
@@ -347,7 +341,7 @@ class Page:
                     self.orders = number_in(folder)
                     with past.tolerated(self._miss):
                         self._fold(folder)
-                made = File(folder, name, number, self.token)
+                made = File(folder, name, self.token)
                 self.missing, self.folder = None, folder
         except NoBoard as error:
             self._miss(error)

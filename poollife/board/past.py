@@ -66,10 +66,12 @@ class Past:
 
 @contextlib.contextmanager
 def tolerated(note: Callable[[Exception], object]) -> Iterator[None]:
-    """Have it noted what is wrong with a file: what is in it, or what the system says of it.
+    """Note an error of a file: of its content, or of the system.
 
-    All else passes. An exception that comes from outside, such as a time limit's, has to reach those who wait
-    for it: also ``TimeoutError``, which is an ``OSError``, but has no number then.
+    All other exceptions pass. An exception that comes from outside, such as a time limit's, has to reach the
+    code that has set the limit: also ``TimeoutError``, which is an ``OSError``, but has no number then.
+
+    :param note: takes the error.
     """
     try:
         yield
@@ -129,7 +131,7 @@ def fold(folder: Path, mine: Collection[str]) -> None:
     except Damaged:
         (folder / NAME).rename(folder / DAMAGED)  # readers say so
         past = Past()
-    # Whoever has added these up ended before it had removed the files.
+    # The process that has added these up ended before it had removed the files.
     _remove(folder, past.folded)
     totals, names = dict(past.totals), []
     for file in files(folder, SUFFIX, mine):

@@ -50,7 +50,7 @@ def read_board(where: Path | None = None) -> Board:
     if where is None:
         where = folder()
         _look(where, f"No process of this site and user has had a pool on this host: there is no {where}")
-        # Not in a folder that somebody has named: what is in there may be something else's.
+        # Not in a folder that was named by the caller: its files may be another program's.
         if is_own(where):
             with _noted(unreadable, where), past.exclusively(where, page.turn, WAIT) as alone:
                 if alone:
@@ -121,7 +121,7 @@ def _noted(unreadable: list[str], file: Path) -> Iterator[None]:
 def _processes(files: Iterable[bytes]) -> list[Process]:
     by_process: dict[tuple[int, int], list[bytes]] = {}
     for memory in files:
-        _, _, pid, _, token, _, _ = layout.HEADER.unpack_from(memory)
+        _, pid, _, token, _, _ = layout.HEADER.unpack_from(memory)
         by_process.setdefault((pid, token), []).append(memory)
     processes = [parse(found, clock.monotonic()) for found in by_process.values()]
     return sorted(processes, key=lambda process: (process.started, process.pid))

@@ -139,13 +139,13 @@ def parse(files: Sequence[bytes], now: float) -> Process:
     :param files: the content of each file, at least one.
     :param now: on the monotonic clock.
     """
-    _, _, pid, started, token, _, command = layout.HEADER.unpack_from(files[0])
+    _, pid, started, token, _, command = layout.HEADER.unpack_from(files[0])
     process = Process(pid, text(command), _seconds(started), token)
     pools = {number: pool for file in files for number, pool in _pools(file)}
     idle: dict[int, list[int]] = {number: [] for number in pools}
     out, at_rest = dict.fromkeys(pools, 0), dict.fromkeys(pools, 0)
     for at, file in itertools.product(range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE), files):
-        held, number, session, opened, since, work, thread = layout.ROW.unpack_from(file, at)
+        number, session, opened, held, since, work, thread = layout.ROW.unpack_from(file, at)
         if (pool := pools.get(number)) is None:
             continue
         if held:
@@ -190,13 +190,13 @@ def check(file: bytes) -> None:
 
 def changes_of(file: bytes) -> int:
     """Return the number of changes of a file: odd while numbers move from one place to another."""
-    return int(layout.HEADER.unpack_from(file)[5])
+    return int(layout.HEADER.unpack_from(file)[4])
 
 
 def holds_sessions(file: bytes) -> bool:
     """Return whether a borrower has one of the sessions in a file."""
     rows = (layout.ROW.unpack_from(file, at) for at in range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE))
-    return any(held and pool for held, pool, *_ in rows)
+    return any(held and pool for pool, _, _, held, *_ in rows)
 
 
 def totals_by_alias(file: bytes) -> Iterator[tuple[str, Totals]]:

@@ -34,7 +34,7 @@ class ServerSession:
     statement: str
     #: The process that has it in a pool; None: no process on this host that the board knows.
     pid: int | None
-    #: The request, task or block that has borrowed it, or the thread; None: it is idle, or nobody claims it.
+    #: The request, task or block that has borrowed it, or the thread; None: it is idle, or of no pool.
     holder: str | None
 
 

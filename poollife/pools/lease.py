@@ -19,7 +19,7 @@ from poollife.drivers.effects import SETS
 from poollife.pools.base import NO_BORROWER, Borrower, BorrowerReference
 from poollife.pools.liveness import LONGEST_PING
 from poollife.pools.state import PoolState
-from poollife.process.guard import alive, process
+from poollife.process.guard import process
 from poollife.stacks import Stack
 from poollife.work import Work, caller, current_work, enter_thread, local
 
@@ -316,7 +316,7 @@ class Lease:
             self.join(None)
         if before:
             before.remove(self)
-        if (row := self.driver.row) is not None and alive[0]:  # in a child, it is the parent's
+        if (row := self.driver.row) is not None and not self.driver.guard.foreign:  # in a child: the parent's
             row.show(self.since, work, self.label)
 
     def must_go_first(self) -> bool:

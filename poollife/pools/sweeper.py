@@ -61,7 +61,7 @@ class Sweeper:
         :returns: seconds until the next pool can be due; None: there is no pool to look after.
         """
         for pool in self._pools():
-            pool.obey()  # where nobody queries
+            pool.obey()  # for processes without checkouts
         for pool, reason in quiet_pools(self._pools(), clock.monotonic()):
             self._close(pool, reason)
         return next_sweep(self._pools(), clock.monotonic())

@@ -34,7 +34,7 @@ def likeliest_cause(pools: Sequence[Pool], holders: Sequence[Holder], recent: Re
     """
     waiting = sum(pool.waiting for pool in pools)
     if any(pool.suspended for pool in pools):
-        text = f"suspend_pool() was called: {_checkouts(waiting)} until resume_pool()."
+        text = f"The pool was suspended: {_checkouts(waiting)} until resume_pool() or pool_resume."
         return Cause("bad" if waiting else "busy", "suspended", text)
     if cause := _unreachable(pools, recent):
         return cause

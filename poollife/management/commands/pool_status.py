@@ -1,4 +1,4 @@
-"""``manage.py pool_status``: who holds the connections of this site, on this host, now."""
+"""``manage.py pool_status``: the pools of this site on this host, and the borrowers of their connections."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from poollife.monitoring.server import ServerSession, server_sessions
 
 
 class Command(BaseCommand):
-    """Show the pools of all processes of this site on this host, and who holds their connections.
+    """Show the pools of all processes of this site on this host, and the borrowers of their connections.
 
     No process is asked, so that one that hangs is shown as well. It has to run as the user of the processes.
     """
 
-    help = "Show the pools of all processes of this site on this host, and who holds their connections."
+    help = (
+        "Show the pools of all processes of this site on this host, and the borrowers of their connections."
+    )
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -65,11 +65,14 @@ def fork(hook: bool) -> None:
         leave the interpreter's own locks taken in the child.
     """
     query_once()
-    connections["default"].ensure_connection()
+    wrapper: Any = connections["default"]
+    wrapper.ensure_connection()
+    lease = wrapper.lease
     child = os.fork() if hook else _libc.fork()
     if child == 0:
         status = 1
         try:
+            lease.hand_over(None)  # what a work that ends in the child may do with its parent's lease
             query_elsewhere()
             query_elsewhere()
             sys.stdout.write(json.dumps({"child": os.getpid(), "token": page.token}) + "\n")
