@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -52,18 +51,3 @@ class OrderCommand(BaseCommand):
             f"Processes on this host that have such pools: {number}. Each obeys before its next checkout."
         )
         return list(aliases)
-
-
-def positive(convert: Callable[[str], Any], text: str) -> Any:
-    """Return a number above zero from the command line.
-
-    :raises ValueError: it is none.
-    """
-    number = convert(text)
-    if not 0 < number < float("inf"):
-        raise ValueError(text)
-    return number
-
-
-#: The type of an option in seconds.
-seconds = partial(positive, float)

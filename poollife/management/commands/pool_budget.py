@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,27 +16,10 @@ from django.db import connections
 from poollife.board.folder import NoBoard
 from poollife.board.reader import Board, read_board
 from poollife.board.views import Process
+from poollife.management.arguments import amount, number
 from poollife.management.tables import Table, write_table
 from poollife.monitoring import budget
-from poollife.monitoring.demand import Plan, Server, Size, Use, limit_of, servers, size_of, use_of
-
-
-def number(text: str) -> int:
-    """Return the value of an option that is a whole number from 1."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
-
-
-def amount(text: str) -> float:
-    """Return the value of an option that is a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ArgumentTypeError(f"{text!r} is no number above 0")
-    return value
+from poollife.monitoring.demand import DEPLOYMENT, Plan, Server, Size, Use, limit_of, servers, size_of, use_of
 
 
 class Command(BaseCommand):
@@ -184,7 +167,7 @@ def tables(plan: Plan, found: list[Server], sizes: list[Size]) -> Iterator[Table
 
 def _rows(server: Server) -> Iterator[list[Any]]:
     limits = " + ".join(f"{limit} ({alias})" for alias, limit in server.limits.items())
-    begin = [server.address, limits, server.sessions, 2 * server.sessions, f"{server.memory:g}"]
+    begin = [server.address, limits, server.sessions, DEPLOYMENT * server.sessions, f"{server.memory:g}"]
     if server.error:
         yield [*begin, "no answer", None, None, "?"]
     elif not server.rooms:

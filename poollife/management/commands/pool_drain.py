@@ -13,7 +13,8 @@ from poollife.board import orders
 from poollife.board.orders import ALL
 from poollife.board.reader import read_board
 from poollife.board.views import Holder
-from poollife.management.orders import OrderCommand, seconds
+from poollife.management.arguments import amount
+from poollife.management.orders import OrderCommand
 
 #: Seconds between two looks.
 INTERVAL = 0.05
@@ -31,7 +32,7 @@ class Command(OrderCommand):
         super().add_arguments(parser)
         parser.add_argument(
             "--timeout",
-            type=seconds,
+            type=amount,
             default=30.0,
             metavar="SECONDS",
             help="the longest wait in seconds (default: 30)",

@@ -18,7 +18,7 @@ from django.db.utils import Error as DatabaseErrors
 from poollife import clock
 from poollife.board.folder import NoBoard
 from poollife.board.reader import Board, read_board
-from poollife.management.orders import seconds
+from poollife.management.arguments import amount
 from poollife.management.tables import Table, write_table
 from poollife.monitoring.server import ServerSession, server_sessions
 
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.add_argument(
             "--watch",
-            type=seconds,
+            type=amount,
             nargs="?",
             const=2.0,
             metavar="SECONDS",

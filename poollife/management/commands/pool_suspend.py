@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from poollife.board import orders
-from poollife.management.orders import OrderCommand, seconds
+from poollife.management.arguments import amount
+from poollife.management.orders import OrderCommand
 
 
 class Command(OrderCommand):
@@ -23,7 +24,7 @@ class Command(OrderCommand):
         parser.add_argument(
             "--for",
             dest="seconds",
-            type=seconds,
+            type=amount,
             default=60.0,
             metavar="SECONDS",
             help="the suspension ends by itself after so many seconds (default: 60; at most "
