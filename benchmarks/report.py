@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from benchmarks.tables import table
@@ -150,15 +151,24 @@ def print_sizing(found: list[dict[str, Any]], seconds: float) -> None:
     print(table(["", "checkouts", "measured", "calculated", "simulated", "size"], rows))
 
 
-def print_board(found: list[dict[str, Any]], seconds: float) -> None:
+def print_board(found: list[dict[str, dict[str, float]]]) -> None:
     print(
-        f"\nMicroseconds of CPU of a warm checkout and return, in {seconds:g} s each, without and with a"
-        "\nrow on the board: the least, and the median of the differences.\n"
+        f"\nMicroseconds of CPU of a warm checkout and return, without and with a row on the board, in"
+        f"\n{len(found)} processes: the least, and the differences: the median of the processes, and each.\n"
     )
-    rows = [
-        [each["what"], *(f"{each[key]:.2f}" for key in ("without", "with", "difference"))] for each in found
-    ]
-    print(table(["", "without", "with", "difference"], rows))
+    rows = []
+    for kind in found[0]:
+        each = [process[kind] for process in found]
+        differences = sorted(process["difference"] for process in each)
+        rows.append(
+            [
+                kind,
+                *(f"{min(process[key] for process in each):.2f}" for key in ("without", "with")),
+                f"{statistics.median(differences):.2f}",
+                " ".join(f"{difference:.2f}" for difference in differences),
+            ]
+        )
+    print(table(["", "without", "with", "difference", "in each process"], rows))
 
 
 def print_outage(found: dict[str, Any], seconds: float) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,10 @@ class Row:
     outside in the middle of a method may cost the row, which then stays empty.
     """
 
-    # On the class, for a row whose ``__init__()`` was not completed.
-    _free: list[memoryview] | None = None
+    __slots__ = ("_free", "_pid", "_view", "held", "show")
 
     # The destructor needs these on the class: at interpreter exit module globals are gone.
     _alive, _process, _zeros = alive, process, bytes(16)
-    # A checkout finds these with one look-up each.
-    _write, _at = layout.HOLDER.pack_into, layout.HOLDER_AT
 
     def __init__(self, free: list[memoryview], pool: int, session_id: int | None, born: float) -> None:
         """Take a row.
@@ -56,35 +54,32 @@ class Row:
         """
         self._pid = process.pid
         self._view = view = free.pop()
-        #: One number: whether a borrower has the session. A return sets it to 0.
-        self.held: Any = view[layout.HOLDER_AT : layout.HOLDER_AT + 8].cast("Q")
-        self._free = free
+        self._use(view)
+        self._free: list[memoryview] | None = free
         layout.ROW.pack_into(view, 0, pool, session_id or 0, born, 0, 0.0, b"", b"")
 
-    def show(self, since: float, work: object, thread: bytes) -> None:
-        """Write the borrower of the session. A reader may see a part of it.
-
-        :param since: the checkout, in seconds on the monotonic clock.
-        :param work: the request, task or block; None: the thread itself borrowed.
-        :param thread: its name.
-        """
-        text = str(work).encode(errors="replace") if work is not None else b""
-        self._write(self._view, self._at, 1, since, text, thread)
+    def _use(self, view: memoryview) -> None:
+        #: Write the borrower of the session: its checkout (in seconds on the monotonic clock), the name of
+        #: the request, task or block (empty: the thread itself borrowed), and that of the thread. A reader
+        #: may see a part of it. Each checkout calls this, so it is the function of ``struct`` itself.
+        self.show: Callable[[float, bytes, bytes], None] = partial(
+            layout.HOLDER.pack_into, view, layout.HOLDER_AT, 1
+        )
+        #: One number: whether a borrower has the session. A return sets it to 0.
+        self.held: Any = view[layout.HOLDER_AT : layout.HOLDER_AT + 8].cast("Q")
 
     def free(self) -> None:
         """Empty the row: its session is closed. Does nothing on a second call, and in a child."""
         free, self._free = self._free, None
         if free is None or not self._alive[0] or self._pid != self._process.pid:
             return
-        view = self._view
         # A return that was interrupted may still write, when another session has the row.
-        self._view = memoryview(bytearray(layout.ROW_SIZE))
-        self.held = self._view[layout.HOLDER_AT : layout.HOLDER_AT + 8].cast("Q")
-        view[:16] = self._zeros
-        free.append(view)
+        self._use(memoryview(bytearray(layout.ROW_SIZE)))
+        self._view[:16] = self._zeros
+        free.append(self._view)
 
     def __del__(self) -> None:
-        free = self._free
+        free: list[memoryview] | None = getattr(self, "_free", None)  # __init__() may not have been completed
         # In a child, the memory is the parent's.
         if free is not None and self._alive[0] and self._pid == self._process.pid:
             self._view[:16] = self._zeros

@@ -138,7 +138,7 @@ class LeasePool(OperatedPool):
             else:
                 work.add(lease)
             if (row := lease.driver.row) is not None:
-                row.show(lease.since, lease.work, lease.label)
+                row.show(lease.since, work.label if work else b"", lease.label)
             if watch := self._watch:
                 watch.borrowed(lease)
             if ticket is not None:

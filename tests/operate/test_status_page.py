@@ -161,7 +161,7 @@ def test_names_are_escaped(client: Client, alias: str) -> None:
         json = client.get("/pools/status.json").content.decode()
 
     # The client's own request ends other work of this thread.
-    thread = PooledThread(target=lambda: Work(lambda: f"GET /{HOSTILE}").run(look), name=HOSTILE[:39])
+    thread = PooledThread(target=lambda: Work(f"GET /{HOSTILE}").run(look), name=HOSTILE[:39])
     thread.start()
     thread.join()
     assert html.count("&lt;img src=x onerror=alert(1)&gt;") == 2
