@@ -126,8 +126,10 @@ class File:
         ]
         #: The rows without a session. Taking one and putting one back are single operations.
         self.rows = [
-            view[at : at + layout.ROW_SIZE] for at in range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE)
+            view[at : at + layout.ROW_SIZE]
+            for at in range(layout.ROWS_AT, layout.TIMEOUTS_AT, layout.ROW_SIZE)
         ]
+        self._timeout_numbers = itertools.count(1)
         #: The pools with a place, referred to weakly, their aliases and their places.
         self.pools: list[tuple[weakref.ref[Any], str, memoryview]] = []
         #: The places of pools that have ended, by alias: their counters go on to count.
@@ -148,6 +150,18 @@ class File:
                 "user ends: set POOLLIFE_RUN_DIR to another folder"
             )
         return None
+
+    def note_timeout(self, alias: str, waited: float, work: str, cause: str) -> None:
+        """Keep a time-out in the place of the oldest one.
+
+        :param waited: seconds.
+        :param work: the work that waited.
+        :param cause: the likeliest.
+        """
+        number = next(self._timeout_numbers)
+        at = layout.TIMEOUTS_AT + number % layout.TIMEOUTS_KEPT * layout.TIMEOUT_SIZE
+        texts = encoded(alias), encoded(work), encoded(cause)
+        layout.TIMEOUT.pack_into(self.memory, at, number, clock.wall(), waited, *texts)
 
     def move(self, place: memoryview, to: memoryview) -> memoryview:
         """Add the counters in one place to those in another one; return the first, which is empty then."""
@@ -259,6 +273,11 @@ class Page:
             with contextlib.suppress(IndexError):
                 return Row(file.rows, pool, session_id, born)
         return None
+
+    def note_timeout(self, alias: str, waited: float, work: str, cause: str) -> None:
+        """Keep a time-out, for as long as it is one of the last. Arguments as for ``File.note_timeout()``."""
+        for file in self._files[:1]:
+            file.note_timeout(alias, waited, work, cause)
 
     def complaint(self) -> str | None:
         """Return the reason why something is not shown, once; None: nothing is missing, or that was told."""

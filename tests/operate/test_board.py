@@ -551,6 +551,20 @@ def test_a_return_that_goes_on_after_its_session_was_closed_does_not_touch_the_n
     assert (process.holders, process.pools[0].idle_sessions.count(2)) == ([], 1)
 
 
+def test_the_last_time_outs_are_kept(mine: Page) -> None:
+    mine.note_timeout("alias", 1.5, "work", "before there is a file")
+    mine.enter_pool(Thing(), "alias", "", "")
+    for number in range(layout.TIMEOUTS_KEPT + 3):
+        mine.note_timeout("alias", 1.5, f"work {number}", "é" * 200)
+    timeouts = parse([bytes(memory) for memory in mine.memories()], 2.0).timeouts
+    assert {each.work for each in timeouts} == {f"work {number}" for number in range(3, 3 + len(timeouts))}
+    assert len(timeouts) == layout.TIMEOUTS_KEPT
+    assert [each.at for each in timeouts] == sorted((each.at for each in timeouts), reverse=True)
+    assert {(each.alias, each.waited, each.likeliest_cause) for each in timeouts} == {
+        ("alias", 1.5, "é" * 156)
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
