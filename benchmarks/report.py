@@ -25,6 +25,14 @@ def print_round_trips(found: dict[str, Any]) -> None:
     print(table(["", *next(iter(found.values()), {})], rows))
 
 
+def print_forks(found: dict[str, dict[str, str]]) -> None:
+    print("\nA fork of a process with one connection: what becomes of parent and child\n")
+    names = list(next(iter(found.values())))
+    numbers = [f"({number})" for number in range(1, len(names) + 1)]
+    print(table(["", *numbers], [[kind, *each.values()] for kind, each in found.items()]))
+    print("\n" + "\n".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True)))
+
+
 def print_leaks(found: dict[str, dict[str, str]]) -> None:
     print("\nSession state that the next borrower sees\n")
     names = list(next(iter(found.values())))

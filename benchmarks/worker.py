@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +32,12 @@ from django.urls import path
 from benchmarks.dialects import DIALECTS
 from benchmarks.items import DRAWN
 from benchmarks.process import first_line, take_orders
+from benchmarks.questions import ask, time_limit
 
 SELECT = "SELECT n FROM log WHERE n = 1"
 UPDATE = "UPDATE other SET n = n + 1"
 #: Requests that may fail after all sessions were killed.
 PATIENCE = 10
-#: Seconds after which a statement has no answer.
-HANGS = 10.0
 
 
 class Worker:
@@ -146,6 +143,12 @@ class Worker:
         errors = Counter(answer for _, answer in answers if isinstance(answer, str))
         most = errors.most_common(1)
         return {**{key: verdicts[key] for key in ("right", "wrong", "refused")}, "error": most and most[0][0]}
+
+    def fork(self, state: str, deed: str) -> str:
+        """Return what becomes of this process and of a child. Arguments as for ``forks.verdict()``."""
+        from benchmarks import forks
+
+        return forks.verdict(self._dialect, lambda sql: self.ask(sql), state, deed)
 
     # --- the work of the orders -------------------------------------------------------------------------
 
@@ -275,32 +278,6 @@ class BareWorker(Worker):
 
     def _cycle(self) -> None:
         self._pool.connect().close()
-
-
-def ask(sql: str) -> Any:
-    """Send a statement, and return the first column of the first row; None if it has no result."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return str(cursor.fetchall()[0][0]) if cursor.description else None
-
-
-@contextmanager
-def time_limit() -> Iterator[None]:
-    """End a block that hangs.
-
-    :raises TimeoutError: inside of the block, after ``HANGS`` seconds.
-    """
-
-    def ring(*_: object) -> None:
-        raise TimeoutError("it hangs")
-
-    signal.signal(signal.SIGALRM, ring)
-    # Again and again: the first error may end in a handler that then waits for the same thing.
-    signal.setitimer(signal.ITIMER_REAL, HANGS, HANGS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def resident() -> int:

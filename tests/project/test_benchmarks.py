@@ -56,7 +56,7 @@ def found() -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
-    parts = "--parts=" + ",".join(name for name in PARTS if name not in {"cpu", "throughput"})
+    parts = "--parts=" + ",".join(name for name in PARTS if name not in {"cpu", "throughput", "forks"})
     found: dict[str, Any] = json.loads(
         bench(
             "--json",
@@ -292,6 +292,16 @@ def test_who_is_not_there_is_named() -> None:
     for peer in missing:
         printed = bench("--only", peer.name, "--parts", "")
         assert f"MISSING: {peer.name}: {peer.missing()}, so it was not measured" in printed
+
+
+@pytest.mark.slow
+def test_forks_harm_neither_parent_nor_child() -> None:
+    found = json.loads(bench("--json", "--only", "poollife", "--parts", "forks"))
+    assert found["failed"] == {"forks": {}}
+    verdicts = {kind: each["poollife"] for kind, each in found["forks"].items()}
+    assert verdicts.pop("in a transaction, child queries") == "child refused"
+    assert len(verdicts) == 8
+    assert set(verdicts.values()) == {"ok"}
 
 
 @pytest.mark.slow
