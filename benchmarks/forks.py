@@ -24,6 +24,8 @@ QUESTIONS = 100
 #: The number in the row of a transaction that is open in a fork.
 ROW = 4711
 COUNT = f"SELECT COUNT(*) FROM other WHERE n = {ROW}"
+#: Django's words for a child that has lost the session of its parent's transaction, which it is not given.
+REFUSAL = "Cannot open a new connection in an atomic block"
 #: The verdict on a process that was not harmed.
 OK = "ok"
 
@@ -90,8 +92,7 @@ def _ask_own(request: Callable[[str], Any]) -> str:
         return OK
     print(f"{answer} in place of {own}")
     if isinstance(answer, list):
-        # poollife refuses a child that goes on in its parent's transaction: it raises an InterfaceError.
-        return "refused" if answer == ["refused"] else "FAILS"
+        return "refused" if REFUSAL in answer[0] else "FAILS"
     return "HANGS" if answer == "hangs" else "WRONG"
 
 
