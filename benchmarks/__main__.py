@@ -23,6 +23,7 @@ from benchmarks.throughput import SCENARIOS
 PARTS = (
     "round_trips",
     "leaks",
+    "forks",
     "cycles",
     "last_ids",
     "memory",
@@ -53,6 +54,7 @@ def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
     return {
         "round_trips": Part(bench.round_trips, report.print_round_trips),
         "leaks": Part(bench.leaks, report.print_leaks),
+        "forks": Part(bench.forks, report.print_forks),
         "cycles": Part(
             lambda: bench.cycles(rounds, cycles), lambda found: report.print_cycles(found, rounds, cycles)
         ),

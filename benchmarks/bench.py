@@ -122,6 +122,11 @@ class Bench:
                     self._server.kill(session.id)
         process.renew()
 
+    def forks(self) -> dict[str, dict[str, str]]:
+        """Return whose session a forked child has used, and whether its parent still has its own."""
+        with self._crew(self._peers, size=1) as crew:
+            return dict(crew.each(lambda process: process.fork()))
+
     def cycles(self, rounds: int, cycles: int) -> dict[str, dict[str, float]]:
         """Return the microseconds of a checkout and a checkin, and the multiple of SQLAlchemy's cycle."""
         times: dict[str, list[list[float]]] = {}

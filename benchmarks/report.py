@@ -35,6 +35,12 @@ def print_leaks(found: dict[str, dict[str, str]]) -> None:
     print("'shows nothing': the first borrower does not see its own change there either.")
 
 
+def print_forks(found: dict[str, dict[str, str]]) -> None:
+    print("\nA query before a fork, one in the child, and one behind it\n")
+    rows = [[name, each["child"], each["parent"]] for name, each in found.items()]
+    print(table(["", "the child's query ran in", "the parent's next in"], rows))
+
+
 def print_cycles(found: dict[str, dict[str, float]], rounds: int, cycles: int) -> None:
     print(
         f"\nA checkout and a return, warm: ensure_connection() and close(), or Django's calls at the end of a"

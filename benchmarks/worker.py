@@ -6,6 +6,7 @@ Each peer has a process of its own, because the peers differ in settings and imp
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import sys
@@ -100,6 +101,17 @@ class Worker:
     def forget(self) -> None:
         """Drop the cursor that the last deed has kept."""
         self._kept = None
+
+    def fork(self) -> dict[str, str]:
+        """Return the session of a query in a forked child, and that of the parent's next query."""
+        before = self.ask(self._dialect.session)
+        child = in_child(lambda: self.ask(self._dialect.session))
+        after = self.ask(self._dialect.session)
+        names = {json.dumps(before): "the parent's session"}
+        return {
+            "child": names.get(child, "a session of its own" if child.startswith('"') else child),
+            "parent": "the same session" if after == before else "another session",
+        }
 
     def cycles(self, number: int) -> tuple[float, float]:
         """Return the microseconds of a checkout and a checkin: on the clock, and of this process."""
@@ -253,6 +265,20 @@ class Worker:
         except DatabaseError as error:
             print("the transaction failed:", error)
         return ask("SELECT COUNT(*) FROM other WHERE n >= 666")
+
+
+def in_child(work: Callable[[], Any]) -> str:
+    """Return, as JSON, what a function returns in a forked child, which ends without any clean-up."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(writing, json.dumps(work()).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as answer:  # noqa: PTH123  # a descriptor, no path
+        text = answer.read()
+    os.waitpid(pid, 0)
+    return text
 
 
 DEEDS: dict[str, Callable[[Worker], Any]] = {
