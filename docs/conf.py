@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import django
 from django.conf import settings
 
 import poollife
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from sphinx.application import Sphinx
 
 # autodoc imports the modules. Some of them need Django's settings, none needs a database.
 settings.configure(USE_TZ=True)
@@ -25,6 +18,8 @@ version = release = poollife.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 # Links to headings are GitHub's, where the same files are read, too.
 myst_heading_anchors = 4
+# For docs/changelog.md, which includes another file.
+myst_enable_extensions = ["colon_fence"]
 # Quotes and dashes stay as they were typed: many of them are parts of commands.
 smartquotes = False
 # Blocks without a language are commands.
@@ -32,6 +27,7 @@ highlight_language = "none"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 # An overloaded function has one signature here: its docstring says what each form is for.
 autodoc_typehints_format = "short"
 
@@ -39,14 +35,4 @@ html_theme = "furo"
 html_title = f"poollife {release}"
 html_copy_source = False
 html_show_sourcelink = False
-
-
-def link_pages(app: Sphinx, folder: Path, document: str, content: list[str]) -> None:
-    """Let the links of CHANGELOG.md, which is above this folder, lead to the pages of the site."""
-    if document == "changelog":
-        content[0] = content[0].replace("](docs/", "](")
-
-
-def setup(app: Sphinx) -> None:
-    """Connect the function to Sphinx."""
-    app.connect("include-read", link_pages)
+html_show_copyright = False

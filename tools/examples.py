@@ -1,8 +1,8 @@
 """Run the sites of the folder ``examples``, each on a private server: ``make examples ARGS=gunicorn_mysql``.
 
-Each site is started by the command that docs/five-minutes.md names for it, in a copy of its folder and on a free
-port. It is used, counted at the database server, and ended. The exit status is 0 if each site did what the page
-says.
+Each site is started by the command that docs/five-minutes.md names for it, in a copy of its folder and on a
+free port. It is used, counted at the database server, and ended. The exit status is 0 if each site did what
+the page says.
 """
 
 from __future__ import annotations

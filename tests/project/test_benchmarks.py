@@ -77,6 +77,8 @@ def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
     assert len(KINDS["mysql"]) >= 20
     assert leaks_of(found, "poollife") == leaks_of(found, LAZY) == leaks_of(found, ALWAYS) == set()
     assert len(leaks_of(found, ROLLBACK)) >= 20
+    own = {"child": "a session of its own", "parent": "the same session"}
+    assert found["forks"] == dict.fromkeys(("poollife", LAZY, ALWAYS, ROLLBACK), own)
     assert found["cycles"].keys() == {BARE.name, "poollife", LAZY, ALWAYS, ROLLBACK}
     assert found["cycles"][BARE.name]["ratio"] == 1
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]

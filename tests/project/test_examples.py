@@ -1,4 +1,4 @@
-"""The sites in ``examples/`` run by one command each, and are what docs/five-minutes.md tells a reader to paste."""
+"""The sites in ``examples/`` run by one command each, and are what docs/five-minutes.md shows."""
 
 from __future__ import annotations
 
