@@ -28,10 +28,11 @@ highlight_language = "none"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-# An overloaded function has one signature here: its docstring says what each form is for.
+# Types without the names of their modules.
 autodoc_typehints_format = "short"
 
 html_theme = "furo"
+html_favicon = "images/icon.svg"
 html_title = f"poollife {release}"
 html_copy_source = False
 html_show_sourcelink = False

@@ -137,7 +137,7 @@ def read_rounds(site: Site) -> Report:
 
 @dataclass(frozen=True)
 class Example:
-    """One folder of ``examples``, and what the page says about it."""
+    """A folder of ``examples``, and what the page says about it."""
 
     database: str
     #: The command of the page.

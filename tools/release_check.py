@@ -110,7 +110,10 @@ class Release:
     """The archives, and the environment in which the wheel is used."""
 
     def __init__(self, folder: Path) -> None:
-        """:param folder: an empty folder, outside of the project."""
+        """Prepare it.
+
+        :param folder: an empty folder, outside of the project.
+        """
         self._folder = folder
         self._python = folder / "env/bin/python"
 

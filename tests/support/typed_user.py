@@ -9,9 +9,17 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, assert_type
 
-from poollife import PooledThread, PooledThreadPoolExecutor, auto_close_db, close_pool, drain_pool, pool_stats
+from poollife import (
+    PooledThread,
+    PooledThreadPoolExecutor,
+    PoolTimeout,
+    auto_close_db,
+    close_pool,
+    drain_pool,
+    pool_stats,
+)
 from poollife.asgi import PoolASGIMiddleware
-from poollife.errors import Hold, PoolTimeout
+from poollife.errors import Hold
 
 
 @auto_close_db
