@@ -333,6 +333,16 @@ def test_make_targets(command: str) -> None:
     assert command.split()[1] in make_targets()
 
 
+def test_every_claim_about_pools_has_a_command_or_a_source() -> None:
+    """docs/which-pool.md promises it: the last cell of each row of each table."""
+    rows = [line for line in page("docs/which-pool.md").prose.splitlines() if line.startswith("|")]
+    cells = [row.strip("| ").rpartition("|")[2].strip() for row in rows if not row.startswith("|---")]
+    assert cells.count("shown by") == 4
+    assert len(cells) > 25
+    shown = re.compile(r"\]\(|`make |`tests/|`python manage\.py |`manage\.py ")
+    assert [cell for cell in cells if cell != "shown by" and not shown.search(cell)] == []
+
+
 @pytest.mark.parametrize("name", named(r"poollife(?:\.\w+)+(?:\(\))?"))
 def test_dotted_names(name: str) -> None:
     if re.fullmatch(r"poollife\.[EWI]\d{3}", name):
