@@ -58,6 +58,15 @@ def test_every_folder_has_a_set_on_the_page() -> None:
     assert [name for name in SETS if name not in PAGE.headings] == []
 
 
+def test_list_of_examples_has_their_commands() -> None:
+    text = (FOLDER / "README.md").read_text()
+    assert [
+        name
+        for name, each in EXAMPLES.items()
+        if f"| `{name}` |" not in text or f"`{each.command}`" not in text
+    ] == []
+
+
 FILES = [block for block in PAGE.blocks if block.language in ("python", "ini")]
 COMMANDS = [block for block in PAGE.blocks if block.language == ""]
 

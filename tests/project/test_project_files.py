@@ -15,6 +15,7 @@ import yaml
 
 import noxfile
 from tests.support import ROOT
+from tests.support.pages import page
 from tools import release_check
 
 GITHUB = ROOT / ".github"
@@ -62,6 +63,22 @@ def test_workflow_has_each_cell_of_the_matrix() -> None:
         "(django${{ matrix.django }}-sqlalchemy${{ matrix.sqlalchemy }}-python${{ matrix.python }})" in text
     )
     assert {f"django{name}" for name in names} == {str(cell) for cell in noxfile.CELLS}
+
+
+def test_page_of_versions_has_the_cells_and_the_oldest_drivers() -> None:
+    versions = page("docs/versions.md")
+    cells = {
+        (row["Python"], django, sqlalchemy)
+        for row in versions.table("Python | Django")
+        for django in row["Django"].split(", ")
+        for sqlalchemy in row["SQLAlchemy"].split(", ")
+    }
+    assert cells == {tuple(cell.args) for cell in noxfile.CELLS}
+    drivers = {row["driver"]: row["supported"] for row in versions.table("driver | supported")}
+    extras = PROJECT["project"]["optional-dependencies"]
+    for name in ("mysql", "pymysql", "postgresql", "postgresql-psycopg2"):
+        driver, _, oldest = extras[name][0].partition(">=")
+        assert drivers[driver].startswith(f"{oldest} and later")
 
 
 def test_jobs_run_targets_that_exist() -> None:
