@@ -10,7 +10,7 @@ from poollife.asgi import PoolASGIMiddleware
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
 django = get_asgi_application()
 
-from mysite.consumers import SessionConsumer  # noqa: E402  # consumers need Django to be set up
+from mysite.consumers import SessionConsumer  # consumers need Django to be set up
 
 router = ProtocolTypeRouter(
     {
