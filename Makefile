@@ -85,7 +85,7 @@ release-check: $(RELEASE_VENV)/.installed ## Build the archives of a release in 
 	$(RELEASE_BIN)/python -m tools.release_check
 
 clean: ## Remove the virtual environments and everything else that was made here
-	rm -rf $(VENV) $(DEMO_VENV) $(BENCH_VENV) $(DOCS_VENV) $(RELEASE_VENV) build dist .cache .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO_VENV) $(BENCH_VENV) $(DOCS_VENV) $(RELEASE_VENV) build dist .cache .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system-packages:
