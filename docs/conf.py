@@ -33,6 +33,8 @@ autodoc_typehints_format = "short"
 
 html_theme = "furo"
 html_favicon = "images/icon.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"poollife {release}"
 html_copy_source = False
 html_show_sourcelink = False
