@@ -35,12 +35,12 @@ class Plot(NamedTuple):
             f'<text x="20" y="33" font-size="16" font-weight="600">{escape(self.title)}</text>',
         ]
         for row, (name, value) in enumerate(self.bars.items()):
-            top, length = TITLE + ROW * row, LONGEST * value / most
+            top, length = TITLE + ROW * row, max(LONGEST * value / most, 1)
             colour = OWN if name.startswith("poollife") else OTHER
             parts += [
                 f'<text x="{LABELS - 10}" y="{top + 19}" text-anchor="end">{escape(name)}</text>',
-                f'<rect x="{LABELS}" y="{top + 5}" width="{max(length, 1):.1f}" height="20" fill="{colour}"/>',
-                f'<text x="{LABELS + max(length, 1) + 8:.1f}" y="{top + 20}">{self._number(name)}</text>',
+                f'<rect x="{LABELS}" y="{top + 5}" width="{length:.1f}" height="20" fill="{colour}"/>',
+                f'<text x="{LABELS + length + 8:.1f}" y="{top + 20}">{self._number(name)}</text>',
             ]
         return "\n".join([*parts, "</svg>\n"])
 
