@@ -79,7 +79,9 @@ examples: $(VENV)/.installed ## Run the sites of the folder examples, each on a 
 	$(BIN)/python -m tools.examples $(ARGS)
 
 docs: $(DOCS_VENV)/.installed ## Build the documentation site in build/docs (BUILDER=linkcheck asks other hosts for the links to them)
-	$(DOCS_BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b $(BUILDER) -d build/doctrees docs build/$(if $(filter html,$(BUILDER)),docs,$(BUILDER))
+	@# Afresh: a page that has not changed would not be warned of again, and one that has gone would stay.
+	@rm -rf build/docs
+	$(DOCS_BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -b $(BUILDER) docs build/docs
 
 release-check: $(RELEASE_VENV)/.installed ## Build the archives of a release in dist, and check and use them
 	$(RELEASE_BIN)/python -m tools.release_check
