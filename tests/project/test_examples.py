@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator
@@ -90,9 +89,9 @@ def test_command_of_the_page_exists(block: Block) -> None:
         match shlex.split(line, comments=True):
             case ["pip", "install", *requirements]:
                 for requirement in requirements:
-                    name, extras = re.fullmatch(r"([^\[]+)\[([\w,-]+)\]|", requirement).groups()  # type: ignore[union-attr]
-                    if name == "poollife":
-                        assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+                    name, _, extras = requirement.rstrip("]").partition("[")
+                    known = project["optional-dependencies"].keys() if name == "poollife" else {"", "binary"}
+                    assert set(extras.split(",")) <= known
             case ["python", "manage.py", command, *_] if command in get_commands():
                 pass
             case _:

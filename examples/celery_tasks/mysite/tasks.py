@@ -1,5 +1,4 @@
-"""One task: the number of the session that its query ran in."""
-
+# mysite/tasks.py
 import os
 
 from django.db import connection

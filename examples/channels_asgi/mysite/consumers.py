@@ -1,5 +1,4 @@
-"""A websocket that answers each message with the number of the session that its query ran in."""
-
+# mysite/consumers.py
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import connection
