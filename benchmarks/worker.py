@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -275,10 +276,13 @@ def in_child(work: Callable[[], Any]) -> str:
         os.write(writing, json.dumps(work()).encode())
         os._exit(0)
     os.close(writing)
-    with open(reading) as answer:  # noqa: PTH123  # a descriptor, no path
-        text = answer.read()
-    os.waitpid(pid, 0)
-    return text
+    # Not by waitpid(): gevent's own waits for a watcher that never comes, and a child may hang. It stays a
+    # zombie until this process ends.
+    ready, _, _ = select.select([reading], [], [], 2 * HANGS)
+    answer = os.read(reading, 1000).decode() if ready else '"hangs"'
+    os.close(reading)
+    os.kill(pid, signal.SIGKILL)
+    return answer
 
 
 DEEDS: dict[str, Callable[[Worker], Any]] = {
