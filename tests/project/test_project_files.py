@@ -1,4 +1,4 @@
-"""The files around the code: what a host of repositories, git and an index of packages read."""
+"""The files around the code, for a host of repositories, git and an index of packages; pages of facts."""
 
 from __future__ import annotations
 
@@ -79,6 +79,16 @@ def test_page_of_versions_has_the_cells_and_the_oldest_drivers() -> None:
     for name in ("mysql", "pymysql", "postgresql", "postgresql-psycopg2"):
         driver, _, oldest = extras[name][0].partition(">=")
         assert drivers[driver].startswith(f"{oldest} and later")
+
+
+def test_every_claim_about_pools_has_a_command_or_a_source() -> None:
+    """docs/which-pool.md promises it: the last cell of each row of each table."""
+    rows = [line for line in page("docs/which-pool.md").prose.splitlines() if line.startswith("|")]
+    cells = [row.strip("| ").rpartition("|")[2].strip() for row in rows if not row.startswith("|---")]
+    assert cells.count("shown by") == 4
+    assert len(cells) > 25
+    shown = re.compile(r"\]\(|`make |`tests/|`python manage\.py |`manage\.py ")
+    assert [cell for cell in cells if cell != "shown by" and not shown.search(cell)] == []
 
 
 def test_jobs_run_targets_that_exist() -> None:
