@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test matrix lint coverage conformance fuzz stress processes bench examples docs release-check clean system-packages check-python
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes, bench or examples, DB=mysql, DB=postgresql or DB=sqlite to the demo, WORKERS=... says how many processes run tests, PYTHON=... chooses the Python"
 
 # The mark of the driver that the demo needs.
