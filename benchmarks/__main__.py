@@ -81,7 +81,7 @@ def parts_of(bench: Bench, options: argparse.Namespace) -> dict[str, Part]:
             lambda: bench.pressure("outage", seconds), lambda found: report.print_outage(found, seconds)
         ),
         "board": Part(
-            lambda: bench.pressure("board", seconds / 2), lambda found: report.print_board(found, seconds / 2)
+            lambda: [bench.pressure("board", seconds / 2 / rounds) for _ in range(rounds)], report.print_board
         ),
         "cpu": Part(
             lambda: bench.cpu(rounds, max(1, cycles // 10)),

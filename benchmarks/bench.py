@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from benchmarks import leaks
+from benchmarks import forks, leaks
 from benchmarks.dialects import Dialect
 from benchmarks.items import create_drawn, create_items
 from benchmarks.peers import BARE, PATIENCE, PEERS, SHARED, TIMEOUT, Peer
-from benchmarks.process import Crew, Failed, Process
+from benchmarks.process import LIMIT, Crew, Failed, Process
 from benchmarks.summaries import costs, summary
 from benchmarks.throughput import Throughput
 
@@ -24,6 +25,8 @@ VIEWS = {
 }
 #: Sessions that a pool may have where nothing else is said.
 SIZE = 5
+#: Seconds after which the parent of a fork hangs; the words of a process that was killed for that.
+FORK_LIMIT, KILLED = 60.0, "status -9"
 #: The threads of the executor in the part ``last_ids``.
 EXECUTOR = 8
 
@@ -41,10 +44,11 @@ class Bench:
         dialect.execute(server, NAME, *leaks.SET_UP[dialect.name].strip().splitlines())
         create_drawn(dialect, server, NAME)
 
-    def _worker(self, peer: Peer, entry: dict[str, Any]) -> Process:
+    def _worker(self, peer: Peer, entry: dict[str, Any], limit: float = LIMIT) -> Process:
         """Start the process of one peer.
 
         :param entry: the entry of ``DATABASES``.
+        :param limit: seconds after which it is killed if it does not answer.
         """
         beginning = {
             "dialect": self._dialect.name,
@@ -52,7 +56,7 @@ class Bench:
             "middleware": peer.middleware,
             "persistent": peer.persistent,
         }
-        return Process(peer.name, "benchmarks.worker", beginning, patched=peer.gevent)
+        return Process(peer.name, "benchmarks.worker", beginning, patched=peer.gevent, limit=limit)
 
     @contextmanager
     def _crew(
@@ -123,9 +127,21 @@ class Bench:
         process.renew()
 
     def forks(self) -> dict[str, dict[str, str]]:
-        """Return whose session a forked child has used, and whether its parent still has its own."""
-        with self._crew(self._peers, size=1) as crew:
-            return dict(crew.each(lambda process: process.fork()))
+        """Return what becomes of parent and child, by the session's state and the child's deed, and by peer.
+
+        Each fork has a process of its own: one that hung may not show what the next one does.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for state, deed in itertools.product(forks.STATES, forks.DEEDS):
+            verdicts = found[f"{state}, child {deed}"] = {}
+            for peer in self._peers:
+                own = peer.database(self._server.database(NAME), 1)
+                try:
+                    with self._worker(peer, own, FORK_LIMIT) as process:
+                        verdicts[peer.name] = process.fork(state, deed)
+                except Failed as error:
+                    verdicts[peer.name] = "parent HANGS" if KILLED in str(error) else str(error)
+        return found
 
     def cycles(self, rounds: int, cycles: int) -> dict[str, dict[str, float]]:
         """Return the microseconds of a checkout and a checkin, and the multiple of SQLAlchemy's cycle."""

@@ -25,25 +25,26 @@ def cycle() -> None:
 
 def request() -> None:
     """Borrow and return in a request."""
-    work = Work(lambda: "GET /catalogue/items/4711/")
+    work = Work("GET /catalogue/items/4711/")
     work.run(connection.ensure_connection)
     work.end(True)
 
 
-def board(dialect: Dialect, entry: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
+def board(dialect: Dialect, entry: dict[str, Any], seconds: float) -> dict[str, dict[str, float]]:
     """Return the microseconds of CPU of a warm checkout and return, without and with a row on the board.
 
     Both kinds take turns in one process, and the order changes each time. Less than the row can't be switched
     off: the counters are numbers in memory in any case.
 
-    :param seconds: of each of the two runs.
+    :param seconds: of each of the two kinds of cycle.
+    :returns: by kind, the least without and with a row, and the median of the differences.
     """
     connection.ensure_connection()
     driver = connection.connection
     row = driver.row
     assert row is not None, "the board has a row for it"
     connection.close()
-    found = []
+    found = {}
     for each in (cycle, request):
         times: dict[bool, list[float]] = {True: [], False: []}
         end, turn = time.monotonic() + seconds, 0
@@ -53,16 +54,13 @@ def board(dialect: Dialect, entry: dict[str, Any], seconds: float) -> list[dict[
                 driver.row = row if shown else None
                 times[shown].append(_time_of(each))
         driver.row = row
-        found.append(
-            {
-                "what": each.__doc__,
-                "without": min(times[False]),
-                "with": min(times[True]),
-                "difference": statistics.median(
-                    one - other for one, other in zip(times[True], times[False], strict=True)
-                ),
-            }
-        )
+        found[str(each.__doc__)] = {
+            "without": min(times[False]),
+            "with": min(times[True]),
+            "difference": statistics.median(
+                one - other for one, other in zip(times[True], times[False], strict=True)
+            ),
+        }
     close_pool()
     return found
 

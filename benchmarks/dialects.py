@@ -56,9 +56,9 @@ class Dialect:
     serial: str
     #: The last key that was drawn in this session.
     last_id: str
-    #: The number of the session.
+    #: The server's number of the session.
     session: str
-    #: Reads a result by half, and returns what must be kept for it to stay open: the driver connection.
+    #: Reads the first of 100,000 rows, and returns what has the others: the driver connection.
     read_half: Callable[[Any], Any]
     #: The attribute of the driver's errors that has the server's number of the error.
     error_number: str
@@ -99,7 +99,7 @@ def read_half_mysql(connection: Any) -> Any:
         cursor = connection.cursor(SSCursor)
     except (ImportError, TypeError):
         cursor = connection.cursor(buffered=False)
-    cursor.execute("SELECT n FROM log")
+    cursor.execute("SELECT seq FROM seq_1_to_100000")
     cursor.fetchone()
     return cursor
 

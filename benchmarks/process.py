@@ -32,16 +32,20 @@ class Failed(Exception):
 class Process:
     """A running module, for a ``with`` block. A method call sends an order and returns the answer."""
 
-    def __init__(self, name: str, module: str, beginning: Any, *, patched: bool = False) -> None:
+    def __init__(
+        self, name: str, module: str, beginning: Any, *, patched: bool = False, limit: float = LIMIT
+    ) -> None:
         """Start the process and wait until it is ready.
 
         :param name: the name that an error mentions.
         :param module: the module that runs as a program.
         :param beginning: the first line.
         :param patched: have gevent patch the standard library first.
+        :param limit: seconds after which it is killed if it does not answer.
         :raises Failed: the process does not start.
         """
         self.name = name
+        self._limit = limit
         # A file: a process whose pipe is not read would wait when the pipe is full.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # _end() closes it
         self._process = subprocess.Popen(
@@ -80,7 +84,7 @@ class Process:
     def _order(self, message: Any) -> Any:
         assert self._process.stdin
         assert self._process.stdout
-        watch = threading.Timer(LIMIT, self._process.kill)
+        watch = threading.Timer(self._limit, self._process.kill)
         watch.start()
         try:
             self._process.stdin.write(json.dumps(message) + "\n")

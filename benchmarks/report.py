@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from benchmarks.tables import table
@@ -24,6 +25,14 @@ def print_round_trips(found: dict[str, Any]) -> None:
     print(table(["", *next(iter(found.values()), {})], rows))
 
 
+def print_forks(found: dict[str, dict[str, str]]) -> None:
+    print("\nA fork of a process with one connection: what becomes of parent and child\n")
+    names = list(next(iter(found.values())))
+    numbers = [f"({number})" for number in range(1, len(names) + 1)]
+    print(table(["", *numbers], [[kind, *each.values()] for kind, each in found.items()]))
+    print("\n" + "\n".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True)))
+
+
 def print_leaks(found: dict[str, dict[str, str]]) -> None:
     print("\nSession state that the next borrower sees\n")
     names = list(next(iter(found.values())))
@@ -33,12 +42,6 @@ def print_leaks(found: dict[str, dict[str, str]]) -> None:
     print(table([f"{len(found)} kinds", *numbers], [*rows, ["leaks", *sums]]))
     print("\n" + "\n".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True)))
     print("'shows nothing': the first borrower does not see its own change there either.")
-
-
-def print_forks(found: dict[str, dict[str, str]]) -> None:
-    print("\nA query before a fork, one in the child, and one behind it\n")
-    rows = [[name, each["child"], each["parent"]] for name, each in found.items()]
-    print(table(["", "the child's query ran in", "the parent's next in"], rows))
 
 
 def print_cycles(found: dict[str, dict[str, float]], rounds: int, cycles: int) -> None:
@@ -156,15 +159,24 @@ def print_sizing(found: list[dict[str, Any]], seconds: float) -> None:
     print(table(["", "checkouts", "measured", "calculated", "simulated", "size"], rows))
 
 
-def print_board(found: list[dict[str, Any]], seconds: float) -> None:
+def print_board(found: list[dict[str, dict[str, float]]]) -> None:
     print(
-        f"\nMicroseconds of CPU of a warm checkout and return, in {seconds:g} s each, without and with a"
-        "\nrow on the board: the least, and the median of the differences.\n"
+        f"\nMicroseconds of CPU of a warm checkout and return, without and with a row on the board, in"
+        f"\n{len(found)} processes: the least, and the differences: the median of the processes, and each.\n"
     )
-    rows = [
-        [each["what"], *(f"{each[key]:.2f}" for key in ("without", "with", "difference"))] for each in found
-    ]
-    print(table(["", "without", "with", "difference"], rows))
+    rows = []
+    for kind in found[0]:
+        each = [process[kind] for process in found]
+        differences = sorted(process["difference"] for process in each)
+        rows.append(
+            [
+                kind,
+                *(f"{min(process[key] for process in each):.2f}" for key in ("without", "with")),
+                f"{statistics.median(differences):.2f}",
+                " ".join(f"{difference:.2f}" for difference in differences),
+            ]
+        )
+    print(table(["", "without", "with", "difference", "in each process"], rows))
 
 
 def print_outage(found: dict[str, Any], seconds: float) -> None:

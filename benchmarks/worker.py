@@ -6,16 +6,12 @@ Each peer has a process of its own, because the peers differ in settings and imp
 from __future__ import annotations
 
 import gc
-import json
 import os
-import select
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +32,12 @@ from django.urls import path
 from benchmarks.dialects import DIALECTS
 from benchmarks.items import DRAWN
 from benchmarks.process import first_line, take_orders
+from benchmarks.questions import ask, time_limit
 
 SELECT = "SELECT n FROM log WHERE n = 1"
 UPDATE = "UPDATE other SET n = n + 1"
 #: Requests that may fail after all sessions were killed.
 PATIENCE = 10
-#: Seconds after which a statement has no answer.
-HANGS = 10.0
 
 
 class Worker:
@@ -103,17 +98,6 @@ class Worker:
         """Drop the cursor that the last deed has kept."""
         self._kept = None
 
-    def fork(self) -> dict[str, str]:
-        """Return the session of a query in a forked child, and that of the parent's next query."""
-        before = self.ask(self._dialect.session)
-        child = in_child(lambda: self.ask(self._dialect.session))
-        after = self.ask(self._dialect.session)
-        names = {json.dumps(before): "the parent's session"}
-        return {
-            "child": names.get(child, "a session of its own" if child.startswith('"') else child),
-            "parent": "the same session" if after == before else "another session",
-        }
-
     def cycles(self, number: int) -> tuple[float, float]:
         """Return the microseconds of a checkout and a checkin: on the clock, and of this process."""
         cycle = self._cycle
@@ -159,6 +143,12 @@ class Worker:
         errors = Counter(answer for _, answer in answers if isinstance(answer, str))
         most = errors.most_common(1)
         return {**{key: verdicts[key] for key in ("right", "wrong", "refused")}, "error": most and most[0][0]}
+
+    def fork(self, state: str, deed: str) -> str:
+        """Return what becomes of this process and of a child. Arguments as for ``forks.verdict()``."""
+        from benchmarks import forks
+
+        return forks.verdict(self._dialect, lambda sql: self.ask(sql), state, deed)
 
     # --- the work of the orders -------------------------------------------------------------------------
 
@@ -268,23 +258,6 @@ class Worker:
         return ask("SELECT COUNT(*) FROM other WHERE n >= 666")
 
 
-def in_child(work: Callable[[], Any]) -> str:
-    """Return, as JSON, what a function returns in a forked child, which ends without any clean-up."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.write(writing, json.dumps(work()).encode())
-        os._exit(0)
-    os.close(writing)
-    # Not by waitpid(): gevent's own waits for a watcher that never comes, and a child may hang. It stays a
-    # zombie until this process ends.
-    ready, _, _ = select.select([reading], [], [], 2 * HANGS)
-    answer = os.read(reading, 1000).decode() if ready else '"hangs"'
-    os.close(reading)
-    os.kill(pid, signal.SIGKILL)
-    return answer
-
-
 DEEDS: dict[str, Callable[[Worker], Any]] = {
     "set_row_factory": Worker._set_row_factory,
     "read_half": Worker._read_half,
@@ -305,32 +278,6 @@ class BareWorker(Worker):
 
     def _cycle(self) -> None:
         self._pool.connect().close()
-
-
-def ask(sql: str) -> Any:
-    """Send a statement, and return the first column of the first row; None if it has no result."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return str(cursor.fetchall()[0][0]) if cursor.description else None
-
-
-@contextmanager
-def time_limit() -> Iterator[None]:
-    """End a block that hangs.
-
-    :raises TimeoutError: inside of the block, after ``HANGS`` seconds.
-    """
-
-    def ring(*_: object) -> None:
-        raise TimeoutError("it hangs")
-
-    signal.signal(signal.SIGALRM, ring)
-    # Again and again: the first error may end in a handler that then waits for the same thing.
-    signal.setitimer(signal.ITIMER_REAL, HANGS, HANGS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def resident() -> int:

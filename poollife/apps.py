@@ -21,7 +21,8 @@ class PoollifeConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks, and connect Celery's signals."""
-        import poollife.checks  # noqa: F401
+        import poollife.checks
+        import poollife.status_page.checks  # noqa: F401
 
         # Celery is imported by now: its own support of Django sets Django up before a worker starts.
         if "celery" in sys.modules:

@@ -82,9 +82,8 @@ class PoolASGIMiddleware:
 
 def work_of(scope: Message, *, asynchronous: bool = False) -> Work:
     """Return the new work of a request or a websocket, named by its method and path."""
-    # A task that outlives the request keeps the work in its context, and must not keep the scope with it.
     kind, path = scope.get("method", scope["type"]), scope.get("path", "")
-    return Work(lambda: f"{kind} {path}", asynchronous=asynchronous)
+    return Work(f"{kind} {path}", asynchronous=asynchronous)
 
 
 async def run(work: Work, end: Callable[[], None], application: Application, *channel: Any) -> None:
@@ -111,7 +110,7 @@ class Lifespan:
     """The lifespan messages between a server and its application, and answers if the application has none."""
 
     def __init__(self, receive: Receive, send: Send, warm: int) -> None:
-        self.work = Work(lambda: "the application's lifespan", asynchronous=True)
+        self.work = Work("the application's lifespan", asynchronous=True)
         #: True after the application's first message.
         self.begun = False
         self._receive, self._send, self._warm = receive, send, warm

@@ -101,7 +101,7 @@ def begin_task(sender: Any, task_id: str, **_: Any) -> None:
     """Begin the work of a task: the sessions that this thread borrows from here on belong to the task."""
     # An eager task runs within other work, such as a request, and its sessions end with that.
     if not sender.request.is_eager:
-        current_work.set(Work(lambda: f"task {sender.name}[{task_id}]"))
+        current_work.set(Work(f"task {sender.name}[{task_id}]"))
 
 
 def end_task(sender: Any, **_: Any) -> None:

@@ -48,11 +48,9 @@ class PoolMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self._is_async:
             return self._respond_async(request)
-        # Not the request itself: a task that outlives it keeps the work in its context.
-        method, path = request.method, request.path
         # Work.run(), written out: that saves a call and its tuple and dictionary of arguments. And Work gets
         # its arguments by their place, because CPython calls __init__() without a detour then.
-        work = Work(lambda: f"{method} {path}", False)
+        work = Work(f"{request.method} {request.path}", False)
         previous = current_work.get()
         try:
             try:
@@ -72,8 +70,7 @@ class PoolMiddleware:
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
         # The sessions of a sync view belong to its own thread, and only that thread can return them. The hop
         # into it is made only if the work has a lease.
-        method, path = request.method, request.path
-        work = Work(lambda: f"{method} {path}", asynchronous=True)
+        work = Work(f"{request.method} {request.path}", asynchronous=True)
         try:
             response: HttpResponseBase = await work.run_async(self.get_response, request)
         except GeneratorExit:

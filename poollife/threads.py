@@ -60,7 +60,7 @@ def auto_close_db(function: Any = None, /) -> Any:
     """
     if function is None:
         code = sys._getframe(1).f_code
-        return Block(lambda: f"a block in {code.co_qualname}")
+        return Block(f"a block in {code.co_qualname}")
     if isinstance(function, staticmethod | classmethod):
         return type(function)(auto_close_db(function.__func__))
     if isinstance(function, type) or not callable(function):
@@ -71,8 +71,8 @@ def auto_close_db(function: Any = None, /) -> Any:
 class Block:
     """The result of ``auto_close_db()``: a context manager for one block at a time, and a decorator."""
 
-    def __init__(self, describe: Callable[[], str]) -> None:
-        self._describe = describe
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._work: _BlockWork | None = None
 
     def __call__(self, function: F) -> F:
@@ -109,7 +109,7 @@ class Block:
             raise RuntimeError("This block is in use already: call auto_close_db() anew for each block.")
         previous = _outer_work()
         try:
-            self._work = _BlockWork(self._describe, self, previous, asynchronous)
+            self._work = _BlockWork(self._name, self, previous, asynchronous)
             current_work.set(self._work)
         except BaseException:
             self._work = None
@@ -136,10 +136,8 @@ class _BlockWork(Work):
 
     __slots__ = ("block", "over", "previous")
 
-    def __init__(
-        self, describe: Callable[[], str], block: Block, previous: Work | None, asynchronous: bool
-    ) -> None:
-        super().__init__(describe, asynchronous=asynchronous)
+    def __init__(self, name: str, block: Block, previous: Work | None, asynchronous: bool) -> None:
+        super().__init__(name, asynchronous=asynchronous)
         #: The block, which lives as long as its ``with`` statement. If it is gone and this work is not over,
         #: an asynchronous exception came in the call of ``__exit__`` itself.
         self.block = weakref.ref(block)
@@ -180,7 +178,7 @@ class PooledThread(threading.Thread):
 
     def _run_and_give_back(self, run: Callable[[], None]) -> None:
         vars(self).pop("run", None)
-        work = Work(lambda: type(self).__name__)
+        work = Work(type(self).__name__)
         _run(work, partial(_end_thread, work), run)
 
 
@@ -258,7 +256,7 @@ def _run(work: Work, end: End, function: Callable[..., T], /, *args: Any, **kwar
 
 
 def _run_job(job: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    work = Work(partial(_name, job))
+    work = Work(_name(job))
     return _run(work, partial(_end_thread, work), job, *args, **kwargs)
 
 
@@ -292,17 +290,14 @@ def _name(function: Callable[..., Any]) -> str:
     while isinstance(function, partial):
         function = function.func
     # Not repr(): that of an object may query, or fail.
-    return getattr(function, "__qualname__", None) or type(function).__qualname__
-
-
-def _work_of(function: Callable[..., Any], *, asynchronous: bool = False) -> Work:
-    return Work(partial(_name, function), asynchronous=asynchronous)
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
 
 
 def _wrap_function(function: Callable[..., Any]) -> Wrapper:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        work = _work_of(function)
+        work = Work(_name(function))
         return _run(work, work.end, function, *args, **kwargs)
 
     return call
@@ -311,7 +306,7 @@ def _wrap_function(function: Callable[..., Any]) -> Wrapper:
 def _wrap_generator(function: Callable[..., Generator[Any, Any, Any]]) -> Wrapper:
     @wraps(function)
     def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        work, well = GeneratorWork(partial(_name, function)), False
+        work, well = GeneratorWork(_name(function)), False
         try:
             body = function(*args, **kwargs)
             item = work.run(next, body)
@@ -342,7 +337,7 @@ def _wrap_generator(function: Callable[..., Generator[Any, Any, Any]]) -> Wrappe
 def _wrap_coroutine(function: Callable[..., Awaitable[Any]]) -> Wrapper:
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        work = _work_of(function, asynchronous=True)
+        work = Work(_name(function), asynchronous=True)
         try:
             result = await work.run_async(function, *args, **kwargs)
         except GeneratorExit:
@@ -361,7 +356,7 @@ def _wrap_coroutine(function: Callable[..., Awaitable[Any]]) -> Wrapper:
 def _wrap_async_generator(function: Callable[..., AsyncGenerator[Any, Any]]) -> Wrapper:
     @wraps(function)
     async def generate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        work, well = GeneratorWork(partial(_name, function), asynchronous=True), False
+        work, well = GeneratorWork(_name(function), asynchronous=True), False
         try:
             body = function(*args, **kwargs)
             item = await work.run_async(anext, body)

@@ -92,15 +92,17 @@ class Work:
     threads.
     """
 
-    __slots__ = ("_describe", "around", "asynchronous", "ended", "leases", "thread")
+    __slots__ = ("around", "asynchronous", "ended", "label", "leases", "name", "thread")
 
-    def __init__(self, describe: Callable[[], str], asynchronous: bool = False) -> None:
+    def __init__(self, name: str, asynchronous: bool = False) -> None:
         """
-        :param describe: returns its name for people, such as "GET /report/".
+        :param name: for people, such as "GET /report/".
         :param asynchronous: whether it ends by ``end_async()`` or ``hop()``, and so returns its sessions in
             the thread of its sync code.
         """
-        self._describe = describe
+        self.name = name
+        #: The name, for the board. Encoded by position: a keyword would cost more than the encoding.
+        self.label = name.encode("utf-8", "replace")
         self.asynchronous = asynchronous
         #: The leases that are out. Several threads of one request may borrow at the same time, so each change
         #: is a single operation.
@@ -118,7 +120,7 @@ class Work:
             self.around = self.around.around
 
     def __str__(self) -> str:
-        return self._describe()
+        return self.name
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function as a part of this work. The caller ends the work."""
@@ -258,8 +260,8 @@ class GeneratorWork(Work):
 
     __slots__ = ("opened",)
 
-    def __init__(self, describe: Callable[[], str], *, asynchronous: bool = False) -> None:
-        super().__init__(describe, asynchronous=asynchronous)
+    def __init__(self, name: str, *, asynchronous: bool = False) -> None:
+        super().__init__(name, asynchronous=asynchronous)
         self.opened: list[Any] = []
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

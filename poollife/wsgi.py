@@ -95,7 +95,7 @@ class Response(GeneratorWork):
     __slots__ = ("_body", "_open", "active")
 
     def __init__(self, method: str, path: str) -> None:
-        super().__init__(lambda: f"{method} {path}")
+        super().__init__(f"{method} {path}")
         #: True while the application's code runs for this response.
         self.active = False
         self._body: Callable[[], Body | None] = lambda: None

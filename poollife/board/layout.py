@@ -1,4 +1,4 @@
-"""The layout of a file of the board: a header, places for pools, and rows for sessions.
+"""The layout of a file of the board: a header, places for pools, rows for sessions, and the last time-outs.
 
 All numbers have the size and the order of bytes of this machine: the files never leave it.
 """
@@ -9,9 +9,11 @@ import struct
 from typing import Any
 
 #: The first bytes of each file; the last of them is the version of this layout.
-MAGIC = b"poolife\x01"
+MAGIC = b"poolife\x02"
 #: The number of pools, and of sessions, that have room in one file. A process makes as many as it needs.
 POOLS, ROWS = 8, 48
+#: The number of time-outs that are kept in a file, the latest ones.
+TIMEOUTS_KEPT = 8
 
 #: Magic, pid, start (seconds since 1970), token of the process, number of changes of the places (odd during a
 #: change), command.
@@ -33,10 +35,15 @@ ROW_SIZE = ROW.size
 #: The part of a row that a checkout writes, at once, and its place. A return sets its first number to 0.
 HOLDER = struct.Struct("Qd112s40s")
 HOLDER_AT = 24
+#: Number of the time-out in its file (0: there is none), its time (seconds since 1970), the seconds that it
+#: waited, alias, work, likeliest cause.
+TIMEOUT = struct.Struct("Qdd64s112s312s")
+TIMEOUT_SIZE = TIMEOUT.size
 
 PLACES_AT = HEADER_SIZE
 ROWS_AT = PLACES_AT + POOLS * PLACE_SIZE
-SIZE = ROWS_AT + ROWS * ROW_SIZE
+TIMEOUTS_AT = ROWS_AT + ROWS * ROW_SIZE
+SIZE = TIMEOUTS_AT + TIMEOUTS_KEPT * TIMEOUT_SIZE
 
 #: The places of the counters. LENT, TICKETED and PINGED add up to the number of checkouts.
 (

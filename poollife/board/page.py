@@ -13,6 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,10 @@ class Row:
     outside in the middle of a method may cost the row, which then stays empty.
     """
 
-    # On the class, for a row whose ``__init__()`` was not completed.
-    _free: list[memoryview] | None = None
+    __slots__ = ("_free", "_pid", "_view", "held", "show")
 
     # The destructor needs these on the class: at interpreter exit module globals are gone.
     _alive, _process, _zeros = alive, process, bytes(16)
-    # A checkout finds these with one look-up each.
-    _write, _at = layout.HOLDER.pack_into, layout.HOLDER_AT
 
     def __init__(self, free: list[memoryview], pool: int, session_id: int | None, born: float) -> None:
         """Take a row.
@@ -56,35 +54,32 @@ class Row:
         """
         self._pid = process.pid
         self._view = view = free.pop()
-        #: One number: whether a borrower has the session. A return sets it to 0.
-        self.held: Any = view[layout.HOLDER_AT : layout.HOLDER_AT + 8].cast("Q")
-        self._free = free
+        self._use(view)
+        self._free: list[memoryview] | None = free
         layout.ROW.pack_into(view, 0, pool, session_id or 0, born, 0, 0.0, b"", b"")
 
-    def show(self, since: float, work: object, thread: bytes) -> None:
-        """Write the borrower of the session. A reader may see a part of it.
-
-        :param since: the checkout, in seconds on the monotonic clock.
-        :param work: the request, task or block; None: the thread itself borrowed.
-        :param thread: its name.
-        """
-        text = str(work).encode(errors="replace") if work is not None else b""
-        self._write(self._view, self._at, 1, since, text, thread)
+    def _use(self, view: memoryview) -> None:
+        #: Write the borrower of the session: its checkout (in seconds on the monotonic clock), the name of
+        #: the request, task or block (empty: the thread itself borrowed), and that of the thread. A reader
+        #: may see a part of it. Each checkout calls this, so it is the function of ``struct`` itself.
+        self.show: Callable[[float, bytes, bytes], None] = partial(
+            layout.HOLDER.pack_into, view, layout.HOLDER_AT, 1
+        )
+        #: One number: whether a borrower has the session. A return sets it to 0.
+        self.held: Any = view[layout.HOLDER_AT : layout.HOLDER_AT + 8].cast("Q")
 
     def free(self) -> None:
         """Empty the row: its session is closed. Does nothing on a second call, and in a child."""
         free, self._free = self._free, None
         if free is None or not self._alive[0] or self._pid != self._process.pid:
             return
-        view = self._view
         # A return that was interrupted may still write, when another session has the row.
-        self._view = memoryview(bytearray(layout.ROW_SIZE))
-        self.held = self._view[layout.HOLDER_AT : layout.HOLDER_AT + 8].cast("Q")
-        view[:16] = self._zeros
-        free.append(view)
+        self._use(memoryview(bytearray(layout.ROW_SIZE)))
+        self._view[:16] = self._zeros
+        free.append(self._view)
 
     def __del__(self) -> None:
-        free = self._free
+        free: list[memoryview] | None = getattr(self, "_free", None)  # __init__() may not have been completed
         # In a child, the memory is the parent's.
         if free is not None and self._alive[0] and self._pid == self._process.pid:
             self._view[:16] = self._zeros
@@ -131,8 +126,10 @@ class File:
         ]
         #: The rows without a session. Taking one and putting one back are single operations.
         self.rows = [
-            view[at : at + layout.ROW_SIZE] for at in range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE)
+            view[at : at + layout.ROW_SIZE]
+            for at in range(layout.ROWS_AT, layout.TIMEOUTS_AT, layout.ROW_SIZE)
         ]
+        self._timeout_numbers = itertools.count(1)
         #: The pools with a place, referred to weakly, their aliases and their places.
         self.pools: list[tuple[weakref.ref[Any], str, memoryview]] = []
         #: The places of pools that have ended, by alias: their counters go on to count.
@@ -153,6 +150,18 @@ class File:
                 "user ends: set POOLLIFE_RUN_DIR to another folder"
             )
         return None
+
+    def note_timeout(self, alias: str, waited: float, work: str, cause: str) -> None:
+        """Keep a time-out in the place of the oldest one.
+
+        :param waited: seconds.
+        :param work: the work that waited.
+        :param cause: the likeliest.
+        """
+        number = next(self._timeout_numbers)
+        at = layout.TIMEOUTS_AT + number % layout.TIMEOUTS_KEPT * layout.TIMEOUT_SIZE
+        texts = encoded(alias), encoded(work), encoded(cause)
+        layout.TIMEOUT.pack_into(self.memory, at, number, clock.wall(), waited, *texts)
 
     def move(self, place: memoryview, to: memoryview) -> memoryview:
         """Add the counters in one place to those in another one; return the first, which is empty then."""
@@ -264,6 +273,11 @@ class Page:
             with contextlib.suppress(IndexError):
                 return Row(file.rows, pool, session_id, born)
         return None
+
+    def note_timeout(self, alias: str, waited: float, work: str, cause: str) -> None:
+        """Keep a time-out, for as long as it is one of the last. Arguments as for ``File.note_timeout()``."""
+        for file in self._files[:1]:
+            file.note_timeout(alias, waited, work, cause)
 
     def complaint(self) -> str | None:
         """Return the reason why something is not shown, once; None: nothing is missing, or that was told."""

@@ -12,7 +12,7 @@ from poollife import clock
 from poollife.board import layout, past
 from poollife.board.folder import NoBoard, folder, is_own
 from poollife.board.page import page
-from poollife.board.views import Holder, Process, Totals, holds_sessions, parse
+from poollife.board.views import Holder, Process, TimedOut, Totals, holds_sessions, parse
 from poollife.process.atfork import at_fork
 
 #: Seconds for which a read waits for another process that adds up the past.
@@ -37,6 +37,12 @@ class Board:
         """The borrowed sessions of all processes, the longest hold first."""
         holders = [holder for process in self.processes for holder in process.holders]
         return sorted(holders, key=lambda holder: -holder.held)
+
+    @property
+    def timeouts(self) -> list[TimedOut]:
+        """The last time-outs of the processes, the latest first."""
+        timeouts = [timeout for process in self.processes for timeout in process.timeouts]
+        return sorted(timeouts, key=lambda timeout: -timeout.at)
 
 
 def read_board(where: Path | None = None) -> Board:

@@ -94,6 +94,23 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class TimedOut:
+    """A checkout that waited in vain."""
+
+    alias: str
+    #: Seconds since 1970.
+    at: float
+    #: Seconds.
+    waited: float
+    #: The request, task, block or thread.
+    work: str
+    #: One sentence, with advice. A long one is cut.
+    likeliest_cause: str
+    #: The process.
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """The numbers of one pool of a process."""
 
@@ -131,6 +148,8 @@ class Process:
     pools: list[Pool] = field(default_factory=list)
     #: The borrowed sessions, the longest hold first.
     holders: list[Holder] = field(default_factory=list)
+    #: The last time-outs, the latest first.
+    timeouts: list[TimedOut] = field(default_factory=list)
 
 
 def parse(files: Sequence[bytes], now: float) -> Process:
@@ -144,7 +163,7 @@ def parse(files: Sequence[bytes], now: float) -> Process:
     pools = {number: pool for file in files for number, pool in _pools(file)}
     idle: dict[int, list[int]] = {number: [] for number in pools}
     out, at_rest = dict.fromkeys(pools, 0), dict.fromkeys(pools, 0)
-    for at, file in itertools.product(range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE), files):
+    for at, file in itertools.product(range(layout.ROWS_AT, layout.TIMEOUTS_AT, layout.ROW_SIZE), files):
         number, session, opened, held, since, work, thread = layout.ROW.unpack_from(file, at)
         if (pool := pools.get(number)) is None:
             continue
@@ -169,6 +188,7 @@ def parse(files: Sequence[bytes], now: float) -> Process:
             if session:
                 idle[number].append(session)
     process.holders.sort(key=lambda holder: -holder.held)
+    process.timeouts.extend(_timeouts(files, pid))
     for number, pool in pools.items():
         process.pools.append(
             replace(pool, out=out[number], idle=at_rest[number], idle_sessions=sorted(idle[number]))
@@ -195,7 +215,8 @@ def changes_of(file: bytes) -> int:
 
 def holds_sessions(file: bytes) -> bool:
     """Return whether a borrower has one of the sessions in a file."""
-    rows = (layout.ROW.unpack_from(file, at) for at in range(layout.ROWS_AT, layout.SIZE, layout.ROW_SIZE))
+    places = range(layout.ROWS_AT, layout.TIMEOUTS_AT, layout.ROW_SIZE)
+    rows = (layout.ROW.unpack_from(file, at) for at in places)
     return any(held and pool for pool, _, _, held, *_ in rows)
 
 
@@ -232,6 +253,17 @@ def _pools(file: bytes) -> Iterator[tuple[int, Pool]]:
                 idle_sessions=[],
             ),
         )
+
+
+def _timeouts(files: Sequence[bytes], pid: int) -> list[TimedOut]:
+    places = range(layout.TIMEOUTS_AT, layout.SIZE, layout.TIMEOUT_SIZE)
+    found = [layout.TIMEOUT.unpack_from(file, at) for file in files for at in places]
+    timeouts = [
+        TimedOut(text(alias), _seconds(when), _seconds(waited), text(work), text(cause), pid)
+        for number, when, waited, alias, work, cause in found
+        if number
+    ]
+    return sorted(timeouts, key=lambda timeout: -timeout.at)
 
 
 def _seconds(number: float) -> float:

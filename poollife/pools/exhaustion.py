@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
+from poollife.board.page import page
 from poollife.conf import PoolOptions
 from poollife.errors import Hold, PoolOverloaded, PoolTimeout
 from poollife.pools.lease import Lease
@@ -78,6 +79,13 @@ def overload_of(pool: PoolState, how: str) -> PoolOverloaded:
     """
     begin = f"No connection of pool {pool.key.alias!r} is free, and {how}"
     return _build_error(PoolOverloaded, look(pool, 0.0), begin)
+
+
+def noted(error: PoolTimeout) -> PoolTimeout:
+    """Keep an error among the last time-outs of the board, and return it."""
+    work = current_work.get() or f"thread {threading.current_thread().name}"
+    page.note_timeout(error.pool, error.waited, str(work), error.likeliest_cause)
+    return error
 
 
 def _build_error(kind: type[Timeout], situation: Situation, begin: str) -> Timeout:

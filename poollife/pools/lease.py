@@ -317,7 +317,7 @@ class Lease:
         if before:
             before.remove(self)
         if (row := self.driver.row) is not None and not self.driver.guard.foreign:  # in a child: the parent's
-            row.show(self.since, work, self.label)
+            row.show(self.since, work.label if work else b"", self.label)
 
     def must_go_first(self) -> bool:
         """Return whether the session has to be returned before the current work queries: it is other work's.

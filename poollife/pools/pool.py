@@ -22,7 +22,7 @@ from poollife.errors import PoolTimeout, remembered
 from poollife.pools import log
 from poollife.pools.base import Borrower, PoolClosed, PoolKey
 from poollife.pools.collector import OWN_SHARE, collector
-from poollife.pools.exhaustion import overload_of, timeout_of
+from poollife.pools.exhaustion import noted, overload_of, timeout_of
 from poollife.pools.gate import Gate
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.leaks import watch_for
@@ -138,7 +138,7 @@ class LeasePool(OperatedPool):
             else:
                 work.add(lease)
             if (row := lease.driver.row) is not None:
-                row.show(lease.since, lease.work, lease.label)
+                row.show(lease.since, work.label if work else b"", lease.label)
             if watch := self._watch:
                 watch.borrowed(lease)
             if ticket is not None:
@@ -258,7 +258,7 @@ class LeasePool(OperatedPool):
                 return self._slots.take(ticket)
             except QueueFull as error:
                 self._count_timeout()
-                raise overload_of(self, str(error)) from None
+                raise noted(overload_of(self, str(error))) from None
             except exc.TimeoutError:
                 if last and self._slots.withdraw(ticket):
                     # This also holds for a checkout that began to wait in a pool that was closed.
@@ -374,7 +374,7 @@ class LeasePool(OperatedPool):
     def _timeout(self, ticket: Ticket, admitted: bool = True) -> PoolTimeout:
         self._count_timeout()
         waited = clock.monotonic() - (ticket.deadline - self.options.timeout)
-        return timeout_of(self, waited, admitted)
+        return noted(timeout_of(self, waited, admitted))
 
     def _count_timeout(self) -> None:
         with self._lock:

@@ -29,6 +29,7 @@ def summary() -> dict[str, Any]:
         "aliases": [],
         "processes": [],
         "holders": [],
+        "timeouts": [],
         "deaths": [],
         "unreadable": [],
     }
@@ -47,6 +48,9 @@ def summary() -> dict[str, Any]:
             _row(process, pool, found["at"]) for process in board.processes for pool in process.pools
         ],
         "holders": [_holder(holder) for holder in board.holders],
+        "timeouts": [
+            {**asdict(timeout), "ago": max(0.0, found["at"] - timeout.at)} for timeout in board.timeouts
+        ],
         "deaths": [
             {**_holder(holder), "command": death.command}
             for death in reversed(board.deaths)

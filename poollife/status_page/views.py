@@ -26,7 +26,7 @@ class Column(NamedTuple):
     #: The key in a row of the JSON.
     key: str
     heading: str
-    #: "text", "number" or "duration".
+    #: "text", "sentence", "number" or "duration".
     kind: str = "text"
 
 
@@ -75,6 +75,20 @@ TABLES = (
             Column("max_waiting", "Most waiting", "number"),
             Column("timeouts", "Timed out", "number"),
             Column("connect_errors", "Failed to connect", "number"),
+        ),
+    ),
+    Table(
+        "timeouts",
+        "The last time-outs",
+        "Checkouts that waited in vain, the latest first, with the likeliest cause as it was then.",
+        None,
+        (
+            Column("ago", "Ago", "duration"),
+            Column("alias", "Pool"),
+            Column("waited", "Waited", "duration"),
+            Column("work", "Work"),
+            Column("pid", "Process", "number"),
+            Column("likeliest_cause", "Likeliest cause", "sentence"),
         ),
     ),
     Table(

@@ -38,7 +38,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 def test_a_task_that_is_over_is_marked_so() -> None:
     """What it has started may outlive it, and keep it in a context."""
-    work = Work(lambda: "a task")
+    work = Work("a task")
 
     def run() -> None:
         current_work.set(work)

@@ -138,6 +138,8 @@ def test_nothing_to_say(check: Check, databases: dict[str, dict[str, Any]]) -> N
         {"MIDDLEWARE": [FIRST, FIRST]},
         {"MIDDLEWARE": [FIRST, "no.such.middleware"]},
         {"MIDDLEWARE": [], "ROOT_URLCONF": None},
+        {"POOLLIFE_STATUS_ACCESS": "os.getpid"},
+        {"POOLLIFE_STATUS_ACCESS": os.getpid},
     ],
     ids=repr,
 )
@@ -417,6 +419,19 @@ BAD_SITES: list[tuple[dict[str, Any], str, str, str]] = [
         f"{COMMON} stands before",
         "first",
     ),
+    (
+        {"POOLLIFE_STATUS_ACCESS": "no.such"},
+        "E007",
+        "is 'no.such': No module named 'no'",
+        "leave the setting",
+    ),
+    ({"POOLLIFE_STATUS_ACCESS": "os.name"}, "E007", "is 'os.name': it is neither a callable nor", "function"),
+    (
+        {"POOLLIFE_STATUS_ACCESS": None},
+        "E007",
+        "is None: it is neither a callable nor the dotted",
+        "function",
+    ),
     ({"MYSQLPOOL_BACKEND": "QueuePool"}, "W011", "MYSQLPOOL_BACKEND does nothing", "Move it there"),
     ({"MYSQLPOOL_ARGUMENTS": {"pool_size": 5}}, "W011", "MYSQLPOOL_ARGUMENTS does nothing", '"POOL": {'),
     ({"DATABASE_POOL_ARGS": {"pool_size": 5}}, "W011", "DATABASE_POOL_ARGS does nothing", '"POOL": {'),
@@ -506,7 +521,8 @@ def test_without_any_tag(check: Check) -> None:
 
 def test_every_check_is_documented() -> None:
     """``docs/checks.md`` has a row for each id, and none for others."""
-    ids = set(re.findall(r'id="poollife\.(\w+)"', Path(checks.__file__).read_text()))
+    sources = Path(checks.__file__).parent.rglob("*.py")
+    ids = {name for file in sources for name in re.findall(r'id="poollife\.(\w+)"', file.read_text())}
     rows = set(re.findall(r"^\| `poollife\.(\w+)` \|", (ROOT / "docs/checks.md").read_text(), re.MULTILINE))
     assert rows == ids
     assert {name for _, name, *_ in [*BAD_DATABASES, *BAD_SITES]} | {"W001"} == ids

@@ -384,11 +384,11 @@ def test_only_the_last_processes_that_died_are_kept(tmp_path: Path) -> None:
         with page_in(tmp_path) as (mine, folder):
             row = mine.enter_session(1, 1, 0.5)
             assert row
-            row.show(1.0, "work", b"thread")
+            row.show(1.0, b"work", b"thread")
             (name,) = mine.names
             (folder / name).rename(folder / f"1{name}")
             row.free()  # too late for the file's reader, below
-            row.show(1.0, "work", b"thread")
+            row.show(1.0, b"work", b"thread")
             memory = bytearray(mine.memories()[0])
             layout.ROW.pack_into(memory, layout.ROWS_AT, 1, 1, 0.5, 1, 1.0, b"work", b"thread")
             (folder / f"1{name}").write_bytes(memory)
@@ -524,7 +524,7 @@ def test_rows_of_sessions_that_are_gone_are_empty_and_used_again(mine: Page, *, 
     for session in range(3 * layout.ROWS):
         row = mine.enter_session(number, session, 0.5)
         assert row
-        row.show(1.0, None, b"thread")
+        row.show(1.0, b"", b"thread")
         if explicitly:
             row.free()
             row.free()
@@ -545,10 +545,24 @@ def test_a_return_that_goes_on_after_its_session_was_closed_does_not_touch_the_n
     assert before
     before.free()
     after = mine.enter_session(number, 2, 0.5)
-    before.show(1.0, "work", b"thread")
+    before.show(1.0, b"work", b"thread")
     process = parse([bytes(memory) for memory in mine.memories()], 2.0)
     assert after
     assert (process.holders, process.pools[0].idle_sessions.count(2)) == ([], 1)
+
+
+def test_the_last_time_outs_are_kept(mine: Page) -> None:
+    mine.note_timeout("alias", 1.5, "work", "before there is a file")
+    mine.enter_pool(Thing(), "alias", "", "")
+    for number in range(layout.TIMEOUTS_KEPT + 3):
+        mine.note_timeout("alias", 1.5, f"work {number}", "é" * 200)
+    timeouts = parse([bytes(memory) for memory in mine.memories()], 2.0).timeouts
+    assert {each.work for each in timeouts} == {f"work {number}" for number in range(3, 3 + len(timeouts))}
+    assert len(timeouts) == layout.TIMEOUTS_KEPT
+    assert [each.at for each in timeouts] == sorted((each.at for each in timeouts), reverse=True)
+    assert {(each.alias, each.waited, each.likeliest_cause) for each in timeouts} == {
+        ("alias", 1.5, "é" * 156)
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from django.test.utils import override_settings
 
 from poollife import auto_close_db
 from poollife.board.reader import read_board
+from poollife.errors import PoolTimeout
 from poollife.monitoring.server import server_sessions
 from servers import PostgreSQL
 from tests.conftest import MakeAlias
@@ -95,6 +96,29 @@ def test_tables_name_the_holder(alias: str, elsewhere: Callable[..., Elsewhere])
     lines = [line for line in status().splitlines() if alias in line and "elsewhere" in line]
     assert len(lines) == 1
     assert str(holder.session) in lines[0]
+
+
+@pytest.mark.parametrize("pool", [{"timeout": 0.1}, {"max_waiting": 0}], ids=["in vain", "refused"])
+def test_checkout_that_timed_out_is_named_with_its_work_and_its_likeliest_cause(
+    make_alias: MakeAlias, elsewhere: Callable[..., Elsewhere], pool: dict[str, Any]
+) -> None:
+    alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, **pool})
+    keeper = elsewhere(lambda: connections[alias].ensure_connection())
+
+    @auto_close_db
+    def late() -> None:
+        connections[alias].ensure_connection()
+
+    with pytest.raises(PoolTimeout) as raised:
+        late()
+    keeper.end()
+    assert raised.value.likeliest_cause
+    (found,) = [each for each in mine(json.loads(status("--json")))["timeouts"] if each["alias"] == alias]
+    assert (found["waited"], found["work"]) == (raised.value.waited, late.__qualname__)
+    assert found["likeliest_cause"] == raised.value.likeliest_cause
+    table = status().partition("The last time-outs")[2]
+    (line,) = [line for line in table.splitlines() if alias in line]
+    assert f" {found['waited']:.1f} " in line
 
 
 def test_the_server_says_what_each_session_does_and_whose_it_is(

@@ -14,13 +14,16 @@ from django.db import connections
 from django.http import HttpRequest
 from django.test import Client, RequestFactory
 from django.test.utils import override_settings
+from django.utils.html import escape
 from selenium.webdriver.common.keys import Keys
 
-from poollife import pool_stats
+from poollife import auto_close_db, pool_stats
 from poollife.board.page import page as own_page
+from poollife.errors import PoolTimeout
 from poollife.status_page import access, views
 from poollife.threads import PooledThread
 from poollife.work import Work
+from tests.conftest import MakeAlias
 from tests.operate.test_pool_status import Elsewhere
 from tests.support.browser import Browser, chromium
 from tests.support.pages import page
@@ -161,12 +164,27 @@ def test_names_are_escaped(client: Client, alias: str) -> None:
         json = client.get("/pools/status.json").content.decode()
 
     # The client's own request ends other work of this thread.
-    thread = PooledThread(target=lambda: Work(lambda: f"GET /{HOSTILE}").run(look), name=HOSTILE[:39])
+    thread = PooledThread(target=lambda: Work(f"GET /{HOSTILE}").run(look), name=HOSTILE[:39])
     thread.start()
     thread.join()
     assert html.count("&lt;img src=x onerror=alert(1)&gt;") == 2
     assert "<img" not in html
     assert HOSTILE in json
+
+
+def test_time_out_is_shown_with_its_likeliest_cause(client: Client, make_alias: MakeAlias) -> None:
+    alias = make_alias(POOL={"pool_size": 1, "max_overflow": 0, "max_waiting": 0})
+    keeper = Elsewhere(lambda: connections[alias].ensure_connection())
+    try:
+        with pytest.raises(PoolTimeout) as raised:
+            auto_close_db(lambda: connections[alias].ensure_connection())()
+    finally:
+        keeper.end()
+    (shown,) = [
+        each for each in client.get("/pools/status.json").json()["timeouts"] if each["alias"] == alias
+    ]
+    assert shown["likeliest_cause"] == raised.value.likeliest_cause
+    assert escape(raised.value.likeliest_cause) in client.get("/pools/").content.decode()
 
 
 def test_without_a_board_the_page_says_why(client: Client) -> None:

@@ -58,7 +58,7 @@ def found() -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
-    parts = "--parts=" + ",".join(name for name in PARTS if name not in {"cpu", "throughput"})
+    parts = "--parts=" + ",".join(name for name in PARTS if name not in {"cpu", "throughput", "forks"})
     found: dict[str, Any] = json.loads(
         bench(
             "--json",
@@ -79,14 +79,13 @@ def test_a_short_run_has_all_parts_with_peers_and_queues() -> None:
     assert len(KINDS["mysql"]) >= 20
     assert leaks_of(found, "poollife") == leaks_of(found, LAZY) == leaks_of(found, ALWAYS) == set()
     assert len(leaks_of(found, ROLLBACK)) >= 20
-    own = {"child": "a session of its own", "parent": "the same session"}
-    assert found["forks"] == dict.fromkeys(("poollife", LAZY, ALWAYS, ROLLBACK), own)
     assert found["cycles"].keys() == {BARE.name, "poollife", LAZY, ALWAYS, ROLLBACK}
     assert found["cycles"][BARE.name]["ratio"] == 1
     assert [step["cycles"] for step in found["memory"]["poollife"]] == [0, 10, 20, 30, 40]
     for part in "spike", "waiting", "outage":
         assert len(found[part]) == 3
-    assert [each["with"] > 0 < each["without"] for each in found["board"]] == [True, True]
+    assert [len(kinds) for kinds in found["board"]] == [2, 2]
+    assert all(each["with"] > 0 < each["without"] for kinds in found["board"] for each in kinds.values())
     assert [each["threads"] for each in found["sizing"]] == [8, 8, 16, 16]
     for each in found["sizing"]:
         assert each["checkouts"] > 0
@@ -320,6 +319,16 @@ def test_who_is_not_there_is_named() -> None:
     for peer in missing:
         printed = bench("--only", peer.name, "--parts", "")
         assert f"MISSING: {peer.name}: {peer.missing()}, so it was not measured" in printed
+
+
+@pytest.mark.slow
+def test_forks_harm_neither_parent_nor_child() -> None:
+    found = json.loads(bench("--json", "--only", "poollife", "--parts", "forks"))
+    assert found["failed"] == {"forks": {}}
+    verdicts = {kind: each["poollife"] for kind, each in found["forks"].items()}
+    assert verdicts.pop("in a transaction, child queries") == "child refused"
+    assert len(verdicts) == 8
+    assert set(verdicts.values()) == {"ok"}
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ class Command(BaseCommand):
 
 
 def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table]:
-    """Yield the tables: processes, holders, the server's sessions, and processes that died."""
+    """Yield the tables: processes, holders, the server's sessions, time-outs, and processes that died."""
     yield (
         f"Processes ({board.folder})",
         [
@@ -142,6 +142,18 @@ def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table
                     *(each.holder, each.statement),
                 ]
                 for each in sessions
+            ],
+        )
+    if board.timeouts:
+        yield (
+            "The last time-outs, the latest first",
+            ["at", "pool", "waited (s)", "work", "pid", "likeliest cause"],
+            [
+                [
+                    *(_clock(each.at), each.alias, f"{each.waited:.1f}"),
+                    *(each.work, each.pid, each.likeliest_cause),
+                ]
+                for each in board.timeouts
             ],
         )
     if board.deaths:

@@ -219,7 +219,7 @@ def test_leases_need_no_collector(alias: str) -> None:
 
 def test_handed_over_to_its_own_work(alias: str) -> None:
     """It is in the list once, and so out of it when it has ended."""
-    work = Work(lambda: "work")
+    work = Work("work")
     work.run(connection_id, alias)
     (lease,) = work.leases
     lease.hand_over(work)

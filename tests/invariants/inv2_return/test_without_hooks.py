@@ -80,7 +80,7 @@ def test_without_autocommit_it_is_asked(make_alias: MakeAlias, thread: Any) -> N
 
 def test_a_task_that_outlives_its_work(alias: str) -> None:
     """In a context where that is the current one still."""
-    work = Work(lambda: "a request")
+    work = Work("a request")
     seen: list[int] = []
 
     def outlive() -> None:
@@ -320,7 +320,7 @@ def test_of_no_work_at_all(alias: str, mariadb: MariaDB, one_thread: Any, leave:
 
 
 def test_but_not_by_a_thread_that_may_not_use_it(alias: str, thread: Any) -> None:
-    work = Work(lambda: "a request")
+    work = Work("a request")
     wrapper = thread(lambda: connections[alias])
     thread(work.run, leave_a_variable, alias)
     with pytest.raises(DatabaseError, match="same thread"):
