@@ -13,6 +13,12 @@ DEMO_VENV := .venv-demo
 DEMO_BIN := $(DEMO_VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
+DOCS_VENV := .venv-docs
+DOCS_BIN := $(DOCS_VENV)/bin
+RELEASE_VENV := .venv-release
+RELEASE_BIN := $(RELEASE_VENV)/bin
+# What Sphinx makes: html, or linkcheck.
+BUILDER ?= html
 
 # The tests start hundreds of programs: each would compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -20,11 +26,11 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix lint coverage conformance fuzz stress processes bench clean system-packages check-python
+.PHONY: help demo test matrix lint coverage conformance fuzz stress processes bench examples docs release-check clean system-packages check-python
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes or bench, DB=mysql, DB=postgresql or DB=sqlite to the demo, WORKERS=... says how many processes run tests, PYTHON=... chooses the Python"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes, bench or examples, DB=mysql, DB=postgresql or DB=sqlite to the demo, WORKERS=... says how many processes run tests, PYTHON=... chooses the Python"
 
 # The mark of the driver that the demo needs.
 DRIVER_sqlite :=
@@ -69,8 +75,19 @@ processes: $(VENV)/.installed ## Have every kind of server make its processes an
 bench: $(BENCH_VENV)/.installed ## Measure poollife beside other pools, all in one run (ARGS=--json; ARGS=--help tells more)
 	@$(BENCH_BIN)/python -m benchmarks $(ARGS)
 
+examples: $(VENV)/.installed ## Run the sites of the folder examples, each on a private server (ARGS=gunicorn_mysql)
+	$(BIN)/python -m tools.examples $(ARGS)
+
+docs: $(DOCS_VENV)/.installed ## Build the documentation site in build/docs (BUILDER=linkcheck asks other hosts for the links to them)
+	@# Afresh: a page that has not changed would not be warned of again, and one that has gone would stay.
+	@rm -rf build/docs
+	$(DOCS_BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -b $(BUILDER) docs build/docs
+
+release-check: $(RELEASE_VENV)/.installed ## Build the archives of a release in dist, and check and use them
+	$(RELEASE_BIN)/python -m tools.release_check
+
 clean: ## Remove the virtual environments and everything else that was made here
-	rm -rf $(VENV) $(DEMO_VENV) $(BENCH_VENV) build dist .cache .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO_VENV) $(BENCH_VENV) $(DOCS_VENV) $(RELEASE_VENV) build dist .cache .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system-packages:
@@ -88,6 +105,19 @@ $(BENCH_VENV)/.installed: pyproject.toml | system-packages
 	@$(PYTHON) -m venv $(BENCH_VENV)
 	@$(BENCH_BIN)/pip install -q --disable-pip-version-check -e '.[mysql]'
 	@$(BENCH_BIN)/python -m benchmarks.install
+	@touch $@
+
+# Of its own: Sphinx and what it brings are of no use to the tests. autodoc imports the package.
+$(DOCS_VENV)/.installed: pyproject.toml | check-python
+	@echo "Installing Python packages in $(DOCS_VENV) ..."
+	@$(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_BIN)/pip install -q --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+$(RELEASE_VENV)/.installed: pyproject.toml | check-python
+	@echo "Installing Python packages in $(RELEASE_VENV) ..."
+	@$(PYTHON) -m venv $(RELEASE_VENV)
+	@$(RELEASE_BIN)/pip install -q --disable-pip-version-check '.[release]'
 	@touch $@
 
 $(DEMO_VENV)/.installed: pyproject.toml | check-python

@@ -12,9 +12,10 @@ import platform
 from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import report
+from benchmarks import plots, report
 from benchmarks.bench import EXECUTOR, Bench
 from benchmarks.dialects import DIALECTS
 from benchmarks.peers import PEERS, SHARED, Peer
@@ -151,6 +152,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         default=list(SCENARIOS),
         help=f"which scenarios of the part throughput, separated by commas ({','.join(SCENARIOS)})",
     )
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help=f"write bar charts of the parts {', '.join(plots.PLOTS)}"
+    )
     options = parser.parse_args(given)
     without = DIALECTS[options.database].without
     if options.parts is None:
@@ -187,6 +191,8 @@ def main() -> None:
             if not options.json:
                 parts[name].show(found[name])
                 report.print_failed(bench.failed)
+    if options.plots:
+        plots.write(found, dialect.name, options.plots)
     if options.json:
         print(json.dumps(found, indent=1))
 

@@ -65,7 +65,7 @@ class Application:
         """The app and the middleware, as the README has them."""
         start = page("README.md").blocks[1].text
         for name in ("INSTALLED_APPS", "MIDDLEWARE"):
-            lines = re.findall(rf'^{name} = \[("[\w.]+")\]', start, re.MULTILINE)
+            lines = re.findall(rf'^{name} = \[("[\w.]+"), \*{name}\]', start, re.MULTILINE)
             assert len(lines) == 1
             if lines[0] not in self.files["settings.py"]:
                 self.files["settings.py"] += f"{name}.insert(0, {lines[0]})\n"

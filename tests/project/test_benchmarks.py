@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import plots
 from benchmarks.__main__ import PARTS, arguments, named
 from benchmarks.cpu import KINDS as CPU_KINDS
 from benchmarks.dialects import DIALECTS, MYSQL
@@ -141,6 +143,31 @@ def test_scenario_is_left_out_with_the_option_that_poollife_lacks() -> None:
     scenario = Scenario("a title", pool={"pool_size": 2, "no_such_option": 1})
     assert scenario.missing() == "this version of poollife has no POOL['no_such_option']"
     assert Scenario("a title").missing() is None
+
+
+def test_plots_have_a_bar_for_each_peer_and_text_for_readers_without_eyes(tmp_path: Path) -> None:
+    views = {"one SELECT": {"extra": 5}, "atomic <&>": {"extra": 8}}
+    found = {
+        "round_trips": {"stock": views, "poollife": {name: {"extra": 0} for name in views}},
+        "leaks": {
+            "SET": {"stock": "LEAKS", "poollife": "-"},
+            "lock": {"stock": "HANGS", "poollife": "-"},
+            "LISTEN": {"stock": "-", "poollife": "-"},
+        },
+    }
+    paths = plots.write(found, "mysql", tmp_path / "new")
+    assert [path.name for path in paths] == [
+        "bench-mysql-round-trips-1.svg",
+        "bench-mysql-round-trips-2.svg",
+        "bench-mysql-leaks.svg",
+    ]
+    for path, numbers in zip(paths, ([5, 0], [8, 0], [2, 0]), strict=True):
+        tree = ElementTree.parse(path).getroot()
+        title, background, *_ = tree
+        assert f"stock {numbers[0]}, poollife 0" in str(title.text)
+        bars = [each for each in tree if each.tag.endswith("rect") and each is not background]
+        assert [float(each.attrib["width"]) for each in bars] == [plots.LONGEST, 1]
+        assert [each.attrib["fill"] for each in bars] == [plots.OTHER, plots.OWN]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 ALLOWED_HOSTS = ["testserver"]
 urlpatterns: list[object] = []
+#: An entry of stock Django's, for a page that changes it. The others have an entry of their own.
+DATABASES: dict[str, dict[str, Any]] = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "docs"}}
 
 #: USER, PASSWORD, HOST, PORT and, of PostgreSQL, the OPTIONS.
 _SERVER: dict[str, Any] = json.loads(os.environ["DOCS_SITE_SERVER"])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from tests.support.docs_site.base import *  # noqa: F403  # that is what the module is for
 from tests.support.docs_site.base import fill_in
 
 INSTALLED_APPS = ["poollife", "shop", *os.environ.get("DOCS_SITE_APPS", "").split()]
-DATABASES: dict[str, dict[str, Any]] = {
+DATABASES = {
     "default": {
         "ENGINE": "poollife.backends.mysql",
         "NAME": "shop",
