@@ -43,6 +43,8 @@ class Lobs:
     def __init__(self) -> None:
         self._found: dict[int, Lob] = {}
         self._last = 0
+        #: The bytes behind the answer to CREATE. python-oracledb before 3.1 skips three of them.
+        self.bytes_behind_create = 1
 
     def content(self, locator: bytes) -> Any:
         """Return the content of a LOB."""
@@ -77,7 +79,7 @@ class Lobs:
             reader.number()
             empty = b"" if data_type == wire.BLOB else ""
             locator = self.locator(empty, Column("", data_type, form=offset), TEMPORARY)
-            return "lob create", bytes(message.small(PARAMETERS).raw(locator).numbers(873).small(0).data)
+            return "lob create", bytes(message.small(PARAMETERS).raw(locator).numbers(873).raw(bytes(self.bytes_behind_create)).data)
         lob = self._found[_number(locator)]
         data = b""
         if operation == WRITE:

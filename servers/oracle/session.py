@@ -248,7 +248,10 @@ class Session:
 
     def logon_2(self, reader: Reader) -> bytes:
         """Answer the password."""
-        proof = self._logon.confirm(self._pairs(reader))
+        given = self._pairs(reader)
+        proof = self._logon.confirm(given)
+        if found := re.search(r"python-oracledb thn : (\d+)\.(\d+)", given["SESSION_CLIENT_DRIVER_NAME"]):
+            self._lobs.bytes_behind_create = 1 if (int(found[1]), int(found[2])) >= (3, 1) else 3
         if proof is None or self.user not in self._listener.store.users:
             self._listener.log(0, "refused", self.user)
             raise OracleError(1017, "invalid username/password; logon denied")
