@@ -19,7 +19,8 @@ from django.conf import settings
 from django.db import connections
 
 from poollife import clock
-from servers import Certificates, MariaDB, Missing, PgBouncer, PostgreSQL, PrivateServer, Via
+from servers import Certificates, MariaDB, Missing, OracleStandIn, PgBouncer, PostgreSQL, PrivateServer, Via
+from tests.support import needs
 
 
 def _remove_board(folder: str, pid: int) -> None:
@@ -111,6 +112,14 @@ def mariadb(certificates: Certificates) -> Iterator[MariaDB]:
 def postgresql(certificates: Certificates) -> Iterator[PostgreSQL]:
     """One server for all tests, started for the first that asks for it."""
     with PostgreSQL(certificates=certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def oracle(certificates: Certificates) -> Iterator[OracleStandIn]:
+    """One stand-in for an Oracle server for all tests, started for the first that asks for it."""
+    needs.python_oracledb()
+    with OracleStandIn(certificates=certificates) as server:
         yield server
 
 

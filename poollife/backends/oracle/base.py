@@ -52,11 +52,16 @@ class PooledOracleMixin(PooledMixin, OracleWrapper):
 
     def init_connection_state(self) -> None:
         """Set up a new session as Django does, and ask only the first one of a pool which LIKE it knows."""
-        if (lease := self.lease) is not None:
-            self._take_operators(lease)
+        if (lease := self.lease) is None:
+            super().init_connection_state()
+            return
+        self._take_operators(lease)
+        untracked = lease.untracked_cursors
         super().init_connection_state()
-        if lease is not None:
-            lease.pool.fact(OPERATORS, lambda: (self.operators, self.pattern_ops))
+        # Django opens cursors there without its wrapper. That is no sign that the site's code works with the
+        # driver.
+        lease.untracked_cursors = untracked
+        lease.pool.fact(OPERATORS, lambda: (self.operators, self.pattern_ops))
 
     def _resume(self, lease: Lease) -> None:
         super()._resume(lease)
