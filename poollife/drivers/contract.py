@@ -259,7 +259,7 @@ class Guarded(metaclass=ABCMeta):
         elif finalize := getattr(super(), "__del__", None):  # sqlite3 has one since Python 3.13
             finalize()
 
-    def session_id(self) -> int | None:
+    def number_at_server(self) -> int | None:
         """Return the session's number at the server, without asking it; None (the default): not known."""
         return None
 

@@ -342,7 +342,7 @@ class LeasePool(OperatedPool):
         self.meters.create_time.observe(driver.born - began)
         with self._lock:
             self.counters[OPENED] += 1
-        driver.session = driver.session_id()
+        driver.session = driver.number_at_server()
         driver.row = page.enter_session(self.number, driver.session, driver.born)
         return connection
 

@@ -1,1 +1,1 @@
-"""A stand-in for an Oracle server: it speaks the protocol of python-oracledb in thin mode, and is not Oracle."""
+"""A stand-in for an Oracle server, for python-oracledb: it speaks the protocol, and is not Oracle."""

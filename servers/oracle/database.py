@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from servers.oracle import wire
+from servers.oracle.columns import Column, column_of, column_of_values
 from servers.oracle.sql import Statement, translate
 
 #: Seconds between two looks of a session that waits: whether it was killed, or interrupted by its client.
@@ -39,7 +38,6 @@ CREATE TEMP VIEW nls_session_parameters AS SELECT value AS parameter, setting(va
 CREATE TEMP VIEW v_session AS SELECT value AS blocking_session FROM json_each(waiting());
 CREATE TEMP VIEW session_roles AS SELECT value AS role FROM json_each(sys_context('USERENV', 'ROLES'));
 """
-_TYPE = re.compile(r"(\w+)(?:[\s\w]*\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?\))?")
 _SET = re.compile(r"(\w+)\s*=\s*('[^']*'|\"[^\"]*\"|[\w.]+(?: COMMITTED)?)")
 #: Oracle's errors, by what SQLite says.
 _ERRORS = [
@@ -59,18 +57,6 @@ class OracleError(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"ORA-{code:05}: {text}")
         self.code = code
-
-
-class Column(NamedTuple):
-    """A column of an answer."""
-
-    name: str
-    data_type: int
-    precision: int = 0
-    scale: int = 0
-    size: int = 0
-    #: The form of its character set.
-    form: int = 0
 
 
 @dataclass
@@ -149,7 +135,9 @@ class Store:
 
     def administer(self, text: str) -> None:
         """Carry out what concerns users; tablespaces are not kept."""
-        if found := re.match(r"\s*(?:CREATE|ALTER)\s+USER\s+\"?(\w+)\"?\s+IDENTIFIED\s+BY\s+\"(.*?)\"", text, re.I):
+        if found := re.match(
+            r"\s*(?:CREATE|ALTER)\s+USER\s+\"?(\w+)\"?\s+IDENTIFIED\s+BY\s+\"(.*?)\"", text, re.I
+        ):
             self.users[found[1].upper()] = found[2]
         elif found := re.match(r"\s*DROP\s+USER\s+\"?(\w+)", text, re.I):
             if self.users.pop(found[1].upper(), None) is None:
@@ -192,9 +180,21 @@ class Handle:
     def _make_functions(self) -> None:
         make = self._sqlite.create_function
         make("sys_context", 2, lambda _, name: self._context.get(name.upper()))
-        make("setting", 1, lambda name: str(list(SETTINGS)).replace("'", '"') if name is None else self._settings[name])
+        make(
+            "setting",
+            1,
+            lambda name: str(list(SETTINGS)).replace("'", '"') if name is None else self._settings[name],
+        )
         make("waiting", 0, lambda: str([0] * self._lock.waiting))
-        for name in "to_number", "to_nclob", "to_clob", "to_blob", "to_date", "to_timestamp", "dbms_lob_substr":
+        for name in (
+            "to_number",
+            "to_nclob",
+            "to_clob",
+            "to_blob",
+            "to_date",
+            "to_timestamp",
+            "dbms_lob_substr",
+        ):
             make(name, 1, lambda value: value)
         make("nvl", 2, lambda value, other: other if value is None else value)
 
@@ -366,41 +366,3 @@ def _oracle_errors() -> Iterator[None]:
             if found := re.search(pattern, str(error)):
                 raise OracleError(code, text.format(found[1])) from error
         raise OracleError(900, f"invalid SQL statement ({error})") from error
-
-
-def column_of(name: str, declared: str) -> Column:
-    """Return a column by the type with which its table declares it; without one, its type is 0."""
-    found = _TYPE.match(declared.upper())
-    if not found:
-        return Column(name, 0)
-    word, first, second = found[1], int(found[2] or 0), int(found[3] or 0)
-    if word in ("NUMBER", "NUM") or word.startswith("INT") and word != "INTERVAL":
-        return Column(name, wire.NUMBER, *((38, 0) if word.startswith("INT") else (first, second) if first else (0, -127)), 22)
-    if word in ("FLOAT", "DOUBLE", "REAL"):
-        return Column(name, wire.NUMBER, 126, -127, 22)
-    if word in ("NVARCHAR2", "NCHAR"):
-        return Column(name, wire.VARCHAR, 0, 0, first or 2000, wire.NATIONAL)
-    if word in ("VARCHAR2", "VARCHAR", "CHAR", "TEXT"):
-        return Column(name, wire.VARCHAR, 0, 0, first or 4000, wire.PLAIN)
-    if word in ("NCLOB", "CLOB"):
-        return Column(name, wire.CLOB, 0, 0, 4000, wire.NATIONAL if word == "NCLOB" else wire.PLAIN)
-    types = {"BLOB": wire.BLOB, "RAW": wire.RAW, "DATE": wire.DATE, "TIMESTAMP": wire.TIMESTAMP}
-    types |= {"INTERVAL": wire.INTERVAL_DS, "BINARY_DOUBLE": wire.BINARY_DOUBLE}
-    return Column(name, types.get(word, 0), 0, 0, first or 4000)
-
-
-def column_of_values(name: str, values: Iterator[Any]) -> Column:
-    """Return a column by its first value that is no NULL."""
-    value = next((each for each in values if each is not None), None)
-    if isinstance(value, int | float):
-        return Column(name, wire.NUMBER, 0, -127, 22)
-    if isinstance(value, bytes):
-        return Column(name, wire.RAW, 0, 0, 2000)
-    return Column(name, wire.VARCHAR, 0, 0, 4000, wire.PLAIN)
-
-
-def stored(value: Any) -> Any:
-    """Return what SQLite keeps for a value of the wire's. Texts of times sort as the times do."""
-    if isinstance(value, datetime):
-        return value.isoformat(" ")
-    return value // timedelta(microseconds=1) if isinstance(value, timedelta) else value

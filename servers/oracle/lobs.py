@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from servers.oracle import wire
-from servers.oracle.database import Column
+from servers.oracle.columns import Column
 from servers.oracle.wire import Reader, Writer
 
 #: The size of a locator, a place in it, and the flag there: a LOB that its client frees.
@@ -79,7 +79,9 @@ class Lobs:
             reader.number()
             empty = b"" if data_type == wire.BLOB else ""
             locator = self.locator(empty, Column("", data_type, form=offset), TEMPORARY)
-            return "lob create", bytes(message.small(PARAMETERS).raw(locator).numbers(873).raw(bytes(self.bytes_behind_create)).data)
+            return "lob create", bytes(
+                message.small(PARAMETERS).raw(locator).numbers(873).raw(bytes(self.bytes_behind_create)).data
+            )
         lob = self._found[_number(locator)]
         data = b""
         if operation == WRITE:

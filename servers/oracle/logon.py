@@ -52,7 +52,9 @@ class Logon:
         :param given: the client's answer to ``challenge()``.
         """
         their_part = decrypt(self._hash, bytes.fromhex(given["AUTH_SESSKEY"]))
-        mixed = bytes(ours ^ theirs for ours, theirs in zip(self._own_part[16:40], their_part[16:40], strict=True))
+        mixed = bytes(
+            ours ^ theirs for ours, theirs in zip(self._own_part[16:40], their_part[16:40], strict=True)
+        )
         key = (hashlib.md5(mixed[:16]).digest() + hashlib.md5(mixed[16:]).digest())[:24]
         sent = decrypt(key, bytes.fromhex(given["AUTH_PASSWORD"]))[16:]
         if sent[: -sent[-1]] != self._password:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from servers.oracle import wire
-from servers.oracle.database import Column
+from servers.oracle.columns import Column
 from servers.oracle.lobs import CHUNK, LOCATOR, PARAMETERS
 from servers.oracle.wire import Reader, Writer
 

@@ -141,7 +141,11 @@ class OracleStandIn(PrivateServer):
             # The file of a wallet, by its name.
             wallet = self.certificates.ca.parent / "ewallet.pem"
             wallet.write_bytes(self.certificates.ca.read_bytes())
-        command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); from servers.oracle.__main__ import main; main()"]
+        # By -c and not by -m: the folder that this process is in may be another.
+        program = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom servers.oracle.__main__ import main; main()"
+        )
+        command = [sys.executable, "-c", program]
         return [*command, str(self.folder), str(self.port), self.user, self.password, *tls]
 
     def _wait(self) -> None:

@@ -7,64 +7,37 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
 
-from servers.oracle import messages, tns, wire
-from servers.oracle.database import Column, Handle, OracleError, Store, stored
+from servers.oracle import messages, tns
+from servers.oracle.columns import stored
+from servers.oracle.contract import Cursor, Owner
+from servers.oracle.database import Handle, OracleError
 from servers.oracle.lobs import LOCATOR, Lobs
 from servers.oracle.logon import VERIFIER, Logon
-from servers.oracle.messages import Bind, Execution
+from servers.oracle.messages import Execution
 from servers.oracle.tns import Broken, Gone
 from servers.oracle.wire import Reader, Writer
 
 #: The numbers of functions.
 REEXECUTE, FETCH, LOGOFF, COMMIT, ROLLBACK, REEXECUTE_AND_FETCH, EXECUTE, LOB = 4, 5, 9, 14, 15, 78, 94, 96
-CLOSE_CURSORS, LOGON_2, LOGON_1, SET_ATTRIBUTES, PING, SET_SCHEMA, APP_CONTEXT = 105, 115, 118, 135, 147, 152, 154
+CLOSE_CURSORS, LOGON_2, LOGON_1, SET_ATTRIBUTES, PING, SET_SCHEMA, APP_CONTEXT = (
+    105,
+    115,
+    118,
+    135,
+    147,
+    152,
+    154,
+)
 #: 19.0.0.0.0, as Oracle 12.1 numbers versions.
 VERSION = 19 << 24
-
-
-class Listener(Protocol):
-    """The part of the server that a session needs."""
-
-    store: Store
-    #: The most sessions; then a listener refuses with 12516.
-    limit: int
-
-    def enter(self, session: Session) -> int:
-        """Note a new session, and return its number."""
-
-    def leave(self, session: Session) -> None:
-        """Note the end of a session."""
-
-    def log(self, session: int, call: str, text: str = "") -> None:
-        """Note a call that has arrived."""
-
-    def is_full(self) -> bool:
-        """Return whether there is no room for another session."""
-
-
-@dataclass
-class Cursor:
-    """A statement of a client's."""
-
-    sql: str
-    binds: list[Bind] = field(default_factory=list)
-    #: The columns as they were described last, and rows that were not fetched yet.
-    columns: list[Column] | None = None
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-
-    @property
-    def has_lobs(self) -> bool:
-        return any(column.data_type in wire.LOBS for column in self.columns or ())
 
 
 class Session:
     """One connection. A thread runs it."""
 
-    def __init__(self, listener: Listener, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+    def __init__(self, listener: Owner, connection: socket.socket, context: ssl.SSLContext | None) -> None:
         """
         :param context: for TLS; None: there is none.
         """
@@ -352,7 +325,9 @@ class Session:
         if cursor.rows or (wanted and len(rows) == wanted):
             return message + self._end(number, len(rows))
         status = self._status()
-        return message + messages.error(status, number, len(rows), messages.NO_DATA_FOUND, "ORA-01403: no data found")
+        return message + messages.error(
+            status, number, len(rows), messages.NO_DATA_FOUND, "ORA-01403: no data found"
+        )
 
     def _end(self, cursor: int, count: int = 0) -> bytes:
         return messages.error(self._status(), cursor, count)

@@ -12,7 +12,9 @@ _PARTS = re.compile(
 )
 _KEPT = re.compile(r"\0(\d+)\0")
 _RETURNING = re.compile(r"\bRETURNING\b(.*?)\bINTO\b\s*((?:\?\s*,?\s*)+)$", re.I | re.S)
-_FOR_UPDATE = re.compile(r"\s+FOR\s+UPDATE\b(?:\s+OF\b[^?]*?)?(?:\s+(?:NOWAIT|SKIP\s+LOCKED|WAIT\s+\d+))?\s*$", re.I)
+_FOR_UPDATE = re.compile(
+    r"\s+FOR\s+UPDATE\b(?:\s+OF\b[^?]*?)?(?:\s+(?:NOWAIT|SKIP\s+LOCKED|WAIT\s+\d+))?\s*$", re.I
+)
 _IDENTITY = re.compile(
     r"NUMBER\s*\(\d+\)\s+GENERATED\s+(?:BY\s+DEFAULT(?:\s+ON\s+NULL)?|ALWAYS)\s+AS\s+IDENTITY"
     r"(?:\s+NOT\s+NULL)?\s+PRIMARY\s+KEY",
@@ -105,5 +107,10 @@ def translate(text: str) -> Statement:
 
     kind = _KIND.match(sql)
     return Statement(
-        text, (kind and kind.lastgroup) or "unknown", restored(sql), restored(sql.replace("?", "NULL")), locks, returned
+        text,
+        (kind and kind.lastgroup) or "unknown",
+        restored(sql),
+        restored(sql.replace("?", "NULL")),
+        locks,
+        returned,
     )

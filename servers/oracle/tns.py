@@ -10,7 +10,8 @@ import struct
 CONNECT, ACCEPT, REFUSE, DATA, MARKER = 1, 2, 4, 6, 12
 #: Kinds of markers: a client interrupts its own call, and then both sides begin anew.
 BREAK, RESET, INTERRUPT = 1, 2, 3
-#: The version of the protocol, that of Oracle 12.1: no out-of-band breaks, no marks for the end of a response.
+#: The version of the protocol, that of Oracle 12.1: no out-of-band breaks, and no marks for the end of a
+#: response.
 VERSION = 315
 #: The size of packets.
 SIZE = 8192
@@ -46,7 +47,9 @@ class Line:
     def packet(self) -> tuple[int, bytes]:
         """Return the type of the next packet, and what is in it."""
         head = self._receive(8)
-        length = struct.unpack(">I", head[:4])[0] if self._has_long_lengths else struct.unpack(">H", head[:2])[0]
+        length = (
+            struct.unpack(">I", head[:4])[0] if self._has_long_lengths else struct.unpack(">H", head[:2])[0]
+        )
         return head[4], self._receive(length - 8)
 
     def data(self) -> bytes:
@@ -97,7 +100,9 @@ class Line:
 
         :param code: of the error, such as 12514.
         """
-        text = f"(DESCRIPTION=(TMP=)(VSNNUM=0)(ERR={code})(ERROR_STACK=(ERROR=(CODE={code})(EMFI=4))))".encode()
+        text = (
+            f"(DESCRIPTION=(TMP=)(VSNNUM=0)(ERR={code})(ERROR_STACK=(ERROR=(CODE={code})(EMFI=4))))".encode()
+        )
         self.send(REFUSE, b"\0\0" + struct.pack(">H", len(text)) + text)
 
     def reset(self) -> None:

@@ -30,7 +30,8 @@ HARMLESS = frozenset(
 )
 #: Methods after which a transaction may go on elsewhere: no rollback here would end it.
 DISTRIBUTED = frozenset(
-    {"begin", "tpc_begin", "tpc_recover"} | {"begin_sessionless_transaction", "resume_sessionless_transaction"}
+    {"begin", "tpc_begin", "tpc_recover"}
+    | {"begin_sessionless_transaction", "resume_sessionless_transaction"}
 )
 
 
@@ -132,9 +133,9 @@ class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):
 
     # --- the pool -------------------------------------------------------------------------------------------
 
-    def session_id(self) -> int | None:
-        """Return the session's number, ``SID`` in V$SESSION; None: this version of the driver does not say."""
-        number: int | None = getattr(self, "_session_id", None)
+    def number_at_server(self) -> int | None:
+        """Return the SID of the session, as in V$SESSION; None: the driver is too old to know it."""
+        number: int | None = getattr(self, "session_id", None)
         return number
 
     def mark_clean(self) -> None:
@@ -182,7 +183,7 @@ class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):
 
 
 def _milliseconds(seconds: float) -> int:
-    """Return the ``call_timeout`` for a limit: the driver waits once more as long for the answer to its break."""
+    """Return the ``call_timeout`` for a limit: the driver waits as long again for the answer to its break."""
     return max(1, int(seconds * 500))
 
 

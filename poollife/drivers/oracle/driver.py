@@ -19,8 +19,8 @@ from poollife.process.atfork import address
 from poollife.process.guard import Guard
 
 THICK = (
-    "poollife.backends.oracle needs python-oracledb's thin mode: the sockets of Oracle's client libraries can't "
-    "be kept safe across forks. Leave out oracledb.init_oracle_client()."
+    "poollife.backends.oracle needs python-oracledb's thin mode: the sockets of Oracle's client libraries "
+    "can't be kept safe across forks. Leave out oracledb.init_oracle_client()."
 )
 HIDDEN = (
     "This version of python-oracledb, {version}, keeps its socket where poollife does not find it, so that "
