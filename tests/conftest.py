@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -141,10 +142,10 @@ def transaction_pgbouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
 def _default_server(request: pytest.FixtureRequest) -> Callable[[], PrivateServer]:
     """A function that returns the server of tests that name none: MariaDB.
 
-    It starts before the test, which may count processes or threads. A test that asks for PostgreSQL starts it
-    only if it also uses it.
+    It starts before the test, which may count processes or threads. A test that asks for PostgreSQL, or for
+    the stand-in for Oracle, starts it only if it also uses it.
     """
-    if "postgresql" not in request.fixturenames:
+    if not {"postgresql", "oracle"}.intersection(request.fixturenames):
         request.getfixturevalue("mariadb")
     return lambda: request.getfixturevalue("mariadb")
 
@@ -261,6 +262,13 @@ def make_pool(make_alias: MakeAlias) -> Callable[..., str]:
 def alias(make_pool: Callable[[], str]) -> str:
     """What most tests of borrowing borrow from; modules that need another have one of their own."""
     return make_pool()
+
+
+@pytest.fixture
+def thread() -> Iterator[Callable[..., Any]]:
+    """A function that has a thread which lives on call something, and waits for the result."""
+    with ThreadPoolExecutor(1) as executor:
+        yield lambda function, *args: executor.submit(function, *args).result(60)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ SETTINGS = {
     "NLS_LANGUAGE": "AMERICAN",
     "TIME_ZONE": "+00:00",
     "ISOLATION_LEVEL": "READ COMMITTED",
+    # Of the user's profile, in Oracle.
+    "IDLE_TIME": "UNLIMITED",
 }
 #: Views with the names of Oracle's catalog. The tables of SQLite's own names are left out.
 _VIEWS = """
@@ -36,6 +38,7 @@ CREATE TEMP VIEW user_views AS SELECT NULL AS view_name WHERE 0;
 CREATE TEMP VIEW nls_session_parameters AS SELECT value AS parameter, setting(value) AS value
     FROM json_each(setting(NULL));
 CREATE TEMP VIEW v_session AS SELECT value AS blocking_session FROM json_each(waiting());
+CREATE TEMP VIEW user_resource_limits AS SELECT 'IDLE_TIME' AS resource_name, setting('IDLE_TIME') AS "limit";
 CREATE TEMP VIEW session_roles AS SELECT value AS role FROM json_each(sys_context('USERENV', 'ROLES'));
 """
 _SET = re.compile(r"(\w+)\s*=\s*('[^']*'|\"[^\"]*\"|[\w.]+(?: COMMITTED)?)")

@@ -31,6 +31,7 @@ _REWRITTEN = [
     (re.compile(r"\bDEFAULT\s+ON\s+NULL\b", re.I), "DEFAULT"),
     (re.compile(r"\s+CASCADE\s+CONSTRAINTS\b", re.I), ""),
     (re.compile(r"\bv\$session\b", re.I), "v_session"),
+    (re.compile(r"\bSELECT\s+limit\b", re.I), 'SELECT "limit"'),
     (
         re.compile(r"\bSELECT\s+LEVEL\s+FROM\s+DUAL\s+CONNECT\s+BY\s+LEVEL\s*<=\s*(\S+)", re.I),
         r"WITH RECURSIVE n(level) AS (SELECT 1 UNION ALL SELECT level + 1 FROM n WHERE level < \1)"

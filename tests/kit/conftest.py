@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,13 +105,6 @@ def counted(bed: Bed) -> Iterator[Counted]:
         yield Counted(alias, count)
         connections[alias].close()
         pool_of(alias).drain("the test is over")
-
-
-@pytest.fixture
-def thread() -> Iterator[Callable[..., Any]]:
-    """A function that has a thread which lives on call something, and waits for the result."""
-    with ThreadPoolExecutor(1) as executor:
-        yield lambda function, *args: executor.submit(function, *args).result(60)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

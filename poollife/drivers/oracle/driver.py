@@ -115,6 +115,7 @@ class Oracle(Driver):
         :param addresses: the result of ``remote_addresses()``.
         :param params: the arguments of ``connect()``.
         :returns: the result of ``connect``.
+        :raises Error: the driver's, for an error of the system, too.
         :raises BaseException: what has struck from outside, in place of the driver's error around it.
         """
         try:
@@ -124,6 +125,8 @@ class Oracle(Driver):
             if foreign := foreign_cause(error):
                 raise foreign from error
             raise
+        except OSError as error:  # the name of the host is not known
+            raise oracledb.OperationalError(f"can't connect: {error}") from error
 
 
 def _list(given: Any) -> list[Any]:

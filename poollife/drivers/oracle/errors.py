@@ -53,13 +53,14 @@ def verdict_on(error: BaseException) -> Verdict:
 def verdict_on_opening(error: BaseException) -> Verdict:
     """Return the meaning of an error of ``connect()``.
 
-    The driver reports each error before the logon as DPY-6005, with the first one as its cause.
+    The driver reports each error before the logon as DPY-6005, with the first one as its cause. ``open()`` in
+    ``driver.py`` does the like with an error of the system, which has no code.
 
     :param error: the exception.
     :returns: CUT_OFF for an error of the driver's that leaves the state of the server open.
     """
     cause = error
-    while cause.__cause__ is not None and getattr(_info(cause), "full_code", "") == "DPY-6005":
+    while cause.__cause__ is not None and getattr(_info(cause), "full_code", "DPY-6005") == "DPY-6005":
         cause = cause.__cause__
     if isinstance(cause, OSError):
         return Verdict.UNREACHABLE

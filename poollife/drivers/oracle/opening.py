@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from poollife.drivers.connection import live
@@ -24,8 +25,7 @@ def ended_if_silent(addresses: set[Any], seconds: float) -> Iterator[None]:
     :param addresses: as ``is_connected_to()`` takes them.
     :param seconds: the limit.
     """
-    known = set(descriptors())
-    watchdog = threading.Timer(seconds, _end_new, (addresses, known, getpid()))
+    watchdog = threading.Timer(seconds, _end_new, (addresses, set(_sockets(addresses)), getpid()))
     watchdog.daemon = True
     try:
         watchdog.start()
@@ -36,6 +36,19 @@ def ended_if_silent(addresses: set[Any], seconds: float) -> Iterator[None]:
 
 def _end_new(addresses: set[Any], known: set[int], pid: int) -> None:
     sessions = {each.guard.fd for each in live.strong_references()}
-    for fd in set(descriptors()) - known - sessions:
-        if is_connected_to(fd, addresses):
+    for inode, fd in _sockets(addresses).items():
+        if inode not in known and fd not in sessions:
             Guard(pid, fd).shut_down()
+
+
+def _sockets(addresses: set[Any]) -> dict[int, int]:
+    """Return the sockets that lead to these addresses: their inodes, and their descriptors.
+
+    A descriptor's number alone proves nothing: it may be used again.
+    """
+    found = {}
+    for fd in descriptors():
+        if is_connected_to(fd, addresses):
+            with suppress(OSError):  # closed by another thread
+                found[os.fstat(fd).st_ino] = fd
+    return found
