@@ -48,7 +48,9 @@ def selftest(
     tmp_path: Path, entry: dict[str, Any], *arguments: str, answer: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run the command with one alias, ``default``."""
-    (tmp_path / "settings_of_selftest.py").write_text(f"DATABASES = {{'default': {entry!r}}}\nUSE_TZ = True\n")
+    (tmp_path / "settings_of_selftest.py").write_text(
+        f"DATABASES = {{'default': {entry!r}}}\nUSE_TZ = True\n"
+    )
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "poollife.selftest", "default", *arguments],
