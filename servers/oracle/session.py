@@ -51,6 +51,8 @@ class Session:
         #: An error that answers the next call: its number and its text.
         self.next_error: tuple[int, str] | None = None
         self._socket, self._context = connection, context
+        #: The session's data; None before the logon.
+        self._handle: Handle | None = None
         self._cursors: dict[int, Cursor] = {}
         self._last_cursor = 0
         self._lobs = Lobs()
@@ -59,7 +61,6 @@ class Session:
 
     def run(self) -> None:
         """Serve the client until it is gone."""
-        self._handle: Handle | None = None
         end = "gone"
         try:
             if self._context:

@@ -13,7 +13,8 @@ from django.db import connections
 
 from poollife.pools.pool import LeasePool
 from tests.conftest import MakeAlias
-from tests.kit.backends import BACKENDS, Backend, Count, ask, do
+from tests.kit.backends import BACKENDS, ask, do
+from tests.kit.description import Backend, Count
 from tests.kit.table import lines, outcomes
 from tests.support.counting import pool_of
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.backends import BACKENDS, POSTGRESQL, SERVED, Backend, postgresql
+from tests.kit.backends import BACKENDS, POSTGRESQL, SERVED, postgresql
+from tests.kit.description import Backend
 from tests.kit.table import PROPERTY, lines
 from tests.support import ROOT
 

@@ -9,7 +9,6 @@ from functools import wraps
 from typing import Any
 
 import oracledb
-from oracledb import Connection
 
 from poollife.drivers.connection import GuardedSocket, guarded, guarded_property, leaving, live
 from poollife.drivers.contract import CLOSED, HELD, SET_OTHERWISE
@@ -22,6 +21,7 @@ from poollife.drivers.oracle.statements import EFFECTS, told_by
 from poollife.drivers.verdicts import Verdict
 from poollife.process.guard import alive
 
+Connection: Any = oracledb.Connection
 #: Seconds after which a rollback of the pool's, and the goodbye of a session, are given up.
 CLEANING_LIMIT, CLOSING_LIMIT = 30.0, 2.0
 #: Methods that send nothing, or what the rollback at the return ends.
@@ -35,11 +35,15 @@ DISTRIBUTED = frozenset(
 )
 
 
-class _Meta(ABCMeta, *{type(Connection)} - {type}):  # type: ignore[misc]  # the driver's, where it has one
-    """The class of ``OracleConnection``: those of both its bases."""
+#: The class of the driver's class. Older versions have none of their own.
+_DriversMeta: Any = type(Connection)
 
 
-class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):
+class _Meta(ABCMeta, _DriversMeta):  # type: ignore[misc]  # the driver's
+    """The class of ``OracleConnection``: both its bases have one."""
+
+
+class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):  # type: ignore[misc]  # the driver's
     """A connection that works only in the process that opened it, and says whether it may be reused.
 
     ``adopt()`` makes it from the result of ``oracledb.connect``, by assigning the class. Each public method
@@ -129,7 +133,7 @@ class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):
     @property
     def begun(self) -> bool:
         """True in a transaction, as the last answer has said. Sends nothing."""
-        return self.is_healthy() and self.transaction_in_progress
+        return bool(self.is_healthy() and self.transaction_in_progress)
 
     # --- the pool -------------------------------------------------------------------------------------------
 

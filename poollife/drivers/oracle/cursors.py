@@ -13,6 +13,8 @@ from poollife.drivers.cursors import LeasedCursor
 from poollife.drivers.effects import SETS
 from poollife.process.guard import alive
 
+Cursor: Any = oracledb.Cursor
+
 
 def unread(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a cursor's method that makes the session dirty: it sends a statement that nothing reads.
@@ -34,7 +36,7 @@ def unread(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-class OracleCursor(LeasedCursor, oracledb.Cursor):  # type: ignore[misc]  # the methods have other arguments
+class OracleCursor(LeasedCursor, Cursor):  # type: ignore[misc]  # the driver's
     """A cursor of a leased connection. ``cursor()`` makes it from the driver's, by assigning the class.
 
     Each exception is reported to the connection, which knows whether the session goes on: an asynchronous
@@ -45,7 +47,7 @@ class OracleCursor(LeasedCursor, oracledb.Cursor):  # type: ignore[misc]  # the 
         LeasedCursor.__del__(self)
         # The driver's destructor takes a lock, which a lost thread of the parent may hold.
         if not self._driver.guard.foreign:
-            oracledb.Cursor.__del__(self)
+            Cursor.__del__(self)
 
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         if not alive[0] or self._lease.state is not HELD:
@@ -75,10 +77,10 @@ class OracleCursor(LeasedCursor, oracledb.Cursor):  # type: ignore[misc]  # the 
         driver.ran |= effects & SETS
         return result
 
-    callproc = unread(oracledb.Cursor.callproc)
-    callfunc = unread(oracledb.Cursor.callfunc)
+    callproc = unread(Cursor.callproc)
+    callfunc = unread(Cursor.callfunc)
     # A definition is executed as it is parsed.
-    parse = unread(oracledb.Cursor.parse)
+    parse = unread(Cursor.parse)
 
     def fetchone(self) -> Any:
         if not alive[0] or self._lease.state is not HELD:

@@ -16,7 +16,7 @@ CLEAN = [
     "select 1 from dual;",
     "SELECT /*+ FULL(t) */ \"T\".\"A\", t.b, :arg0, 'it''s', N'x', 1.5e-3f FROM \"T\" t -- the end\n",
     "SELECT 'ü; ALTER SESSION SET x = 1' FROM \"größe\"",
-    "SELECT 1 FROM DUAL WHERE DUMMY LIKE TRANSLATE(:arg0 USING NCHAR_CS) ESCAPE TRANSLATE('\\' USING NCHAR_CS)",
+    "SELECT 1 FROM DUAL WHERE DUMMY LIKE TRANSLATE(:a USING NCHAR_CS) ESCAPE TRANSLATE('\\' USING NCHAR_CS)",
     'INSERT INTO "T" ("A", "B") VALUES (:arg0, :arg1) RETURNING "T"."ID" INTO :arg2',
     'INSERT INTO "T" ("A") SELECT * FROM (SELECT TO_NUMBER(:a) col_0, TO_NCLOB(:b) col_1 FROM DUAL UNION ALL'
     " SELECT TO_NUMBER(:c), CAST(:d as INTERVAL DAY(9) TO SECOND(6)) FROM DUAL)",

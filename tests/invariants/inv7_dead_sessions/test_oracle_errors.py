@@ -82,7 +82,8 @@ def opening(oracle: OracleStandIn, **given: Any) -> Exception:
     user = {"user": place.pop("user", oracle.user), "password": place.pop("password", oracle.password)}
     with pytest.raises(oracledb.Error) as found:
         driver.open(lambda: oracledb.connect(dsn=oracledb.makedsn(**place), **user), set(), {})
-    return found.value
+    error: Exception = found.value
+    return error
 
 
 OPENINGS: dict[str, tuple[dict[str, Any], Verdict]] = {

@@ -1,4 +1,4 @@
-"""One alias on the stand-in for Oracle: what a request asks, what the next borrower sees, and what a child does.
+"""One alias on the stand-in for Oracle: a request's calls, the next borrower's settings, and children.
 
 It knows nothing of poollife: the ENGINE may be any.
 """

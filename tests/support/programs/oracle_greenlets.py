@@ -1,4 +1,4 @@
-"""Greenlets on the stand-in for Oracle, in a process that gevent has patched before anything else was imported."""
+"""Greenlets on the stand-in for Oracle, in a process that gevent has patched before all imports."""
 
 from __future__ import annotations
 
