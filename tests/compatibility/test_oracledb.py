@@ -235,6 +235,7 @@ def test_thick_mode_is_refused() -> None:
 
     class Thick(oracledb.Connection):  # type: ignore[misc]
         thin = False
+        _impl = None
 
         def __init__(self) -> None:
             pass

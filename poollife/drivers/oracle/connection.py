@@ -84,12 +84,14 @@ class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):  # type: ign
         if self.guard.foreign:
             self.abandon()
             return
-        if self.failure is not None:
-            self.guard.shut_down()
         try:
-            if self.is_healthy():
-                with suppress(oracledb.Error):
-                    Connection.call_timeout.fset(self, _milliseconds(CLOSING_LIMIT))
+            if self.failure is not None:
+                self.guard.shut_down()
+                # python-oracledb 2.3 raises an AttributeError where its socket is gone.
+                with suppress(oracledb.Error, AttributeError):
+                    super().close()
+            elif self.is_healthy():
+                Connection.call_timeout.fset(self, _milliseconds(CLOSING_LIMIT))
                 super().close()
         finally:
             live.remove(self)
@@ -181,9 +183,10 @@ class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):  # type: ign
         Connection.call_timeout.fset(self, _milliseconds(seconds))
         try:
             yield
-        finally:
-            if self.is_healthy():
-                Connection.call_timeout.fset(self, own)
+        except BaseException as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            raise
+        Connection.call_timeout.fset(self, own)
 
 
 def _milliseconds(seconds: float) -> int:
@@ -197,6 +200,18 @@ def _reconfiguring(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def call(self: OracleConnection, *args: Any, **kwargs: Any) -> Any:
         self.unshareable = SET_OTHERWISE
+        return method(self, *args, **kwargs)
+
+    return call
+
+
+def _of_living(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that refuses to work in a lost session, which python-oracledb 2.3 may not know."""
+
+    @wraps(method)
+    def call(self: OracleConnection, *args: Any, **kwargs: Any) -> Any:
+        if self.lost:
+            raise oracledb.InterfaceError(f"not connected to database: {self.failure}")
         return method(self, *args, **kwargs)
 
     return call
@@ -226,7 +241,7 @@ def _guard_all() -> None:
                 value = _distributing(value)
             elif name not in HARMLESS:
                 value = leaving(value)
-            setattr(OracleConnection, name, guarded(value))
+            setattr(OracleConnection, name, guarded(_of_living(value)))
 
 
 _guard_all()

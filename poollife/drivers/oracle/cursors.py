@@ -77,6 +77,9 @@ class OracleCursor(LeasedCursor, Cursor):  # type: ignore[misc]  # the driver's
         driver.ran |= effects & SETS
         return result
 
+    def _note(self, error: Exception) -> None:
+        """Ignore an error of ``close()``, which sends nothing. The other methods report theirs themselves."""
+
     callproc = unread(Cursor.callproc)
     callfunc = unread(Cursor.callfunc)
     # A definition is executed as it is parsed.

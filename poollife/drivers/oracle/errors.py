@@ -16,8 +16,7 @@ from poollife.drivers.verdicts import OVER, Verdict
 DRIVERS: dict[str, Verdict] = {
     # "not connected to database": after an error by which the session was lost.
     "DPY-1001": Verdict.LOST,
-    # "the database or network closed the connection". The driver gives about thirty errors of the server this
-    # code, among them 28 (session killed), 1012, 1089, 1092, 2396 (idle time) and 3113.
+    # "the database or network closed the connection".
     "DPY-4011": OVER,
     # The listener knows no such service or SID, which is so while the database starts: 12514 and 12505.
     "DPY-6001": Verdict.UNREACHABLE,
@@ -25,6 +24,11 @@ DRIVERS: dict[str, Verdict] = {
 }
 #: The verdicts on errors of the server or its listener, by number.
 SERVERS: dict[int, Verdict] = {
+    # The session has ended. Newer drivers report these as DPY-4011, as their table says.
+    **dict.fromkeys(
+        [22, 28, 31, 45, 378, 602, 603, 609, 1012, 1041, 1043, 1089, 1092, 2396, 3113, 3114], OVER
+    ),
+    **dict.fromkeys([3122, 3135, 12153, 12537, 12547, 12570, 12583, 27146, 28511, 56600], OVER),
     # Limits: sessions, processes, sessions of a user's profile, and the listener's "no handler is free".
     **dict.fromkeys([18, 20, 2391, 12516, 12519, 12520], Verdict.FULL),
     # The user's password is missing or wrong, has expired, or the account is locked or may not log in.
