@@ -160,6 +160,7 @@ def hanging(server: OracleStandIn) -> Iterator[None]:
     """Have the server do nothing."""
     assert server.pid
     os.kill(server.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, server.pid, os.WSTOPPED | os.WNOWAIT)  # until it has stopped
     try:
         yield
     finally:
