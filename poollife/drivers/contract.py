@@ -151,6 +151,10 @@ class Driver(ABC):
         :param connection: a ``Guarded`` connection that was just opened.
         """
 
+    def objection(self) -> tuple[str, str] | None:
+        """Return why this process can't use the driver, and the cure; None (the default): it can."""
+        return None
+
     def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the reasons why the driver can't work as ``POOL["behind"]`` says: by default, never.
 

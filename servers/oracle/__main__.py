@@ -20,7 +20,7 @@ LIMIT = 1000
 
 
 class Listener:
-    """What all sessions share. A lock guards the sessions and the log."""
+    """The part of the server that all sessions share. A lock guards the sessions and the log."""
 
     def __init__(self, folder: Path, port: int, user: str, password: str, certificate: str, key: str) -> None:
         self.store = Store(folder, user, password)

@@ -1,4 +1,4 @@
-"""What a session needs of the server, and what it knows of a statement."""
+"""The session's view of the server, and of a statement."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Lock:
 
 
 class Store:
-    """All users, and their files."""
+    """The users, and their files."""
 
     def __init__(self, folder: Path, user: str, password: str) -> None:
         """
@@ -150,7 +150,7 @@ class Store:
 
 
 class Handle:
-    """What one session does with the data."""
+    """The data, as one session uses them."""
 
     def __init__(
         self, store: Store, database: str, user: str, session: int, look: Callable[[], None]

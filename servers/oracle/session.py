@@ -1,4 +1,4 @@
-"""One connection of a client: its logon, its calls, and what the stand-in answers."""
+"""The connection of a client: its logon, its calls, and the answers of the stand-in."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VERSION = 19 << 24
 
 
 class Session:
-    """One connection. A thread runs it."""
+    """The connection of a client. A thread runs it."""
 
     def __init__(self, listener: Owner, connection: socket.socket, context: ssl.SSLContext | None) -> None:
         """

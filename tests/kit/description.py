@@ -1,4 +1,4 @@
-"""What the tests of the kit have to know of a driver."""
+"""The description of a driver: all that the tests of the kit have to know of it."""
 
 from __future__ import annotations
 

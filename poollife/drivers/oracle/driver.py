@@ -20,8 +20,9 @@ from poollife.process.guard import Guard
 
 THICK = (
     "poollife.backends.oracle needs python-oracledb's thin mode: the sockets of Oracle's client libraries "
-    "can't be kept safe across forks. Leave out oracledb.init_oracle_client()."
+    "can't be kept safe across forks."
 )
+THICK_CURE = "Leave out oracledb.init_oracle_client()."
 HIDDEN = (
     "This version of python-oracledb, {version}, keeps its socket where poollife does not find it, so that "
     "poollife can't keep the session safe across forks."
@@ -60,7 +61,7 @@ class Oracle(Driver):
         """
         driver = connection_of(connection, oracledb.Connection)
         if not driver.thin:
-            raise oracledb.NotSupportedError(THICK)
+            raise oracledb.NotSupportedError(f"{THICK} {THICK_CURE}")
         if (found := socket_of(driver)) is None:
             raise oracledb.NotSupportedError(HIDDEN.format(version=oracledb.__version__))
         begin(driver, Guard(pid, found.fileno()), OracleConnection)
@@ -72,6 +73,10 @@ class Oracle(Driver):
         if type(connection) is OracleConnection:
             return connection
         return connection_of(connection, OracleConnection)
+
+    def objection(self) -> tuple[str, str] | None:
+        """Implement ``Driver.objection()``."""
+        return None if oracledb.is_thin_mode() else (THICK, THICK_CURE)
 
     def remote_addresses(self, params: dict[str, Any]) -> set[Any]:
         """Implement ``Driver.remote_addresses()``, without those that only a listener's redirect names.
