@@ -346,18 +346,26 @@ def struck(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_session_whose_call_was_interrupted_is_closed(alias: str) -> None:
-    """The answer to that call, or to its interruption, may still come."""
+def test_session_whose_call_was_interrupted_is_closed(
+    alias: str, make_alias: MakeAlias, oracle: OracleStandIn
+) -> None:
+    """The answer to that call, or to its interruption, may still come. The statement leaves nothing."""
     connection = connections[alias]
-    connection.ensure_connection()
-    closed = pool_of(alias).closed
-    with pytest.raises(Struck), struck(0.2):
-        do(alias, "BEGIN DBMS_SESSION.SLEEP(20); END;")
+    do(alias, "CREATE TABLE locked (a INT)", "INSERT INTO locked VALUES (1)")
     connection.close()
+    other = make_alias(ENGINE, server=oracle, NAME=connection.settings_dict["NAME"])
+    with transaction.atomic(using=other):
+        do(other, "UPDATE locked SET a = 2")
+        connection.ensure_connection()
+        closed = pool_of(alias).closed
+        with pytest.raises(Struck), struck(0.2):
+            do(alias, "UPDATE locked SET a = 3")
+        connection.close()
     assert pool_of(alias).closed == closed + 1
     for _ in range(3):
         assert ask(alias, "SELECT 40 + 2") == 42
         connection.close()
+    assert ask(alias, "SELECT a FROM locked") == 2
 
 
 def test_cursor_is_freed_in_the_driver(alias: str) -> None:
