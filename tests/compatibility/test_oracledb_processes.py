@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from servers import Missing, OracleStandIn
+from servers import Missing, OracleStandIn, Via
 from tests.support.programs.running import run
 
 pytestmark = pytest.mark.slow
@@ -33,6 +33,17 @@ def test_other_greenlets_go_on_while_one_waits(database: dict[str, Any]) -> None
         "out": 0,
         "answers": [42, 42, 42],
     }
+
+
+@pytest.mark.parametrize("via", ["tcp", "tls"])
+def test_child_of_a_fork_without_hooks_leaves_its_parent_alone(oracle: OracleStandIn, via: Via) -> None:
+    """The parent has a transaction, a half-read cursor and a LOB."""
+    oracle.create_database("bare")
+    entry = {**oracle.database("bare", via=via), "ENGINE": POOLLIFE, "POOL": {"pool_size": 3}}
+    well = [0, 999, "text", 2, True]
+    assert run("oracle_bare_forks", entry) == dict.fromkeys(
+        ("ends", "closes", "frees", "queries", "uses"), well
+    )
 
 
 #: The entry of each way to keep sessions, and what was found. docs/oracle.md has this table.
