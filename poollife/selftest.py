@@ -71,9 +71,14 @@ class Selftest:
         pool = given.get("POOL") or {}
         entry = {**given, "POOL": {**pool, **SIZES}, "TEST": dict(given.get("TEST", {}))}
         connections.settings[ALIAS] = entry
-        self.wrapper: Any = connections[ALIAS]
+        self._connections = connections
         self.owner = os.getpid()
         self.table = f"poollife_selftest_{self.owner}"
+
+    @property
+    def wrapper(self) -> Any:
+        """Django's connection of the calling thread."""
+        return self._connections[ALIAS]
 
     @property
     def pool(self) -> Any:
@@ -82,16 +87,12 @@ class Selftest:
 
     def do(self, sql: str) -> None:
         """Run a statement in the connection of the calling thread."""
-        from django.db import connections
-
-        with connections[ALIAS].cursor() as cursor:
+        with self.wrapper.cursor() as cursor:
             cursor.execute(sql)
 
     def ask(self, sql: str) -> Any:
         """Run a query in the connection of the calling thread, and return its first value."""
-        from django.db import connections
-
-        with connections[ALIAS].cursor() as cursor:
+        with self.wrapper.cursor() as cursor:
             cursor.execute(sql)
             return cursor.fetchone()[0]
 
@@ -101,16 +102,12 @@ class Selftest:
 
     def session(self) -> Any:
         """Return the guarded connection that this thread borrows."""
-        from django.db import connections
-
-        connections[ALIAS].ensure_connection()
-        return connections[ALIAS].lease.driver  # type: ignore[attr-defined]  # a pooled wrapper's
+        self.wrapper.ensure_connection()
+        return self.wrapper.lease.driver
 
     def close(self) -> None:
-        """Return the connection of the calling thread."""
-        from django.db import connections
-
-        connections[ALIAS].close()
+        """Return the session of the calling thread."""
+        self.wrapper.close()
 
     @contextmanager
     def table_made(self) -> Iterator[None]:
