@@ -135,7 +135,8 @@ class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):  # type: ign
     @property
     def begun(self) -> bool:
         """True in a transaction, as the last answer has said. Sends nothing."""
-        return bool(self.is_healthy() and self.transaction_in_progress)
+        # After a failure the driver's answer is an old one, and of a closed connection it has none.
+        return bool(self.failure is None and self._impl is not None and self.transaction_in_progress)
 
     # --- the pool -------------------------------------------------------------------------------------------
 
@@ -160,8 +161,10 @@ class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):  # type: ign
         restore(self, self.marks_at_rest, self.CHANGING)
         # The server does not report what SET TRANSACTION or a savepoint has begun. In autocommit mode each
         # statement ends it.
-        has_begun = self.transaction_in_progress or not self.autocommit
-        Connection.autocommit.fset(self, self.autocommit_at_rest)
+        autocommit = self.autocommit
+        has_begun = self.transaction_in_progress or not autocommit
+        if autocommit is not self.autocommit_at_rest:
+            Connection.autocommit.fset(self, self.autocommit_at_rest)
         if has_begun:
             with self._bounded(CLEANING_LIMIT):
                 Connection.rollback(self)
