@@ -368,6 +368,56 @@ def test_session_whose_call_was_interrupted_is_closed(
     assert ask(alias, "SELECT a FROM locked") == 2
 
 
+def test_block_of_a_cursor_of_the_drivers_ends_it(alias: str) -> None:
+    def query() -> int:
+        with connections[alias].connection.cursor() as kept:
+            kept.execute("SELECT 1 FROM DUAL")
+        lease = connections[alias].lease  # type: ignore[attr-defined]
+        assert kept is not None
+        return int(lease.open_cursors)
+
+    connections[alias].ensure_connection()
+    assert query() == 0
+
+
+class Proxy:
+    """An object that APM tools put around a connection, after wrapt's fashion: Django sets attributes, too."""
+
+    def __init__(self, wrapped: Any) -> None:
+        object.__setattr__(self, "__wrapped__", wrapped)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "__wrapped__"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(object.__getattribute__(self, "__wrapped__"), name, value)
+
+
+def test_proxy_of_an_apm_tool_is_kept(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = oracledb.connect
+    monkeypatch.setattr(oracledb, "connect", lambda **params: Proxy(connect(**params)))
+    for _ in range(2):
+        assert ask(alias, "SELECT 40 + 2 FROM DUAL") == 42
+        assert type(connections[alias].connection) is Proxy
+        connections[alias].close()
+    assert pool_of(alias).opened == 1
+
+
+def test_password_is_asked_for_each_session(oracle: OracleStandIn, make_alias: MakeAlias) -> None:
+    """Django's backend reads the settings when it connects, and not before."""
+    asked: list[str] = []
+
+    def password() -> str:
+        asked.append(oracle.password)
+        return oracle.password
+
+    alias = make_alias(ENGINE, server=oracle, PASSWORD=password)
+    for _ in range(2):
+        assert ask(alias, "SELECT 40 + 2 FROM DUAL") == 42
+        connections[alias].close()
+    assert len(asked) == 1
+
+
 def test_cursor_is_freed_in_the_driver(alias: str) -> None:
     """The driver's destructor returns the statement to its cache."""
     raw: Any = connections[alias]

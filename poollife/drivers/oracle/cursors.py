@@ -49,6 +49,10 @@ class OracleCursor(LeasedCursor, Cursor):  # type: ignore[misc]  # the driver's
         if not self._driver.guard.foreign:
             Cursor.__del__(self)
 
+    def __exit__(self, *error: Any) -> None:
+        # The driver's own does not call close().
+        self.close()
+
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         if not alive[0] or self._lease.state is not HELD:
             self._check()
