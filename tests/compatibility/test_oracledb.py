@@ -381,7 +381,7 @@ def test_block_of_a_cursor_of_the_drivers_ends_it(alias: str) -> None:
 
 
 class Proxy:
-    """An object that APM tools put around a connection, after wrapt's fashion: Django sets attributes, too."""
+    """An object that APM tools put around a connection, after wrapt's fashion: it passes attributes on."""
 
     def __init__(self, wrapped: Any) -> None:
         object.__setattr__(self, "__wrapped__", wrapped)
