@@ -13,8 +13,11 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 
 DJANGOS = {"3.11": ["5.2"], "3.12": ["5.2", "6.0", "6.1"], "3.13": ["5.2", "6.0", "6.1"]}
-#: The oldest mysqlclient that is supported goes with the older SQLAlchemy.
-DRIVERS = {"2.0": "mysqlclient==2.2.*", "2.1": "mysqlclient>=2.3"}
+#: The oldest drivers that are supported go with the older SQLAlchemy; oracledb 2.3 is older than Python 3.13.
+DRIVERS = {
+    "2.0": ["mysqlclient==2.2.*", "oracledb==2.3.*; python_version < '3.13'"],
+    "2.1": ["mysqlclient>=2.3", "oracledb>=26"],
+}
 #: Beside that of `make test` (3.11, 5.2, 2.1): each other version that is supported is in one of these.
 CI = {("3.12", "6.0", "2.0"), ("3.13", "6.1", "2.1")}
 CELLS = [
@@ -25,6 +28,11 @@ CELLS = [
     )
     for python, djangos in DJANGOS.items()
     for cell in product([python], djangos, DRIVERS)
+]
+ORACLE = [
+    "tests/compatibility/test_oracledb.py",
+    "tests/compatibility/test_oracledb_processes.py",
+    "tests/invariants/inv7_dead_sessions/test_oracle_errors.py",
 ]
 PSYCOPG = ["tests/kit", "tests/compatibility/test_psycopg.py"]
 TESTS = [
@@ -49,6 +57,7 @@ TESTS = [
     "tests/invariants/inv5_warm_checkout/test_calls.py",
     "tests/hooks/test_wsgi.py",
     *PSYCOPG,
+    *ORACLE,
     "tests/transactions/test_lazy_begin.py",
 ]
 
@@ -58,7 +67,7 @@ TESTS = [
 def tests(session: nox.Session, django: str, sqlalchemy: str) -> None:
     """Run the tests of one cell."""
     session.install(
-        "-e", ".[dev,mysql]", f"Django=={django}.*", f"SQLAlchemy=={sqlalchemy}.*", DRIVERS[sqlalchemy]
+        "-e", ".[dev,mysql]", f"Django=={django}.*", f"SQLAlchemy=={sqlalchemy}.*", *DRIVERS[sqlalchemy]
     )
     session.run(
         "python",

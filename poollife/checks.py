@@ -24,6 +24,7 @@ from poollife.option_values import READERS
 #: The tag of all checks. Not Django's "database": newer versions of Django skip that without an alias.
 TAG = "poollife"
 MIDDLEWARE = "poollife.middleware.PoolMiddleware"
+DUMMY = "django.db.backends.dummy"
 #: Seconds: the default of gunicorn's ``timeout``.
 WORKER_TIMEOUT = 30.0
 #: The options of other packages for pooling: keys of ``DATABASES[alias]``, and settings.
@@ -130,6 +131,8 @@ def check_project(**_: Any) -> list[CheckMessage]:
 
 def _of_one(database: Database) -> Iterator[CheckMessage]:
     yield from _of_django(database)
+    if found := database.wrapper.driver.objection():
+        yield checks.Error(f"{database.place}: {found[0]}", hint=found[1], id="poollife.E008")
     try:
         options = database.options
     except ImproperlyConfigured as error:
@@ -306,7 +309,7 @@ def _of_no_pool() -> Iterator[CheckMessage]:
     """Check for the app or the middleware without a pooled ENGINE, which other code may have replaced."""
     entries = connections.settings
     named = [
-        f"{alias!r}: {entry['ENGINE']!r}" for alias, entry in entries.items() if _is_real(entry["ENGINE"])
+        f"{alias!r}: {entry['ENGINE']!r}" for alias, entry in entries.items() if entry["ENGINE"] != DUMMY
     ]
     parts = ["INSTALLED_APPS"] if apps.is_installed("poollife") else []
     parts += ["MIDDLEWARE"] if any(map(_is_pool_middleware, settings.MIDDLEWARE)) else []
@@ -320,10 +323,6 @@ def _of_no_pool() -> Iterator[CheckMessage]:
             "replaces it later, as frameworks do for their metrics. Without a pool on purpose, silence this.",
             id="poollife.W012",
         )
-
-
-def _is_real(engine: str) -> bool:
-    return engine != "django.db.backends.dummy"
 
 
 def _of_others(ours: set[str]) -> Iterator[CheckMessage]:

@@ -3,6 +3,7 @@
 from servers.certificates import Certificates
 from servers.mariadb import MariaDB
 from servers.missing import Missing
+from servers.oracle.server import OracleStandIn
 from servers.packets import Count, PacketProxy
 from servers.pgbouncer import PgBouncer
 from servers.postgresql import PostgreSQL
@@ -14,6 +15,7 @@ __all__ = [
     "Count",
     "MariaDB",
     "Missing",
+    "OracleStandIn",
     "PacketProxy",
     "PgBouncer",
     "PostgreSQL",

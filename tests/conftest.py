@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -19,7 +20,8 @@ from django.conf import settings
 from django.db import connections
 
 from poollife import clock
-from servers import Certificates, MariaDB, Missing, PgBouncer, PostgreSQL, PrivateServer, Via
+from servers import Certificates, MariaDB, Missing, OracleStandIn, PgBouncer, PostgreSQL, PrivateServer, Via
+from tests.support import needs
 
 
 def _remove_board(folder: str, pid: int) -> None:
@@ -115,6 +117,14 @@ def postgresql(certificates: Certificates) -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(scope="session")
+def oracle(certificates: Certificates) -> Iterator[OracleStandIn]:
+    """One stand-in for an Oracle server for all tests, started for the first that asks for it."""
+    needs.python_oracledb()
+    with OracleStandIn(certificates=certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def session_pgbouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
     """A PgBouncer in front of the server, with ``pool_mode = session``."""
     with PgBouncer(postgresql) as pgbouncer:
@@ -132,10 +142,10 @@ def transaction_pgbouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
 def _default_server(request: pytest.FixtureRequest) -> Callable[[], PrivateServer]:
     """A function that returns the server of tests that name none: MariaDB.
 
-    It starts before the test, which may count processes or threads. A test that asks for PostgreSQL starts it
-    only if it also uses it.
+    It starts before the test, which may count processes or threads. A test that asks for PostgreSQL, or for
+    the stand-in for Oracle, starts it only if it also uses it.
     """
-    if "postgresql" not in request.fixturenames:
+    if not {"postgresql", "oracle"}.intersection(request.fixturenames):
         request.getfixturevalue("mariadb")
     return lambda: request.getfixturevalue("mariadb")
 
@@ -252,6 +262,13 @@ def make_pool(make_alias: MakeAlias) -> Callable[..., str]:
 def alias(make_pool: Callable[[], str]) -> str:
     """What most tests of borrowing borrow from; modules that need another have one of their own."""
     return make_pool()
+
+
+@pytest.fixture
+def thread() -> Iterator[Callable[..., Any]]:
+    """A function that has a thread which lives on call something, and waits for the result."""
+    with ThreadPoolExecutor(1) as executor:
+        yield lambda function, *args: executor.submit(function, *args).result(60)
 
 
 @pytest.fixture

@@ -151,6 +151,10 @@ class Driver(ABC):
         :param connection: a ``Guarded`` connection that was just opened.
         """
 
+    def objection(self) -> tuple[str, str] | None:
+        """Return why this process can't use the driver, and the cure; None (the default): it can."""
+        return None
+
     def objections(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the reasons why the driver can't work as ``POOL["behind"]`` says: by default, never.
 
@@ -259,7 +263,7 @@ class Guarded(metaclass=ABCMeta):
         elif finalize := getattr(super(), "__del__", None):  # sqlite3 has one since Python 3.13
             finalize()
 
-    def session_id(self) -> int | None:
+    def number_at_server(self) -> int | None:
         """Return the session's number at the server, without asking it; None (the default): not known."""
         return None
 

@@ -350,7 +350,7 @@ class LeasePool(OperatedPool):
         driver.born = began
         with self._lock:
             self.counters[OPENED] += 1
-        driver.session = driver.session_id()
+        driver.session = driver.number_at_server()
         driver.row = page.enter_session(self.number, driver.session, driver.born)
         return connection
 

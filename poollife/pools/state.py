@@ -142,6 +142,13 @@ class PoolState(ABC):
         fact: Fact = self._facts[name]
         return fact
 
+    def known(self, name: str) -> Any:
+        """Return the answer that ``fact()`` has got before; None: the server was not asked yet.
+
+        :param name: of the fact.
+        """
+        return self._facts.get(name)
+
     def claim_report(self, lease: Any) -> bool:
         """Return whether the caller is the first to report this lease, and so has to do it."""
         with self._lock:

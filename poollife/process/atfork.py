@@ -241,14 +241,15 @@ def cover_sockets(addresses: set[Any]) -> None:
     """
     devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        for fd in _descriptors():
+        for fd in descriptors():
             if is_connected_to(fd, addresses):
                 os.dup2(devnull, fd, inheritable=False)
     finally:
         os.close(devnull)
 
 
-def _descriptors() -> list[int]:
+def descriptors() -> list[int]:
+    """Return the descriptors that are open in this process."""
     folder = Path("/proc/self/fd")
     if not folder.is_dir():
         folder = Path("/dev/fd")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from servers import MariaDB, PostgreSQL
+from servers import MariaDB, OracleStandIn, PostgreSQL
 from tests.support import ROOT
 from tests.support.docs_site.runner import Runner, new_runner
 from tests.support.pages import Block, page
@@ -97,8 +97,10 @@ class Application:
 
 
 @pytest.fixture
-def runner(mariadb: MariaDB, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Runner]:
-    with new_runner(mariadb, postgresql, tmp_path) as runner:
+def runner(
+    mariadb: MariaDB, postgresql: PostgreSQL, oracle: OracleStandIn, tmp_path: Path
+) -> Iterator[Runner]:
+    with new_runner(mariadb, postgresql, oracle, tmp_path) as runner:
         yield runner
 
 

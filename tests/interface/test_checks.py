@@ -22,7 +22,7 @@ from django.test.utils import modify_settings, override_settings
 from poollife import checks
 from poollife.backends.mixin import PooledMixin
 from poollife.middleware import PoolMiddleware
-from tests.support import ROOT
+from tests.support import ROOT, needs
 
 MYSQL = "poollife.backends.mysql"
 SQLITE = "poollife.backends.sqlite3"
@@ -352,8 +352,8 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
         "E005",
         "ENGINE 'poollife.mysql.base' does not exist",
         "There are 'poollife.backends.mysql', 'poollife.backends.mysql_gis', "
-        "'poollife.backends.mysql_pymysql', 'poollife.backends.postgis', 'poollife.backends.postgresql', "
-        "'poollife.backends.sqlite3'.",
+        "'poollife.backends.mysql_pymysql', 'poollife.backends.oracle', 'poollife.backends.postgis', "
+        "'poollife.backends.postgresql', 'poollife.backends.sqlite3'.",
     ),
     (
         {"shop": mysql(ENGINE="django.db.backends.mysql")},
@@ -520,13 +520,23 @@ def test_without_any_tag(check: Check) -> None:
     assert "poollife.E003" in {issue.id for issue in issues}
 
 
+def test_driver_that_the_process_cannot_use_is_told(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The libraries of Oracle's client, which ``init_oracle_client()`` loads, are not here."""
+    needs.python_oracledb()
+    monkeypatch.setattr("oracledb.is_thin_mode", lambda: False)
+    (issue,) = check({"shop": {"ENGINE": "poollife.backends.oracle", "NAME": "db/shop"}})
+    assert issue.id == "poollife.E008"
+    assert "needs python-oracledb's thin mode" in issue.msg
+    assert issue.hint == "Leave out oracledb.init_oracle_client()."
+
+
 def test_every_check_is_documented() -> None:
     """``docs/checks.md`` has a row for each id, and none for others."""
     sources = Path(checks.__file__).parent.rglob("*.py")
     ids = {name for file in sources for name in re.findall(r'id="poollife\.(\w+)"', file.read_text())}
     rows = set(re.findall(r"^\| `poollife\.(\w+)` \|", (ROOT / "docs/checks.md").read_text(), re.MULTILINE))
     assert rows == ids
-    assert {name for _, name, *_ in [*BAD_DATABASES, *BAD_SITES]} | {"W001"} == ids
+    assert {name for _, name, *_ in [*BAD_DATABASES, *BAD_SITES]} | {"W001", "E008"} == ids
 
 
 # --- in a project of its own -----------------------------------------------------------------------------

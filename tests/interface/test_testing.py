@@ -17,7 +17,7 @@ from django.test import Client, SimpleTestCase, TestCase, TransactionTestCase
 from poollife import PooledThreadPoolExecutor, testing
 from poollife.pools import leaks
 from poollife.testing import GivesBackMixin, gives_back
-from servers import MariaDB, PostgreSQL
+from servers import MariaDB, OracleStandIn, PostgreSQL
 from tests.conftest import MakeAlias
 from tests.support.borrowing import PATIENCE, Busy, connection_id, out
 from tests.support.counting import pool_of
@@ -280,8 +280,10 @@ def test_good_again():
 
 
 @pytest.fixture
-def runner(mariadb: MariaDB, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Runner]:
-    with new_runner(mariadb, postgresql, tmp_path) as runner:
+def runner(
+    mariadb: MariaDB, postgresql: PostgreSQL, oracle: OracleStandIn, tmp_path: Path
+) -> Iterator[Runner]:
+    with new_runner(mariadb, postgresql, oracle, tmp_path) as runner:
         yield runner
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,8 @@ from django.db import connections
 
 from poollife.pools.pool import LeasePool
 from tests.conftest import MakeAlias
-from tests.kit.backends import BACKENDS, Backend, Count, ask, do
+from tests.kit.backends import BACKENDS, ask, do
+from tests.kit.description import Backend, Count
 from tests.kit.table import lines, outcomes
 from tests.support.counting import pool_of
 
@@ -106,13 +106,6 @@ def counted(bed: Bed) -> Iterator[Counted]:
         yield Counted(alias, count)
         connections[alias].close()
         pool_of(alias).drain("the test is over")
-
-
-@pytest.fixture
-def thread() -> Iterator[Callable[..., Any]]:
-    """A function that has a thread which lives on call something, and waits for the result."""
-    with ThreadPoolExecutor(1) as executor:
-        yield lambda function, *args: executor.submit(function, *args).result(60)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.backends import BACKENDS, POSTGRESQL, SERVED, Backend, postgresql
+from tests.kit.backends import BACKENDS, POSTGRESQL, SERVED, postgresql
+from tests.kit.description import Backend
 from tests.kit.table import PROPERTY, lines
 from tests.support import ROOT
 
 MODULES = sorted(path.stem for path in Path(__file__).parent.glob("test_inv*.py"))
 #: Names that no module of the kit may have in it, and ways to leave a driver out.
 UNWANTED = re.compile(
-    r"mysqlclient|pymysql|psycopg|sqlite|MySQLdb|mariadb|postgres|skip|xfail", re.IGNORECASE
+    r"mysqlclient|pymysql|psycopg|sqlite|MySQLdb|mariadb|postgres|oracle|skip|xfail", re.IGNORECASE
 )
 #: Runs pytest without a module.
 WITHOUT = "import sys; sys.modules[sys.argv[1]] = None; import pytest; sys.exit(pytest.main(sys.argv[2:]))"
@@ -33,7 +34,7 @@ WHERE_BUILT = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("module", [*MODULES, "forks", "table"])
+@pytest.mark.parametrize("module", [*MODULES, "forks", "table", "description"])
 def test_module_of_the_kit_names_no_driver_and_leaves_none_out(module: str) -> None:
     text = Path(__file__).with_name(f"{module}.py").read_text()
     assert [line for line in text.splitlines() if UNWANTED.search(line)] == []
@@ -44,7 +45,7 @@ def test_kit_has_each_invariant() -> None:
 
 
 def test_drivers_of_this_process() -> None:
-    assert [backend.name for backend in SERVED] == ["mysqlclient", "PyMySQL", POSTGRESQL]
+    assert [backend.name for backend in SERVED] == ["mysqlclient", "PyMySQL", POSTGRESQL, "oracledb"]
     assert [backend.name for backend in BACKENDS] == [*(backend.name for backend in SERVED), "sqlite3"]
 
 

@@ -7,8 +7,9 @@ from contextlib import suppress
 import pytest
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
-from tests.kit.backends import BACKENDS, Backend, ask, do
+from tests.kit.backends import BACKENDS, ask, do
 from tests.kit.conftest import Bed
+from tests.kit.description import Backend
 
 CASES = [
     pytest.param(backend, kind, id=f"{backend}-{kind}") for backend in BACKENDS for kind in backend.leaves

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 
 import pytest
-from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from poollife import auto_close_db
 from tests.kit.backends import SERVED, ask, do
@@ -35,7 +35,7 @@ def test_session_that_was_killed_in_use_costs_one_statement(bed: Bed) -> None:
         do(bed.alias, *next(iter(bed.backend.leaves.values())).leave)
         closed = bed.pool.closed
         bed.server.kill(session)
-        with pytest.raises(OperationalError):
+        with pytest.raises(bed.backend.lost):
             do(bed.alias, "INSERT INTO kit VALUES (4, 'four')")
         assert bed.pool.out == 1
     assert (bed.pool.out, bed.pool.idle, bed.pool.closed) == (0, 0, closed + 1)
@@ -55,7 +55,7 @@ def test_statement_after_one_that_lost_its_session_runs_in_another(bed: Bed) -> 
         for session in bed.server.sessions():
             if session.db == connections[bed.alias].settings_dict["NAME"]:
                 bed.server.kill(session.id)
-        with pytest.raises(OperationalError):
+        with pytest.raises(bed.backend.lost):
             do(bed.alias, "SELECT 1")
         assert ask(bed.alias, "SELECT 40 + 2") == 42
         assert (bed.pool.out, bed.pool.opened) == (1, opened + 1)

@@ -505,7 +505,7 @@ def test_a_process_reads_its_own_board(make_alias: MakeAlias) -> None:
     for _ in range(2):
         (process,) = [each for each in read_board().processes if each.pid == os.getpid()]
         (holder,) = [each for each in process.holders if each.alias == alias]
-        assert holder.session == connections[alias].connection.session_id()
+        assert holder.session == connections[alias].connection.number_at_server()
     connections[alias].close()
     (process,) = [each for each in read_board().processes if each.pid == os.getpid()]
     (pool,) = [each for each in process.pools if each.alias == alias]

@@ -20,7 +20,7 @@ from django.core.management import get_commands
 
 from poollife.conf import DEFAULTS, PoolOptions
 from poollife.option_values import READERS
-from servers import MariaDB, PostgreSQL
+from servers import MariaDB, OracleStandIn, PostgreSQL
 from tests.support import ROOT, needs
 from tests.support.docs_site.runner import LIMIT, Runner, new_runner
 from tests.support.pages import Block, Page, code, page, pages
@@ -34,8 +34,10 @@ BLOCKS = [block for page in PAGES for block in page.blocks if page.path.name != 
 
 
 @pytest.fixture
-def runner(mariadb: MariaDB, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Runner]:
-    with new_runner(mariadb, postgresql, tmp_path) as runner:
+def runner(
+    mariadb: MariaDB, postgresql: PostgreSQL, oracle: OracleStandIn, tmp_path: Path
+) -> Iterator[Runner]:
+    with new_runner(mariadb, postgresql, oracle, tmp_path) as runner:
         yield runner
 
 
@@ -263,6 +265,8 @@ def check_command(words: list[str], runner: Runner) -> None:
             # "help" knows the options of a command, but runs nothing.
             known = runner.python("-m", "django", "help", command)
             assert [word for word in options if word.startswith("-") and word not in known] == []
+        case ["python", "-m", "poollife.selftest", *_]:
+            assert "--yes" in runner.python("-m", "poollife.selftest", "--help")
         case ["gunicorn", "--config", config]:
             check_gunicorn(ROOT / config, runner)
         case ["uwsgi", "--ini", config]:

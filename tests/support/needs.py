@@ -40,6 +40,12 @@ def postgis(server: PostgreSQL) -> None:
         raise Missing(f"missing: PostGIS for this version of PostgreSQL; {INSTALL}")
 
 
+def python_oracledb() -> None:
+    """Look for python-oracledb, the driver of Oracle."""
+    if importlib.util.find_spec("oracledb") is None:
+        raise Missing("missing: python-oracledb; pip install oracledb")
+
+
 def django_tenants() -> None:
     """Look for django-tenants, which each new version of Django has to wait for."""
     if importlib.util.find_spec("django_tenants") is None:

@@ -185,7 +185,7 @@ class MySQLConnection(GuardedSocket):
             live.remove(self)
 
     @abstractmethod
-    def session_id(self) -> int:
+    def number_at_server(self) -> int:
         """Return the id of the server's thread, as in SHOW PROCESSLIST."""
 
     def note_failure(self, error: BaseException) -> None:

@@ -239,8 +239,8 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         """Return these seconds, or ``read_timeout`` if that is shorter."""
         return min(seconds, self.params.get("read_timeout") or seconds)
 
-    def session_id(self) -> int:
-        """Implement ``MySQLConnection.session_id()``."""
+    def number_at_server(self) -> int:
+        """Implement ``MySQLConnection.number_at_server()``."""
         return int(thread_id(self))
 
     def reason_to_close(self) -> str | None:

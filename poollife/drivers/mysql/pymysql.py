@@ -170,8 +170,8 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         finally:
             self._read_timeout = own
 
-    def session_id(self) -> int:
-        """Implement ``MySQLConnection.session_id()``."""
+    def number_at_server(self) -> int:
+        """Implement ``MySQLConnection.number_at_server()``."""
         return int(self.thread_id())
 
     def reason_to_close(self) -> str | None:

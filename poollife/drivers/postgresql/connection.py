@@ -205,7 +205,7 @@ class PostgreSQLConnection(GuardedSocket):
             self.reader = None
             self.dirty = True
 
-    def session_id(self) -> int:
+    def number_at_server(self) -> int:
         """Return the id of the server's process, as in pg_stat_activity."""
         return int(self.info.backend_pid)
 

@@ -78,7 +78,7 @@ class MySQL(Dialect):
         if "proxysql" in comment.lower():
             return f"a proxy that reads SQL answers: {comment}"
         (number,) = session.row("SELECT CONNECTION_ID()")
-        if int(number) != session.driver.session_id():
+        if int(number) != session.driver.number_at_server():
             return "a proxy that reads SQL answers: the server knows the session by another number"
         if (peer := session.peer) and peer[1] != port:
             return f"a proxy or a forwarded port: port {peer[1]} was called, and the server has port {port}"

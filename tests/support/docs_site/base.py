@@ -20,9 +20,10 @@ urlpatterns: list[object] = []
 #: An entry of stock Django's, for a page that changes it. The others have an entry of their own.
 DATABASES: dict[str, dict[str, Any]] = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "docs"}}
 
-#: USER, PASSWORD, HOST, PORT and, of PostgreSQL, the OPTIONS.
+#: USER, PASSWORD, HOST, PORT and, of PostgreSQL, the OPTIONS, of Oracle's stand-in the NAME.
 _SERVER: dict[str, Any] = json.loads(os.environ["DOCS_SITE_SERVER"])
 _POSTGRESQL: dict[str, Any] = json.loads(os.environ["DOCS_SITE_POSTGRESQL"])
+_ORACLE: dict[str, Any] = json.loads(os.environ["DOCS_SITE_ORACLE"])
 #: For files.
 _FOLDER = Path(os.environ["DOCS_SITE_FOLDER"])
 
@@ -36,6 +37,8 @@ def fill_in(databases: dict[str, dict[str, Any]]) -> None:
             options = {**entry.get("OPTIONS", {}), **_POSTGRESQL["OPTIONS"]}
             entry.update({**_POSTGRESQL, "OPTIONS": options})
             _create_in_postgresql(entry.setdefault("NAME", "docs"))
+        elif "oracle" in entry["ENGINE"]:
+            entry.update(_ORACLE)
         else:
             entry.update(_SERVER)
             _create(entry.setdefault("NAME", "docs"))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from servers import MariaDB, PostgreSQL
+from servers import MariaDB, OracleStandIn, PostgreSQL
 from tests.support import ROOT
 
 #: Seconds for one program.
@@ -23,16 +23,18 @@ WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 class Runner:
     """Runs programs in the documentation's site."""
 
-    def __init__(self, server: MariaDB, postgresql: PostgreSQL, folder: Path) -> None:
+    def __init__(self, server: MariaDB, postgresql: PostgreSQL, oracle: OracleStandIn, folder: Path) -> None:
         self.server = server
         self.folder = folder
         entry, other = server.database(""), postgresql.database("")
+        oracle.create_database("docs")
         place = ("USER", "PASSWORD", "HOST", "PORT")
         self.environment = {
             **os.environ,
             "DOCS_SITE_FOLDER": str(folder),
             "DOCS_SITE_SERVER": json.dumps({key: entry[key] for key in place}),
             "DOCS_SITE_POSTGRESQL": json.dumps({key: other[key] for key in (*place, "OPTIONS")}),
+            "DOCS_SITE_ORACLE": json.dumps({key: oracle.database("docs")[key] for key in (*place, "NAME")}),
             "DJANGO_SETTINGS_MODULE": "tests.support.docs_site.settings",
             "PYTHONPATH": os.pathsep.join(map(str, [folder, ROOT / "tests/support/docs_site", ROOT])),
         }
@@ -60,10 +62,12 @@ class Runner:
 
 
 @contextmanager
-def new_runner(server: MariaDB, postgresql: PostgreSQL, folder: Path) -> Iterator[Runner]:
+def new_runner(
+    server: MariaDB, postgresql: PostgreSQL, oracle: OracleStandIn, folder: Path
+) -> Iterator[Runner]:
     """A runner; the databases that its programs have made in MariaDB are dropped at the end."""
     before = server.execute("SHOW DATABASES")
-    yield Runner(server, postgresql, folder)
+    yield Runner(server, postgresql, oracle, folder)
     for row in server.execute("SHOW DATABASES"):
         if row not in before:
             server.execute(f"DROP DATABASE `{row[0]}`")

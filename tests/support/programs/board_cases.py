@@ -36,7 +36,7 @@ def wait() -> None:
 def hold() -> None:
     """Hold a connection, in a thread with the GIL and without an end."""
     connections["default"].ensure_connection()
-    say(session=connections["default"].connection.session_id())
+    say(session=connections["default"].connection.number_at_server())
     wait()
 
 

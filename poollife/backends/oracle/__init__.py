@@ -1,0 +1,1 @@
+"""``ENGINE = "poollife.backends.oracle"``: Oracle through python-oracledb in thin mode."""

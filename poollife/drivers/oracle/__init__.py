@@ -1,0 +1,1 @@
+"""The driver of Oracle: python-oracledb in thin mode."""
