@@ -11,7 +11,6 @@ from psycopg2 import extensions
 
 from poollife.drivers.connection import begin, guarded
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.postgresql.connection import IDLE
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
 from poollife.drivers.postgresql.psycopg2_connection import Psycopg2Connection, guarded_factory
 from poollife.drivers.postgresql.psycopg2_cursors import LAZY_CURSORS, LAZY_NAMED_CURSORS, Connection, Cursor
@@ -71,11 +70,23 @@ class LazyConnection(Psycopg2Connection, BeginningConnection):
     CURSORS, NAMED_CURSORS = LAZY_CURSORS, LAZY_NAMED_CURSORS
     #: Autocommit as the borrower has set it.
     has_autocommit: bool
-    CHANGING = Psycopg2Connection.CHANGING | BeginningConnection.CHANGING | {"has_autocommit"}
+    #: True from the BEGIN in a text to commit() or rollback(). Like psycopg2's own status, it does not change
+    #: with a COMMIT of the borrower's.
+    has_begun: bool
+    CHANGING = Psycopg2Connection.CHANGING | BeginningConnection.CHANGING | {"has_autocommit", "has_begun"}
 
     @property
     def begins_by_text(self) -> bool:
+        """True if autocommit is off for the borrower, and psycopg2 sends no BEGIN."""
         return not self.has_autocommit and bool(AUTOCOMMIT.__get__(self))
+
+    @property
+    def is_due(self) -> bool:
+        return not self.has_begun and self.begins_by_text
+
+    def note_begin(self) -> None:
+        super().note_begin()
+        self.has_begun = True
 
     def begin_statement(self) -> bytes:
         words = ["BEGIN"]
@@ -88,9 +99,9 @@ class LazyConnection(Psycopg2Connection, BeginningConnection):
         return " ".join(words).encode()
 
     def begin_alone(self) -> None:
-        if self.begins_by_text and self.transaction_status == IDLE:
+        if self.is_due:
             Cursor(self).execute(b";".join((self.begin_statement(), *self.savepoints)))
-            self.savepoints = ()
+            self.note_begin()
 
     def hand_over(self) -> None:
         """Have psycopg2 itself begin and end the transaction, if the borrower has switched autocommit off."""
@@ -98,6 +109,7 @@ class LazyConnection(Psycopg2Connection, BeginningConnection):
             self.begin_alone()
         if self.begins_by_text:
             AUTOCOMMIT.__set__(self, False)
+            self.has_begun = False
 
     def refuse_in_transaction(self, name: str) -> None:
         """Refuse a call as psycopg2 does.
@@ -105,7 +117,7 @@ class LazyConnection(Psycopg2Connection, BeginningConnection):
         :param name: the method.
         :raises ProgrammingError: in a transaction.
         """
-        if self.begins_by_text and self.transaction_status != IDLE:
+        if self.has_begun:
             raise psycopg2.ProgrammingError(f"{name} cannot be used inside a transaction")
 
     @property
@@ -127,9 +139,7 @@ class LazyConnection(Psycopg2Connection, BeginningConnection):
     @property
     def status(self) -> int:
         """The state of the connection, as psycopg2 numbers it. It has not seen a BEGIN in a text."""
-        if self.begins_by_text and self.begun:
-            return int(extensions.STATUS_BEGIN)
-        return int(Connection.status.__get__(self))
+        return int(extensions.STATUS_BEGIN if self.has_begun else Connection.status.__get__(self))
 
     @guarded
     def commit(self) -> None:
@@ -143,15 +153,16 @@ class LazyConnection(Psycopg2Connection, BeginningConnection):
 
     def _end(self, word: str, method: Callable[..., None]) -> None:
         self.savepoints = ()
-        if self.begins_by_text and self.begun:
+        if self.has_begun and self.begun:
             Cursor(self).execute(word)
+        self.has_begun = False
         # Where the word was sent, the method sends nothing. It ends psycopg2's named cursors.
         method(self)
         if not AUTOCOMMIT.__get__(self):
             AUTOCOMMIT.__set__(self, True)
 
     def set_autocommit_again(self, value: bool) -> None:
-        self.has_autocommit, self.savepoints = value, ()
+        self.has_autocommit, self.has_begun, self.savepoints = value, False, ()
         super().set_autocommit_again(True)
 
     def roll_back(self, seconds: float) -> None:
@@ -192,7 +203,7 @@ class Psycopg2(PostgreSQLDriver):
 
     def begin_lazily(self, connection: Any) -> None:
         """Implement ``Driver.begin_lazily()``."""
-        connection.shares_packets, connection.savepoints = True, ()
+        connection.shares_packets, connection.has_begun, connection.savepoints = True, False, ()
         connection.has_autocommit = connection.autocommit
         connection.__class__ = lazy(type(connection))  # type: ignore[arg-type]  # a class is hashable
         connection.set_autocommit_again(connection.has_autocommit)

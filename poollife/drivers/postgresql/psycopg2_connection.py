@@ -70,7 +70,8 @@ class Psycopg2Connection(PostgreSQLConnection):
         # The destructor asks for it if connect() fails.
         self.guard = Guard(getpid())
         self.lease = self.reader = self.unshareable = None
-        self.idle = False
+        # Django sets an isolation level before adopt() is called.
+        self.idle = self.behind_pooler = False
         self.effects = 0
         super().__init__(*args, **kwargs)
 

@@ -83,7 +83,9 @@ class LazyCursor(BeginningCursor, Psycopg2Cursor):
         if self._first:
             begin, text = in_front(self._first), driver.text_of(query)
             return send((begin.decode() if isinstance(text, str) else begin) + text, params)
-        if driver.begins_by_text and query:
+        if driver.savepoints:  # without lazy_begin these have begun the transaction
+            driver.begin_alone()
+        elif driver.is_due and query:
             # First the parameters: without lazy_begin an error in them comes before the BEGIN.
             query, params = self.mogrify(query, params), None  # type: ignore[attr-defined]  # the driver's
             driver.begin_alone()

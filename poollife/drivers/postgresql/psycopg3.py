@@ -11,6 +11,7 @@ import psycopg
 from poollife.drivers.connection import begin
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.cursors import LeasedCursor, enter_lease
+from poollife.drivers.postgresql.connection import IDLE
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
 from poollife.drivers.postgresql.psycopg3_connection import Adapters, GuardedConnection
 from poollife.drivers.postgresql.psycopg3_cursors import LAZY_CURSORS, NAMED_CURSORS
@@ -33,9 +34,9 @@ class LazyConnection(GuardedConnection, BeginningConnection):
     CHANGING = GuardedConnection.CHANGING | BeginningConnection.CHANGING | {"has_begin"}
 
     @property
-    def begins_by_text(self) -> bool:
+    def is_due(self) -> bool:
         # executemany() has a pipeline, which takes one statement at a time.
-        return not self._autocommit and self._pipeline is None
+        return not self._autocommit and self._pipeline is None and self.transaction_status == IDLE
 
     def begin_statement(self) -> bytes:
         return self._get_tx_start_command()

@@ -37,8 +37,8 @@ class BeginningConnection(PostgreSQLConnection):
 
     @property
     @abstractmethod
-    def begins_by_text(self) -> bool:
-        """True if autocommit is off for the borrower, and a BEGIN may be a part of a statement's text."""
+    def is_due(self) -> bool:
+        """True if the next statement begins a transaction, and its text may have the BEGIN."""
 
     @abstractmethod
     def begin_statement(self) -> bytes:
@@ -46,8 +46,7 @@ class BeginningConnection(PostgreSQLConnection):
 
     @property
     def keeps_savepoints(self) -> bool:
-        """True if the transaction is due."""
-        return self.begins_by_text and self.transaction_status == IDLE and self.failure is None
+        return self.is_due and self.failure is None
 
     def keep_savepoint(self, statement: str) -> None:
         self.savepoints += (statement.encode(),)
@@ -58,14 +57,17 @@ class BeginningConnection(PostgreSQLConnection):
         :param cursor: the cursor that runs a statement.
         """
         if (
-            self.begins_by_text
-            and self.transaction_status == IDLE
-            and self.reader is cursor  # it is not stream() or copy()
+            self.reader is cursor  # it is not stream() or copy()
+            and self.is_due
             and self.shares_packets
             and not self.effects & LEAVES  # it is one statement, which runs in a transaction
         ):
             return (self.begin_statement(), *self.savepoints)
         return ()
+
+    def note_begin(self) -> None:
+        """Note that the transaction has begun."""
+        self.savepoints = ()
 
 
 class BeginningCursor(ReadingCursor):
@@ -81,15 +83,16 @@ class BeginningCursor(ReadingCursor):
         driver = self._driver
         try:
             result = self._send_once(send, query, params, **kwargs)
-            driver.savepoints = ()
+            if self._first:
+                driver.note_begin()
             return result
         except driver.Error as error:
             if not self._first:
                 raise
             is_canceled = sqlstate_of(error) == CANCELED
             if is_canceled or not driver.is_open or driver.transaction_status != IDLE:
-                if driver.transaction_status != IDLE:
-                    driver.savepoints = ()
+                if driver.begun:
+                    driver.note_begin()
                 _count_lines_without_begin(error)
                 raise
         # The server has refused the text before the BEGIN has run.
