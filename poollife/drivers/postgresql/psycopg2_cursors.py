@@ -69,11 +69,12 @@ class LazyCursor(BeginningCursor, Psycopg2Cursor):
         return text[len(in_front(self._first)) :] if text else text
 
     def _run(self, send: Callable[..., Any], plain: Callable[[Any], bool], *arguments: Any) -> Any:
-        if plain is are_all_plain:  # executemany()
-            send = partial(self._send_alone, send)
+        if plain is are_all_plain:  # executemany() sends its text for each row
+            return super(BeginningCursor, self)._run(partial(self._send_rows, send), plain, *arguments)
         return super()._run(send, plain, *arguments)
 
-    def _send_alone(self, send: Callable[..., Any], query: Any, params: Any) -> Any:
+    def _send_rows(self, send: Callable[..., Any], query: Any, params: Any) -> Any:
+        self._first = ()
         self._driver.begin_alone()
         return send(query, params)
 
@@ -83,9 +84,7 @@ class LazyCursor(BeginningCursor, Psycopg2Cursor):
         if self._first:
             begin, text = in_front(self._first), driver.text_of(query)
             return send((begin.decode() if isinstance(text, str) else begin) + text, params)
-        if driver.savepoints:  # without lazy_begin these have begun the transaction
-            driver.begin_alone()
-        elif driver.is_due and query:
+        if driver.is_due and query:
             # First the parameters: without lazy_begin an error in them comes before the BEGIN.
             query, params = self.mogrify(query, params), None  # type: ignore[attr-defined]  # the driver's
             driver.begin_alone()
