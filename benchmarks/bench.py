@@ -18,7 +18,7 @@ from benchmarks.summaries import costs, summary
 from benchmarks.throughput import Throughput
 
 NAME = "bench"
-#: The views of the part ``round_trips``: the worker's, ATOMIC_REQUESTS, and the statements of the view itself.
+#: The requests of the part ``round_trips``: the worker's view, ATOMIC_REQUESTS, and the view's statements.
 VIEWS = {
     "one SELECT": ("read", False, 1),
     "ATOMIC_REQUESTS, one SELECT": ("read", True, 1),

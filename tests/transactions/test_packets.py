@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from django.core.handlers.base import BaseHandler
 from django.db import connections, transaction
+from django.http import HttpResponse
 
-from benchmarks.wiretap import Wiretap
 from poollife import auto_close_db
 from poollife.drivers.mysql.transactions import LONGEST
-from servers.packets import PacketProxy
 from tests.conftest import MakeAlias
 from tests.kit.backends import do
+from tests.support.tap import Tap
 from tests.transactions.conftest import WAYS, Pair, Way
 
 pytestmark = pytest.mark.slow
-
-
-class Tap:
-    """The statements that a client sends, a text for each packet."""
-
-    def __init__(self, way: Way, server: Any) -> None:
-        self.proxy: Any = (Wiretap if way.server == "mariadb" else PacketProxy)(server.host, server.port)
-
-    @contextmanager
-    def listening(self) -> Iterator[list[str]]:
-        """Yield a list that has the packets of the block after its end."""
-        found: list[str] = []
-        if isinstance(self.proxy, Wiretap):
-            with self.proxy.listening() as heard:
-                yield found
-            found += heard
-        else:
-            with self.proxy.counting() as count:
-                yield found
-            assert count.total == len(count.texts)
-            found += count.texts
 
 
 def update(alias: str) -> None:
@@ -84,8 +63,12 @@ def atomic_request(alias: str) -> None:
     """A view with one SELECT, as Django's handler calls it with ATOMIC_REQUESTS."""
     settings = connections.settings[alias]
     with patch.dict(settings, ATOMIC_REQUESTS=True):
-        view = BaseHandler().make_view_atomic(lambda: do(alias, "SELECT name FROM things WHERE id = 1"))
-    view()
+        BaseHandler().make_view_atomic(partial(view, alias))()
+
+
+def view(alias: str) -> HttpResponse:
+    do(alias, "SELECT name FROM things WHERE id = 1")
+    return HttpResponse()
 
 
 def rolled_back(alias: str) -> None:
@@ -114,7 +97,7 @@ def test_transaction_takes_fewer_packets(
     way: Way, program: Callable[[str], None], make_alias: MakeAlias, request: pytest.FixtureRequest
 ) -> None:
     server = request.getfixturevalue(way.server)
-    tap = Tap(way, server)
+    tap = Tap(server)
     with tap.proxy:
         pair = Pair(way, server, make_alias, PORT=str(tap.proxy.port))
         counts = []
@@ -133,7 +116,7 @@ def test_transaction_takes_fewer_packets(
 @pytest.mark.parametrize("way", [way for way in WAYS if way.server == "mariadb"], ids=str)
 def test_long_statement_has_a_packet_of_its_own(way: Way, make_alias: MakeAlias, mariadb: Any) -> None:
     """The server takes packets up to a limit."""
-    tap = Tap(way, mariadb)
+    tap = Tap(mariadb)
     with tap.proxy:
         alias = Pair(way, mariadb, make_alias, PORT=str(tap.proxy.port)).lazy
         connections[alias].close()
