@@ -50,6 +50,7 @@ TESTS = [
     "tests/hooks/test_wsgi.py",
     *PSYCOPG,
     "tests/transactions/test_lazy_begin.py",
+    "tests/transactions/test_packets.py",
 ]
 
 

@@ -86,7 +86,7 @@ def test_calls_of_the_driver(begun: bool, psycopg2_pair: Pair) -> None:
 
 
 def test_isolation_level_of_the_settings_is_in_the_begin(postgresql: Any, make_alias: MakeAlias) -> None:
-    """psycopg2 by itself sends two packets more, which set the session's default for each transaction."""
+    """psycopg2 by itself sends one packet more for each transaction, which sets the default of the session."""
     with PacketProxy(postgresql.host, postgresql.port) as proxy:
         options = {"isolation_level": extensions.ISOLATION_LEVEL_SERIALIZABLE}
         pair = Pair(PSYCOPG2, postgresql, make_alias, PORT=str(proxy.port), more_options=options)
