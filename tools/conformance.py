@@ -334,7 +334,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--anew", action="store_true", help="take nothing from an earlier run with Django's")
     parser.add_argument("--engine", help="what to compare with Django's (poollife's)")
-    parser.add_argument("--pool", type=json.loads, help="POOL, as JSON: '{\"reset\": \"always\"}'")
+    parser.add_argument("--pool", type=json.loads, help='POOL, as JSON: \'{"reset": "always"}\'')
     parser.add_argument(
         "--lazy-begin", action="store_true", help="with POOL['lazy_begin'], on MySQL and PostgreSQL"
     )

@@ -302,6 +302,11 @@ OF_DIALECT: dict[str, dict[str, tuple[Step, ...]]] = {
         "transaction's number": ("SELECT txid_current_if_assigned() IS NULL",),
         "time of the transaction": ("SELECT 1", "SELECT now() < statement_timestamp()"),
         "deferred": ("SET CONSTRAINTS ALL DEFERRED", INSERT),
+        "commit that fails": (
+            "CREATE TEMP TABLE later (id INT UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+            "INSERT INTO later VALUES (1), (1)",
+            INSERT,
+        ),
     },
 }
 OF_DRIVER: dict[str, dict[str, tuple[Step, ...]]] = {

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ def test_calls_of_the_driver(begun: bool, psycopg2_pair: Pair) -> None:
 
 
 def test_isolation_level_of_the_settings_is_in_the_begin(postgresql: Any, make_alias: MakeAlias) -> None:
-    """psycopg2 by itself sends one packet more for each transaction, which sets the default of the session."""
+    """psycopg2 by itself sends one packet more for each transaction, which sets the session's default."""
     with PacketProxy(postgresql.host, postgresql.port) as proxy:
         options = {"isolation_level": extensions.ISOLATION_LEVEL_SERIALIZABLE}
         pair = Pair(PSYCOPG2, postgresql, make_alias, PORT=str(proxy.port), more_options=options)
@@ -129,3 +130,36 @@ def test_named_cursor_ends_with_its_transaction(psycopg2_pair: Pair) -> None:
             with pytest.raises(cursor.connection.Error):
                 cursor.fetchone()
             transaction.set_autocommit(True, using=alias)
+
+
+def test_query_is_that_of_the_last_call(psycopg2_pair: Pair) -> None:
+    with auto_close_db(), transaction.atomic(using=psycopg2_pair.lazy):
+        cursor = connections[psycopg2_pair.lazy].connection.cursor()
+        cursor.execute("SELECT %s", [1])
+        queries = [cursor.query]
+        cursor.callproc("upper", ["a"])
+        queries.append(cursor.query)
+        cursor.close()
+    assert queries == [b"SELECT 1", b"SELECT * FROM upper('a')"]
+
+
+class Struck(BaseException):
+    """An asynchronous exception."""
+
+
+def test_block_that_is_interrupted_behind_its_begin_is_rolled_back(psycopg2_pair: Pair) -> None:
+    alias = psycopg2_pair.lazy
+    with auto_close_db():
+        connections[alias].ensure_connection()
+        driver = connections[alias].connection
+
+        def strike() -> None:
+            del driver.note_begin
+            raise Struck
+
+        driver.note_begin = strike
+        with suppress(Struck), transaction.atomic(using=alias):
+            do(alias, INSERT)
+        assert driver.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE
+        do(alias, INSERT.replace("four", "five"))
+    assert ask(alias, "SELECT name FROM things") == "five"

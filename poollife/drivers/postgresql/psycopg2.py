@@ -117,7 +117,7 @@ class LazyConnection(Psycopg2Connection, BeginningConnection):
         :param name: the method.
         :raises ProgrammingError: in a transaction.
         """
-        if self.has_begun:
+        if self.has_begun or self.savepoints or (self.begins_by_text and self.begun):
             raise psycopg2.ProgrammingError(f"{name} cannot be used inside a transaction")
 
     @property
@@ -152,12 +152,13 @@ class LazyConnection(Psycopg2Connection, BeginningConnection):
         self._end("ROLLBACK", Connection.rollback)
 
     def _end(self, word: str, method: Callable[..., None]) -> None:
-        self.savepoints = ()
-        if self.has_begun and self.begun:
+        # First, because the transaction has ended if a COMMIT fails.
+        self.savepoints, self.has_begun = (), False
+        # An asynchronous exception may have come before has_begun was set: the C library knows.
+        if self.begins_by_text and self.begun:
             Cursor(self).execute(word)
-        self.has_begun = False
-        # Where the word was sent, the method sends nothing. It ends psycopg2's named cursors.
-        method(self)
+        else:
+            method(self)
         if not AUTOCOMMIT.__get__(self):
             AUTOCOMMIT.__set__(self, True)
 

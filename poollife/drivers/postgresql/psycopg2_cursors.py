@@ -66,7 +66,7 @@ class LazyCursor(BeginningCursor, Psycopg2Cursor):
     def query(self) -> Any:
         """The statement that was sent last, as bytes, without the BEGIN."""
         text = Cursor.query.__get__(self)
-        return text[len(in_front(self._first)) :] if text else text
+        return text.removeprefix(in_front(self._first)) if text else text
 
     def _run(self, send: Callable[..., Any], plain: Callable[[Any], bool], *arguments: Any) -> Any:
         if plain is are_all_plain:  # executemany() sends its text for each row
