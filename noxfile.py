@@ -59,6 +59,7 @@ TESTS = [
     *PSYCOPG,
     *ORACLE,
     "tests/transactions/test_lazy_begin.py",
+    "tests/transactions/test_packets.py",
 ]
 
 

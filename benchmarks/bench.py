@@ -19,9 +19,13 @@ from benchmarks.summaries import costs, summary
 from benchmarks.throughput import Throughput
 
 NAME = "bench"
+#: The requests of the part ``round_trips``: the worker's view, ATOMIC_REQUESTS, and the view's statements.
 VIEWS = {
     "one SELECT": ("read", False, 1),
+    "ATOMIC_REQUESTS, one SELECT": ("read", True, 1),
     "ATOMIC_REQUESTS, SELECT and UPDATE": ("write", True, 2),
+    "atomic() in ATOMIC_REQUESTS, UPDATE": ("nested", True, 1),
+    "ATOMIC_REQUESTS, nothing": ("nothing", True, 0),
 }
 #: Sessions that a pool may have where nothing else is said.
 SIZE = 5

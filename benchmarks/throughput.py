@@ -80,6 +80,15 @@ SCENARIOS = {
     "atomic_delay": Scenario(
         "an atomic get and update, 1 ms each way", "atomic_update", delay=DELAY, without=(STOCK_NEW,)
     ),
+    # The time of a request: no other thread uses the core while it waits.
+    "atomic_delay_one": Scenario(
+        "an atomic get and update, 1 ms each way, one thread",
+        "atomic_update",
+        delay=DELAY,
+        threads=1,
+        size=1,
+        without=(STOCK_NEW,),
+    ),
     "half": Scenario(
         "an ORM get, 1 ms each way; a pool has 4 connections for 8 threads",
         delay=DELAY,

@@ -66,11 +66,17 @@ class Worker:
     def request(self, view: str, atomic: bool) -> Any:
         """Make a request.
 
-        :param view: ``read`` or ``write``.
+        :param view: ``read``, ``write``, ``nested`` or ``nothing``.
         :param atomic: the value of ATOMIC_REQUESTS.
         """
         connections.settings["default"]["ATOMIC_REQUESTS"] = atomic
-        return self._request({"read": self._read, "write": self._write}[view])
+        views = {
+            "read": self._read,
+            "write": self._write,
+            "nested": self._update_in_a_block,
+            "nothing": lambda: None,
+        }
+        return self._request(views[view])
 
     def ask(self, sql: str) -> Any:
         """Make a request that sends a statement; return the answer, the error in a list, or "hangs".
@@ -190,8 +196,15 @@ class Worker:
 
     def _write(self) -> None:
         self._read()
+        self._update()
+
+    def _update(self) -> None:
         with connection.cursor() as cursor:
             cursor.execute(UPDATE)
+
+    def _update_in_a_block(self) -> None:
+        with transaction.atomic():
+            self._update()
 
     def _last_id(self, job: int) -> tuple[str, Any]:
         """Return what a job has inserted, and the key that it is told, or the error's first line."""

@@ -69,6 +69,20 @@ KNOWN: dict[str, str] = {
     )
 }
 
+#: Tests that fail by design with ``POOL["lazy_begin"]``, which changes what is sent. The value: the reason.
+KNOWN_WITH_LAZY_BEGIN = {
+    "backends.postgresql.tests.Tests.test_connect_server_side_binding": (
+        "refused with lazy_begin (docs/settings.md)"
+    ),
+}
+#: The kinds of databases whose transactions begin by a statement.
+LAZY_KINDS = ("mysql", "postgresql")
+#: Runs a script without a module: its arguments are the module, and the script with its own.
+WITHOUT = (
+    "import runpy, sys; sys.modules[sys.argv[1]] = None; del sys.argv[:2]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
 #: The longest time of a run, in seconds: after the death of a test worker Django's runner waits for ever.
 PATIENCE = 1200.0
 PATIENCE_FOR_ALL = 6 * 3600.0
@@ -118,15 +132,17 @@ class Difference:
     parallel: int
     stock: Outcomes
     pooled: Outcomes
+    #: The tests that may fail with poollife's backend, and why.
+    reasons: Mapping[str, str] = field(default_factory=lambda: KNOWN)
 
     @property
     def new_failures(self) -> list[str]:
         """The tests that failed with poollife's backend only, without the known differences."""
-        return sorted(self.pooled.failed - self.stock.failed - KNOWN.keys())
+        return sorted(self.pooled.failed - self.stock.failed - self.reasons.keys())
 
     @property
     def known(self) -> list[str]:
-        return sorted((self.pooled.failed - self.stock.failed) & KNOWN.keys())
+        return sorted((self.pooled.failed - self.stock.failed) & self.reasons.keys())
 
     @property
     def never_ran(self) -> list[str]:
@@ -157,14 +173,18 @@ class Suite:
         *,
         anew: bool = False,
         pool: dict[str, Any] | None = None,
+        without: str | None = None,
     ) -> None:
         """Take the tests.
 
         :param anew: run it with Django's backend, whatever an earlier run came to.
         :param pool: poollife's options.
+        :param without: a module that can't be imported, with either backend.
         """
         self.anew = anew
         self.pool = {"POOL": pool} if pool else {}
+        self.reasons = {**KNOWN, **(KNOWN_WITH_LAZY_BEGIN if pool and pool.get("lazy_begin") else {})}
+        self.without = without
         self.tests = tests
         self.labels = labels
         self.patience = patience
@@ -182,7 +202,7 @@ class Suite:
             pooled = executor.submit(
                 self.run, databases, engine, parallel, f"pooled_{name}", MIDDLEWARE, self.pool
             )
-        return Difference(kind, parallel, stock.result(), pooled.result())
+        return Difference(kind, parallel, stock.result(), pooled.result(), self.reasons)
 
     def run_stock(self, databases: Databases, parallel: int, name: str) -> Outcomes:
         """Return what an earlier run with Django's backend came to, or run it, and keep it for later."""
@@ -204,7 +224,7 @@ class Suite:
         versions = [
             subprocess.run([server, "--version"], capture_output=True, text=True).stdout for server in servers
         ]
-        everything = [sys.version, packages, versions, list(self.labels), databases.skipped]
+        everything = [sys.version, packages, versions, list(self.labels), databases.skipped, self.without]
         return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
 
     def run(
@@ -235,7 +255,8 @@ class Suite:
             "CONFORMANCE_SKIPPED": json.dumps(databases.skipped),
             "PYTHONPATH": str(ROOT),
         }
-        command = [sys.executable, "runtests.py", "--settings=tools.conformance_settings", "--noinput"]
+        command = [sys.executable, *(["-c", WITHOUT, self.without] if self.without else [])]
+        command += ["runtests.py", "--settings=tools.conformance_settings", "--noinput"]
         command += [f"--parallel={parallel}", *self.labels]
         print(f"{engine}, --parallel {parallel} ...", flush=True)
         began = monotonic()
@@ -297,7 +318,7 @@ def report(difference: Difference) -> None:
     for title, tests in lists.items():
         print(f"{title}: {len(tests)}")
         for test in tests:
-            print(f"  {test}" + (f" ({KNOWN[test]})" if test in KNOWN else ""))
+            print(f"  {test}" + (f" ({reason})" if (reason := difference.reasons.get(test)) else ""))
 
 
 def arguments() -> argparse.Namespace:
@@ -313,8 +334,18 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--anew", action="store_true", help="take nothing from an earlier run with Django's")
     parser.add_argument("--engine", help="what to compare with Django's (poollife's)")
-    parser.add_argument("--pool", type=json.loads, help="POOL, as JSON: '{\"lazy_begin\": true}'")
-    return parser.parse_args()
+    parser.add_argument("--pool", type=json.loads, help='POOL, as JSON: \'{"reset": "always"}\'')
+    parser.add_argument(
+        "--lazy-begin", action="store_true", help="with POOL['lazy_begin'], on MySQL and PostgreSQL"
+    )
+    parser.add_argument(
+        "--without", metavar="MODULE", help="hide a module: without psycopg, Django takes psycopg2"
+    )
+    given = parser.parse_args()
+    if given.lazy_begin:
+        given.pool = {**(given.pool or {}), "lazy_begin": True}
+        given.database = given.database or LAZY_KINDS
+    return given
 
 
 def main() -> int:
@@ -323,7 +354,7 @@ def main() -> int:
     labels, patience = ([], PATIENCE_FOR_ALL) if given.all else (given.labels, PATIENCE)
     tests = tests_of_django()
     print(f"Django {django.__version__}, its suite: {' '.join(labels) or 'all'}")
-    suite = Suite(tests, labels, patience, anew=given.anew, pool=given.pool)
+    suite = Suite(tests, labels, patience, anew=given.anew, pool=given.pool, without=given.without)
     differences = []
     for kind in given.database or ("mysql", "postgresql", "sqlite"):
         with DATABASES[kind].running() as databases:

@@ -18,7 +18,7 @@ from poollife.backends.credentials import asking_client
 from poollife.backends.cursors import PooledCursorWrapper, pooled_cursor
 from poollife.backends.keys import NO_OPTIONS, containers_of, freeze_options
 from poollife.backends.opening import the_registry
-from poollife.backends.sharing import SharingMixin
+from poollife.backends.savepoints import SavepointMixin
 from poollife.drivers.contract import HELD, OPENING
 from poollife.pools import log
 from poollife.pools.base import PoolClosed, PoolKey
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from poollife.pools.pool import LeasePool
 
 
-class PooledMixin(SharingMixin):
+class PooledMixin(SavepointMixin):
     """Base class of a pooled backend, to be put before a DatabaseWrapper of Django or of another package.
 
     ``connect()`` borrows a session from the pool, and ``close()`` returns it. The backend below does the

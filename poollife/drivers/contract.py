@@ -305,6 +305,17 @@ class Guarded(metaclass=ABCMeta):
     def mark_clean(self) -> None:
         """Record the present state as that of a clean session: the session was just initialised."""
 
+    @property
+    def keeps_savepoints(self) -> bool:
+        """True if a SAVEPOINT can wait for the first statement of its transaction; False by default."""
+        return False
+
+    def keep_savepoint(self, statement: str) -> None:
+        """Send a SAVEPOINT together with the next statement. Called only if ``keeps_savepoints`` is True.
+
+        :param statement: the SAVEPOINT.
+        """
+
     def end_cursors(self) -> None:
         """Close the cursors that the lease has left open, if they would keep a part of the session in use."""
 

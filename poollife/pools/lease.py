@@ -253,6 +253,8 @@ class Lease:
 
         :param with_what: see ``LeasePool.initialised()``.
         """
+        # Django opens cursors of the driver's own for SET ROLE, and for a time zone.
+        self.untracked_cursors = 0
         self.driver.initialised_with = with_what
         self.driver.mark_clean()
         self.driver.pinned = False

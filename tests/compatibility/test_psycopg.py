@@ -21,7 +21,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from poollife.drivers.effects import LEAVES
-from poollife.drivers.postgresql.psycopg3 import GuardedConnection
+from poollife.drivers.postgresql.psycopg3_connection import GuardedConnection
 from poollife.drivers.postgresql.statements import EFFECTS
 from poollife.pools.pool import LeasePool
 from servers import PacketProxy, PostgreSQL

@@ -18,6 +18,9 @@ from tests.kit.description import Backend, Count
 from tests.kit.table import lines, outcomes
 from tests.support.counting import pool_of
 
+#: More options of each pool, as JSON in the environment.
+POOL_OF_ALL: dict[str, Any] = json.loads(os.environ.get("POOLLIFE_KIT_POOL", "{}"))
+
 
 class Bed(NamedTuple):
     """A driver, its server, and an alias on an empty database with the table ``kit``."""
@@ -78,7 +81,7 @@ def bed(
 
     def make(entry: Mapping[str, Any] | None = None, /, **POOL: Any) -> str:
         name = str(tmp_path / f"database_{next(numbers)}") if server is None else database(server)
-        options = {"pool_size": 2, "max_overflow": 0, "timeout": 5, **POOL}
+        options = {"pool_size": 2, "max_overflow": 0, "timeout": 5, **POOL_OF_ALL, **POOL}
         alias = make_alias(backend.engine, server=server, NAME=name, POOL=options, **(entry or {}))
         do(alias, "DROP TABLE IF EXISTS kit", "CREATE TABLE kit (id INT PRIMARY KEY, name VARCHAR(20))")
         do(alias, "INSERT INTO kit VALUES (1, 'one')")

@@ -18,15 +18,13 @@ import pytest
 from tests.kit.backends import BACKENDS, POSTGRESQL, SERVED, postgresql
 from tests.kit.description import Backend
 from tests.kit.table import PROPERTY, lines
-from tests.support import ROOT
+from tests.support import PYTEST_WITHOUT, ROOT
 
 MODULES = sorted(path.stem for path in Path(__file__).parent.glob("test_inv*.py"))
 #: Names that no module of the kit may have in it, and ways to leave a driver out.
 UNWANTED = re.compile(
     r"mysqlclient|pymysql|psycopg|sqlite|MySQLdb|mariadb|postgres|oracle|skip|xfail", re.IGNORECASE
 )
-#: Runs pytest without a module.
-WITHOUT = "import sys; sys.modules[sys.argv[1]] = None; import pytest; sys.exit(pytest.main(sys.argv[2:]))"
 
 #: psycopg_c is built from source.
 WHERE_BUILT = pytest.mark.skipif(
@@ -98,7 +96,7 @@ def test_each_test_runs_with_a_driver_that_needs_a_process_of_its_own(
     if name == "psycopg2":  # GeoDjango with psycopg is tested in this process
         arguments += ["tests/compatibility/test_gis.py", "-k", "not mysql_gis"]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, missing, *arguments],
+        [sys.executable, "-c", PYTEST_WITHOUT, missing, *arguments],
         cwd=ROOT,
         env={**os.environ, **environment, "POOLLIFE_KIT": name, "POOLLIFE_KIT_OUTCOMES": str(path)},
         capture_output=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -53,14 +53,19 @@ PYMYSQL = Way(
     {"client_flag": CLIENT.MULTI_STATEMENTS, "ssl_disabled": True},
 )
 PSYCOPG = Way("psycopg", "postgresql", "poollife.backends.postgresql", "django.db.backends.postgresql")
-WAYS = [MYSQLCLIENT, PYMYSQL, *([] if POSTGRESQL == "psycopg2" else [PSYCOPG])]
+PSYCOPG2 = replace(PSYCOPG, name="psycopg2")
+#: The drivers that this process can test: Django takes psycopg, or psycopg2 where psycopg is missing.
+WAYS = [MYSQLCLIENT, PYMYSQL, PSYCOPG2 if POSTGRESQL == "psycopg2" else PSYCOPG]
 
 
 class Pair:
     """Two aliases on databases with the same table."""
 
-    def __init__(self, way: Way, server: Any, make_alias: MakeAlias, **entry: Any) -> None:
+    def __init__(
+        self, way: Way, server: Any, make_alias: MakeAlias, more_options: Any = None, **entry: Any
+    ) -> None:
         self.way, self.server = way, server
+        self._options = {**way.options, **(more_options or {})}
         self._make_alias = make_alias
         self.stock = self._make(way.stock, lazy_begin=False, **entry)
         self.lazy = self._make(way.engine, lazy_begin=True, **entry)
@@ -69,7 +74,7 @@ class Pair:
     def _make(self, engine: str, lazy_begin: bool, **entry: Any) -> str:
         if engine.startswith("poollife"):
             entry["POOL"] = {"pool_size": 2, "max_overflow": 0, "timeout": 5, "lazy_begin": lazy_begin}
-        options = {**self.server.database("any").get("OPTIONS", {}), **self.way.options}
+        options = {**self.server.database("any").get("OPTIONS", {}), **self._options}
         alias = self._make_alias(engine, server=self.server, OPTIONS=options, **entry)
         with connections[alias].cursor() as cursor:
             cursor.execute(TABLE[self.way.server])
@@ -90,7 +95,9 @@ class Pair:
             return "closed"
         if self.way.server == "mariadb":
             return bool(driver.get_autocommit())
-        return driver.info.transaction_status.name, driver.autocommit
+        # Django's own SAVEPOINT has begun the transaction, where that of lazy_begin waits for a statement.
+        waits = bool(getattr(driver, "savepoints", ()))
+        return int(driver.info.transaction_status) or 2 * waits, driver.autocommit
 
 
 @pytest.fixture(params=WAYS, ids=str)

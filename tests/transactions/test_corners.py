@@ -16,8 +16,8 @@ from poollife import auto_close_db
 from tests.conftest import MakeAlias
 from tests.kit.backends import ask, do
 from tests.support.counting import pool_of
+from tests.transactions.cases import execute, outcome
 from tests.transactions.conftest import MYSQLCLIENT, PSYCOPG, PYMYSQL, Pair, Way
-from tests.transactions.test_lazy_begin import execute, outcome
 
 pytestmark = pytest.mark.slow
 INSERT = "INSERT INTO things (name) VALUES ('{}')"
@@ -254,7 +254,7 @@ def test_canceled_statement_is_not_sent_again(postgresql_pair: Pair) -> None:
     with auto_close_db():
         connections[alias].ensure_connection()
         cursor = connections[alias].connection.cursor()
-        cursor._begin = b"BEGIN;\n"
+        cursor._first = (b"BEGIN",)
         with pytest.raises(psycopg.errors.QueryCanceled):
             cursor._send(send, "SELECT 1", None)
         cursor.close()

@@ -5,6 +5,8 @@ three round trips. Here "SET autocommit=0" goes in front of the first statement,
 the COMMIT or ROLLBACK. The server gets the same statements in the same order as from Django. So all that ends
 a transaction there (a deadlock, a statement with an implicit commit) has the same effect. A BEGIN in place of
 them would take one statement less, but after such an end each further statement would commit by itself.
+
+A SAVEPOINT before the first statement goes with it, too: that of a nested block.
 """
 
 from __future__ import annotations
@@ -30,6 +32,16 @@ class LazyConnection(MySQLConnection):
     #: True if autocommit is off for the borrower and still on at the server: the next statement switches it
     #: off.
     begins: bool
+    #: The SAVEPOINTs that follow this.
+    savepoints: tuple[str, ...]
+
+    @property
+    def keeps_savepoints(self) -> bool:
+        """True if the transaction is due, and the next statement may share its packet."""
+        return self.begins and self.shares_packets and self.failure is None
+
+    def keep_savepoint(self, statement: str) -> None:
+        self.savepoints += (statement,)
 
     def get_autocommit(self) -> bool:
         """Return whether autocommit is on for the borrower. Sends nothing."""
@@ -42,7 +54,7 @@ class LazyConnection(MySQLConnection):
         :param on: the driver's argument.
         """
         on_at_server = bool(self._get_autocommit())
-        self.begins = on_at_server and not on
+        self.begins, self.savepoints = on_at_server and not on, ()
         if on and not on_at_server:
             self._autocommit(True)
 
@@ -57,18 +69,21 @@ class LazyConnection(MySQLConnection):
         self._end("ROLLBACK", self._rollback)
 
     def _end(self, word: str, method: Callable[[], None]) -> None:
+        self.savepoints = ()
         if not self._get_autocommit():
             # First, because the server may have switched autocommit on when an asynchronous exception comes.
             self.begins = True
-            self._send_pair(f"{word};{ON}".encode())
+            self._send_together(f"{word};{ON}".encode(), 1)
         # Otherwise nothing has begun. But a BEGIN of the borrower's own makes the session dirty, and in a
         # lost session the method raises its error.
         elif not self.begins or self.dirty or self.failure is not None:
             method()
 
-    def _send_pair(self, statements: Any, *rest: Any) -> Any:
-        """Send two statements, of which the first has no rows, and return what the second returns.
+    def _send_together(self, statements: Any, further: int, *rest: Any) -> Any:
+        """Send statements of which only the last one has rows, and return what that one returns.
 
+        :param statements: the text.
+        :param further: the number of statements behind the first.
         :param rest: further arguments of the driver's method.
         """
         try:
@@ -76,12 +91,17 @@ class LazyConnection(MySQLConnection):
         except self.Error:
             raise
         except BaseException:
-            # An asynchronous exception: the second answer would be taken for that of the next statement. If
+            # An asynchronous exception: a further answer would be taken for that of the next statement. If
             # the first has not come, either, no statement will follow.
             with suppress(self.Error):
-                self._next_result(*rest)
+                self._next_results(further, *rest)
             raise
-        return self._next_result(*rest)
+        return self._next_results(further, *rest)
+
+    def _next_results(self, number: int, *rest: Any) -> Any:
+        for _ in range(number):
+            result = self._next_result(*rest)
+        return result
 
     def _send_or_begin(self, statement: Any, *rest: Any) -> Any:
         if not self.begins:
@@ -90,19 +110,24 @@ class LazyConnection(MySQLConnection):
         if not self.shares_packets or self.effects & LEAVES or len(statement) > LONGEST:
             self.begin_alone()
             return self._query(statement, *rest)
-        begin = f"{OFF};" if isinstance(statement, str) else f"{OFF};".encode()
+        first = (OFF, *self.savepoints)
+        begin = ";".join((*first, ""))
         try:
-            return self._send_pair(begin + statement, *rest)
+            together = (begin if isinstance(statement, str) else begin.encode()) + statement
+            return self._send_together(together, len(first), *rest)
         finally:
             # If the first statement has not run, it is still due.
             self.begins = bool(self._get_autocommit())
+            if not self.begins:
+                self.savepoints = ()
 
     query = sending(_send_or_begin)
 
     def begin_alone(self) -> None:
         if self.begins:
-            self._query(OFF.encode())
-            self.begins = False
+            for statement in (OFF, *self.savepoints):
+                self._query(statement.encode())
+            self.begins, self.savepoints = False, ()
 
     @property
     def begun(self) -> bool:
@@ -117,7 +142,7 @@ class LazyConnection(MySQLConnection):
     def clean(self) -> None:
         if not self._get_autocommit():
             self._end("ROLLBACK", self._rollback)
-        self.begins = False
+        self.begins, self.savepoints = False, ()
         super().clean()
 
 
@@ -127,7 +152,7 @@ def lazy(connection_class: type[MySQLConnection]) -> type[LazyConnection]:
 
     :param connection_class: the class of a driver's guarded connection.
     """
-    more = {"CHANGING": connection_class.CHANGING | {"begins"}}
+    more = {"CHANGING": connection_class.CHANGING | {"begins", "savepoints"}}
     return type("LazyConnection", (LazyConnection, connection_class), more)
 
 
@@ -136,6 +161,6 @@ def begin_lazily(driver: Any) -> None:
 
     :param driver: the guarded connection.
     """
-    driver.begins = False
+    driver.begins, driver.savepoints = False, ()
     driver.__class__ = lazy(type(driver))  # type: ignore[arg-type]  # a class is hashable
     driver.mark_clean()

@@ -1,283 +1,197 @@
-"""The guarded connection of psycopg2."""
+"""The driver psycopg2, and its connections with ``POOL["lazy_begin"]``."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from typing import Any
 
 import psycopg2
 from psycopg2 import extensions
 
-from poollife.drivers.connection import begin, guarded, guarded_property, leaving, live
+from poollife.drivers.connection import begin, guarded
 from poollife.drivers.connection import unwrap as connection_of
-from poollife.drivers.contract import HELD
-from poollife.drivers.cursors import LeasedClasses, LeasedCursor, enter_lease, leased
-from poollife.drivers.postgresql import poolers
-from poollife.drivers.postgresql.connection import IDLE, REPORTED, PostgreSQLConnection
-from poollife.drivers.postgresql.cursors import NamedCursor, ReadingCursor, is_own, sends_sql_unchanged
 from poollife.drivers.postgresql.driver import PostgreSQLDriver, warn_if_blocking
-from poollife.process.guard import Guard, alive, getpid
+from poollife.drivers.postgresql.psycopg2_connection import Psycopg2Connection, guarded_factory
+from poollife.drivers.postgresql.psycopg2_cursors import LAZY_CURSORS, LAZY_NAMED_CURSORS, Connection, Cursor
+from poollife.drivers.postgresql.transactions import BeginningConnection
+from poollife.process.guard import Guard
 
-Connection: Any = extensions.connection
-Cursor: Any = extensions.cursor
-
-
-class UnreadCalls:
-    """The calls of psycopg2's cursors that send something that nothing reads: they make the session dirty."""
-
-    _driver: Any
-
-    def copy_from(self, *args: Any, **kwargs: Any) -> Any:
-        return self._unread(super().copy_from, *args, **kwargs)  # type: ignore[misc]  # the driver's
-
-    def copy_to(self, *args: Any, **kwargs: Any) -> Any:
-        return self._unread(super().copy_to, *args, **kwargs)  # type: ignore[misc]
-
-    def copy_expert(self, *args: Any, **kwargs: Any) -> Any:
-        return self._unread(super().copy_expert, *args, **kwargs)  # type: ignore[misc]
-
-    def callproc(self, *args: Any, **kwargs: Any) -> Any:
-        return self._unread(super().callproc, *args, **kwargs)  # type: ignore[misc]
-
-    def _unread(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        driver = self._driver
-        self._check()  # type: ignore[attr-defined]  # that of LeasedCursor
-        driver.note_unread()
-        try:
-            return method(*args, **kwargs)
-        except BaseException as error:
-            driver.note_failure(error)
-            raise
+#: The driver's own mode, in which it sends a BEGIN or does not.
+AUTOCOMMIT: Any = Connection.autocommit
+#: The words for the isolation levels, which psycopg2 numbers.
+LEVELS = {
+    extensions.ISOLATION_LEVEL_READ_UNCOMMITTED: "READ UNCOMMITTED",
+    extensions.ISOLATION_LEVEL_READ_COMMITTED: "READ COMMITTED",
+    extensions.ISOLATION_LEVEL_REPEATABLE_READ: "REPEATABLE READ",
+    extensions.ISOLATION_LEVEL_SERIALIZABLE: "SERIALIZABLE",
+}
 
 
-class Psycopg2Cursor(UnreadCalls, ReadingCursor):
-    """A cursor whose rows the client has."""
+def in_drivers_mode(
+    method: Callable[..., Any], name: str = "set_session", rolls_back: bool = False
+) -> Callable[..., Any]:
+    """Return a driver's method, to be called in the mode that psycopg2 has without ``lazy_begin``.
 
-
-class Psycopg2NamedCursor(UnreadCalls, NamedCursor):
-    """A cursor on the server."""
-
-
-class UnreadCursor(UnreadCalls, LeasedCursor):
-    """A cursor of a class of the site's own, which may send another statement than it was given."""
-
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
-        return self._unread(super().execute, *args, **kwargs)
-
-    def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        return self._unread(super().executemany, *args, **kwargs)
-
-
-def _plain(cursor_class: type) -> type:
-    return leased(cursor_class, Psycopg2Cursor if sends_sql_unchanged(cursor_class) else UnreadCursor)
-
-
-def _named(cursor_class: type) -> type:
-    return leased(cursor_class, Psycopg2NamedCursor if sends_sql_unchanged(cursor_class) else UnreadCursor)
-
-
-CURSORS, NAMED_CURSORS = LeasedClasses(_plain, is_own), LeasedClasses(_named, is_own)
-
-
-def session_wide(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a driver's method that marks its session as dirty, and is refused behind a transaction pooler.
-
-    :param method: one that sends a SET by itself in autocommit mode.
+    :param method: a guarded method that depends on the mode, or sets it.
+    :param name: the name in psycopg2's refusal to work in a transaction.
+    :param rolls_back: whether the method ends the transaction, and is not refused in one.
     """
 
-    leaves = leaving(method)
-
     @wraps(method)
-    def call(self: PostgreSQLConnection, *args: Any, **kwargs: Any) -> Any:
-        if self.behind_pooler:
-            raise self.InterfaceError(poolers.REFUSED_ATTRIBUTE)
-        return leaves(self, *args, **kwargs)
+    def call(self: LazyConnection, *args: Any, **kwargs: Any) -> Any:
+        if rolls_back:
+            self.rollback()
+        self.refuse_in_transaction(name)
+        self.hand_over()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.has_autocommit = AUTOCOMMIT.__get__(self)
 
     return call
 
 
-class Psycopg2Connection(PostgreSQLConnection):
-    """A connection that works only in the process that opened it, and says whether it may be reused.
+def setting(name: str) -> property:
+    """Return a property of psycopg2's that is set in its own mode.
 
-    ``guarded_factory()`` puts it before the class that ``connection_factory`` names.
+    :param name: the name of the property.
+    """
+    own = vars(Psycopg2Connection)[name]
+    return property(own.fget, in_drivers_mode(own.fset))
+
+
+class LazyConnection(Psycopg2Connection, BeginningConnection):
+    """The part of a guarded connection that begins and ends transactions, to be put before its class.
+
+    psycopg2 itself is in its autocommit mode. There it sends no BEGIN, and no COMMIT. A text may have them.
     """
 
-    CHANGING = PostgreSQLConnection.CHANGING | {"cursor_factory"}
-    #: Attributes of the driver.
-    cursor_factory: Any
-    encoding: str
-    notices: list[Any]
-    notifies: list[Any]
+    CURSORS, NAMED_CURSORS = LAZY_CURSORS, LAZY_NAMED_CURSORS
+    #: Autocommit as the borrower has set it.
+    has_autocommit: bool
+    #: True from the BEGIN in a text to commit() or rollback(). Like psycopg2's own status, it does not change
+    #: with a COMMIT of the borrower's.
+    has_begun: bool
+    CHANGING = Psycopg2Connection.CHANGING | BeginningConnection.CHANGING | {"has_autocommit", "has_begun"}
 
-    commit = guarded(Connection.commit)
-    rollback = guarded(Connection.rollback)
-    reset = guarded(leaving(Connection.reset))
-    set_session = guarded(session_wide(Connection.set_session))
-    set_client_encoding = guarded(leaving(Connection.set_client_encoding))
-    set_isolation_level = guarded(session_wide(Connection.set_isolation_level))
-    lobject = guarded(leaving(Connection.lobject))
-    tpc_prepare = guarded(Connection.tpc_prepare)
-    tpc_commit = guarded(leaving(Connection.tpc_commit))
-    tpc_rollback = guarded(leaving(Connection.tpc_rollback))
-    poll = guarded(Connection.poll)
-    autocommit = guarded_property(Connection, "autocommit")
-    isolation_level = guarded_property(Connection, "isolation_level", session_wide)
-    readonly = guarded_property(Connection, "readonly", session_wide)
-    deferrable = guarded_property(Connection, "deferrable", session_wide)
+    @property
+    def begins_by_text(self) -> bool:
+        """True if autocommit is off for the borrower, and psycopg2 sends no BEGIN."""
+        return not self.has_autocommit and bool(AUTOCOMMIT.__get__(self))
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # The destructor asks for it if connect() fails.
-        self.guard = Guard(getpid())
-        self.lease = self.reader = self.unshareable = None
-        self.idle = False
-        self.effects = 0
-        super().__init__(*args, **kwargs)
+    @property
+    def is_due(self) -> bool:
+        return not self.has_begun and self.begins_by_text
 
-    def __exit__(self, *error: Any) -> Any:
-        self.check()
-        return super().__exit__(*error)  # type: ignore[misc]  # the driver's
+    def note_begin(self) -> None:
+        super().note_begin()
+        self.has_begun = True
 
-    def close(self) -> None:
-        """End the session; in a foreign process only abandon it."""
-        if self.guard.foreign:
-            self.abandon()
-            return
-        try:
-            super().close()  # type: ignore[misc]  # the driver's
-        finally:
-            live.remove(self)
+    def begin_statement(self) -> bytes:
+        words = ["BEGIN"]
+        if level := self.isolation_level:
+            words.append(f"ISOLATION LEVEL {LEVELS[level]}")
+        if self.readonly is not None:
+            words.append("READ ONLY" if self.readonly else "READ WRITE")
+        if self.deferrable is not None:
+            words.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
+        return " ".join(words).encode()
 
-    def cancel(self) -> None:
-        """Cancel the statement that runs, unless the session is another process's."""
-        if not self.guard.foreign and self.lease is not None:
-            super().cancel()  # type: ignore[misc]
+    def begin_alone(self) -> None:
+        if self.is_due:
+            Cursor(self).execute(b";".join((self.begin_statement(), *self.savepoints)))
+            self.note_begin()
 
-    # A two-phase transaction, once it is prepared, is no longer the session's: nothing here could end it.
-    def tpc_begin(self, *args: Any) -> None:
-        self.check()
-        self.unshareable = "it was part of a two-phase transaction"
-        super().tpc_begin(*args)  # type: ignore[misc]
+    def hand_over(self) -> None:
+        """Have psycopg2 itself begin and end the transaction, if the borrower has switched autocommit off."""
+        if self.savepoints:
+            self.begin_alone()
+        if self.begins_by_text:
+            AUTOCOMMIT.__set__(self, False)
+            self.has_begun = False
 
-    def tpc_recover(self) -> Any:
-        self.check()
-        self.unshareable = "it was part of a two-phase transaction"
-        return super().tpc_recover()  # type: ignore[misc]
+    def refuse_in_transaction(self, name: str) -> None:
+        """Refuse a call as psycopg2 does.
 
-    def cursor(self, name: str | None = None, cursor_factory: Any = None, **kwargs: Any) -> Any:
-        lease = self.lease
-        if not alive[0] or lease is None or lease.state is not HELD:
-            self.check()
-        factory = cursor_factory or self.cursor_factory or Cursor
-        if lease is None:
-            return super().cursor(name, cursor_factory=factory, **kwargs)  # type: ignore[misc]
-        classes = NAMED_CURSORS if name else CURSORS
-        cursor = super().cursor(name, cursor_factory=classes[factory], **kwargs)  # type: ignore[misc]
-        return enter_lease(cursor, self, lease)
+        :param name: the method.
+        :raises ProgrammingError: in a transaction.
+        """
+        if self.has_begun or self.savepoints or (self.begins_by_text and self.begun):
+            raise psycopg2.ProgrammingError(f"{name} cannot be used inside a transaction")
+
+    @property
+    def autocommit(self) -> bool:
+        """Autocommit as the borrower has set it. An assignment sends nothing."""
+        return self.has_autocommit
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self._set_autocommit(value)
 
     @guarded
-    def get_native_connection(self) -> Any:
-        self.unshareable = "its native connection was handed out"
-        return super().get_native_connection()  # type: ignore[misc]
-
-    # --- what the pool asks --------------------------------------------------------------------------------
-
-    def text_of(self, query: Any) -> Any:
-        """Return a statement's text. A composed one is made from its parts."""
-        return query.as_string(self) if isinstance(query, psycopg2.sql.Composable) else query
+    def _set_autocommit(self, value: bool) -> None:
+        if self.is_open:
+            self.refuse_in_transaction("set_session")
+        AUTOCOMMIT.__set__(self, True)
+        self.has_autocommit, self.savepoints = bool(value), ()
 
     @property
-    def transaction_status(self) -> int:
-        return int(self.get_transaction_status())  # type: ignore[attr-defined]
+    def status(self) -> int:
+        """The state of the connection, as psycopg2 numbers it. It has not seen a BEGIN in a text."""
+        return int(extensions.STATUS_BEGIN if self.has_begun else Connection.status.__get__(self))
 
-    @property
-    def is_open(self) -> bool:
-        return not self.closed  # type: ignore[attr-defined]
+    @guarded
+    def commit(self) -> None:
+        """Commit the transaction. Sends nothing if none has begun."""
+        self._end("COMMIT", Connection.commit)
 
-    def reported(self, name: str) -> Any:
-        return self.get_parameter_status(name)  # type: ignore[attr-defined]
+    @guarded
+    def rollback(self) -> None:
+        """Roll the transaction back. Sends nothing if none has begun."""
+        self._end("ROLLBACK", Connection.rollback)
 
-    def reports(self) -> tuple[Any, ...]:
-        return tuple(map(self.reported, REPORTED))
-
-    def settings(self) -> tuple[Any, ...]:
-        types = dict(self.string_types), dict(self.binary_types)  # type: ignore[attr-defined]
-        return (
-            self.isolation_level,
-            self.readonly,
-            self.deferrable,
-            self.cursor_factory,
-            self.encoding,
-            *types,
-        )
-
-    def driver_fault(self) -> str | None:
-        return None
+    def _end(self, word: str, method: Callable[..., None]) -> None:
+        # First, because the transaction has ended if a COMMIT fails.
+        self.savepoints, self.has_begun = (), False
+        # An asynchronous exception may have come before has_begun was set: the C library knows.
+        if self.begins_by_text and self.begun:
+            Cursor(self).execute(word)
+        else:
+            method(self)
+        if not AUTOCOMMIT.__get__(self):
+            AUTOCOMMIT.__set__(self, True)
 
     def set_autocommit_again(self, value: bool) -> None:
-        if Connection.autocommit.__get__(self) != value:
-            Connection.autocommit.__set__(self, value)
-
-    def clean(self) -> None:
-        super().clean()
-        self.notices, self.notifies = [], []
-
-    def reset_session(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
-        super().reset_session(ask)
-        self.notices, self.notifies = [], []
+        self.has_autocommit, self.has_begun, self.savepoints = value, False, ()
+        super().set_autocommit_again(True)
 
     def roll_back(self, seconds: float) -> None:
-        if self.autocommit:
+        if AUTOCOMMIT.__get__(self):
             self.run("ROLLBACK", seconds)
         else:
-            with ended_after(self.guard, seconds):
-                Connection.rollback(self)
+            super().roll_back(seconds)
 
-    def run(self, sql: str, seconds: float) -> list[tuple[Any, ...]]:
-        """Implement ``PostgreSQLConnection.run()``: the driver sends no empty statement, but the smallest.
+    def lobject(self, *args: Any, **kwargs: Any) -> Any:
+        # If the transaction has begun by a text, psycopg2 sends a BEGIN once more, of which the server warns.
+        self.hand_over()
+        return super().lobject(*args, **kwargs)
 
-        The driver has no limit for one call. A thread ends the socket when the time is over.
-        """
-        autocommit, is_idle = self.autocommit, self.transaction_status == IDLE
-        if is_idle:  # otherwise the driver would begin a transaction
-            self.set_autocommit_again(True)
-        try:
-            with ended_after(self.guard, seconds):
-                cursor = Cursor(self)
-                cursor.execute(sql or "SELECT 1")
-                rows = cursor.fetchall() if cursor.description else []
-                cursor.close()
-                return rows
-        finally:
-            if is_idle and self.is_open:
-                self.set_autocommit_again(autocommit)
-
-
-@contextmanager
-def ended_after(guard: Guard, seconds: float) -> Iterator[None]:
-    """Shut a session's socket down if the block takes longer than this.
-
-    :param guard: the guard of the session.
-    :param seconds: the limit.
-    """
-    watchdog = threading.Timer(seconds, guard.shut_down)
-    watchdog.daemon = True
-    try:
-        watchdog.start()
-        yield
-    finally:
-        watchdog.cancel()
+    isolation_level, readonly, deferrable = map(setting, ("isolation_level", "readonly", "deferrable"))
+    set_session = in_drivers_mode(Psycopg2Connection.set_session)
+    set_isolation_level = in_drivers_mode(Psycopg2Connection.set_isolation_level, rolls_back=True)
+    set_client_encoding = in_drivers_mode(Psycopg2Connection.set_client_encoding, rolls_back=True)
+    reset = in_drivers_mode(Psycopg2Connection.reset, rolls_back=True)
+    tpc_begin = in_drivers_mode(Psycopg2Connection.tpc_begin, "tpc_begin")
 
 
 @cache
-def guarded_factory(factory: type) -> type:
-    """Return the guarded subclass of a class of connections.
+def lazy(connection_class: type[Psycopg2Connection]) -> type[LazyConnection]:
+    """Return the subclass of a guarded class whose transactions begin with their first statement.
 
-    :param factory: psycopg2's, or a subclass of the site's own.
+    :param connection_class: a class that ``guarded_factory()`` has made.
     """
-    return type(f"Guarded{factory.__name__}", (Psycopg2Connection, factory), {})
+    return type("LazyConnection", (LazyConnection, connection_class), {})
 
 
 class Psycopg2(PostgreSQLDriver):
@@ -285,9 +199,16 @@ class Psycopg2(PostgreSQLDriver):
 
     error = psycopg2.Error
 
-    def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
-        """Implement ``Driver.objection_to_lazy_begin()``: psycopg2 sends each BEGIN by itself, in C."""
-        return "leave it out, or use psycopg 3: psycopg2 sends BEGIN by itself"
+    def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> None:
+        """Implement ``Driver.objection_to_lazy_begin()``."""
+
+    def begin_lazily(self, connection: Any) -> None:
+        """Implement ``Driver.begin_lazily()``."""
+        connection.shares_packets, connection.has_begun, connection.savepoints = True, False, ()
+        connection.has_autocommit = connection.autocommit
+        connection.__class__ = lazy(type(connection))  # type: ignore[arg-type]  # a class is hashable
+        connection.set_autocommit_again(connection.has_autocommit)
+        connection.mark_clean()
 
     def params(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of ``connect()`` by which it makes a guarded connection."""
