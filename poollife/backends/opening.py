@@ -26,6 +26,10 @@ else:
 
 #: The longest time, in seconds, that a fork waits for the import of SQLAlchemy, which waits for no server.
 IMPORT_WAIT = 10.0
+#: Seconds in which a session has to be open, if ``OPTIONS`` says nothing. Without a limit (mysqlclient and
+#: libpq have none, psycopg 3 takes 130) one attempt at a host that hangs holds up all checkouts, as attempts
+#: are made one at a time after an error.
+CONNECT_TIMEOUT = 10
 #: Seconds in which a server of a list has to say which role it has.
 ROLE_LIMIT = 5.0
 #: The process's pools; None until the first checkout, since loading an ENGINE, as most commands do, needs no

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 
+from poollife.backends.mysql import common as mysql_backend
+from poollife.backends.postgresql import base as postgresql_backend
 from poollife.drivers.mysql import connection as mysql
-from servers import MariaDB, Proxy
+from servers import MariaDB, PrivateServer, Proxy
 from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
 
@@ -64,3 +67,19 @@ def test_read_timeout_of_the_site_is_the_limit(make_alias: MakeAlias, proxy: Pro
     with proxy.stalled():
         connection.close()
     assert pool_of(alias).closed == 1
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_opening_of_a_session_ends_without_connect_timeout(
+    kind: str, make_alias: MakeAlias, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host takes the connection and never says a word: all other checkouts wait for this attempt."""
+    server: PrivateServer = request.getfixturevalue(kind)
+    module, engine = (mysql_backend, "mysql") if kind == "mariadb" else (postgresql_backend, "postgresql")
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 2)  # libpq takes 1 for 2
+    with Proxy(server.host, server.port) as proxy:
+        entry: dict[str, Any] = {"PORT": str(proxy.port), "POOL": {"outage_wait": 0}}
+        alias = make_alias(f"poollife.backends.{engine}", server=server, **entry)
+        with proxy.deaf(), pytest.raises(OperationalError):
+            connections[alias].ensure_connection()
+        connections[alias].close()

@@ -145,7 +145,11 @@ def test_pool_with_a_role_leaves_the_server_that_a_proxy_led_it_to_by_mistake(
     monkeypatch.setattr(liveness, "FIRST_RENEWAL_PAUSE", 1000.0)
     right, wrong = (pair.primary, pair.standby) if role == "primary" else (pair.standby, pair.primary)
     with Proxy(wrong.host, wrong.port) as proxy:
-        entry = {"PORT": str(proxy.port), "OPTIONS": {"sslmode": "disable"}, "POOL": {**POOL, "role": role}}
+        entry: dict[str, Any] = {
+            "PORT": str(proxy.port),
+            "OPTIONS": {"sslmode": "disable"},
+            "POOL": {**POOL, "role": role},
+        }
         alias = make_alias("poollife.backends.postgresql", server=wrong, NAME="shop", **entry)
         visitors, pool = Visitors(alias, COUNT), pool_of(alias)
         pool.liveness._renewal_pause = 1000.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connections
@@ -20,8 +21,8 @@ from tests.support.failover import Failover, rows
 from tests.support.visitors import POOL, THREADS, Visitors, are_gone, sessions
 
 QUESTION = "SELECT @@global.read_only, @@global.innodb_read_only"
-WRITER = {"USER": "writer", "PASSWORD": "writer"}
-PRIMARY = {**POOL, "role": "primary"}
+WRITER: dict[str, Any] = {"USER": "writer", "PASSWORD": "writer"}
+PRIMARY: dict[str, Any] = {**POOL, "role": "primary"}
 
 engines = pytest.mark.parametrize(
     "engine", ["poollife.backends.mysql", "poollife.backends.mysql_pymysql"], ids=["mysqlclient", "PyMySQL"]
@@ -162,7 +163,7 @@ def test_session_that_does_not_answer_the_question_is_replaced(
 # --- hosts in a list ------------------------------------------------------------------------------------
 
 
-def hosts(*servers: MariaDB) -> dict[str, str]:
+def hosts(*servers: MariaDB) -> dict[str, Any]:
     """Return the keys of an entry that lists servers."""
     return {"HOST": ",".join(f"{server.host}:{server.port}" for server in servers), "PORT": ""}
 
