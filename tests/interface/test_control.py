@@ -376,7 +376,8 @@ def test_pool_is_available_until_an_attempt_fails_and_again_without_any_query(
 ) -> None:
     """Queries go elsewhere meanwhile: nothing but the background thread finds that the server is back."""
     with Proxy(mariadb.host, mariadb.port) as proxy:
-        alias = make_alias(PORT=str(proxy.port), POOL={"outage_wait": 0})
+        # A checkout that has waited for its whole timeout starts no probe: the outage is a short one.
+        alias = make_alias(PORT=str(proxy.port), POOL={"timeout": 0.2, "outage_wait": 600})
         assert pool_available(alias)  # nothing is known yet
         connection_id(alias)
         connections[alias].close()
