@@ -82,11 +82,14 @@ class Lab(ABC):
     @property
     def entry(self) -> dict[str, Any]:
         """The entry of the site's DATABASES that leads to the proxy."""
+        entry = self.servers[0].database(DATABASE)
         return {
-            **self.servers[0].database(DATABASE),
+            **entry,
             "USER": SITE,
             "PASSWORD": SITE,
             "PORT": str(self.proxy.port),
+            # As the documentation recommends it to everybody.
+            "OPTIONS": {**entry["OPTIONS"], "connect_timeout": 3},
         }
 
     def entry_of_hosts(self, *servers: PrivateServer) -> dict[str, Any]:

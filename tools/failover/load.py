@@ -25,7 +25,7 @@ SPREAD = (-0.006, 0.004)
 
 @dataclass
 class Plan:
-    """What a load consists of."""
+    """The parts of a load."""
 
     #: The entry of DATABASES.
     entry: dict[str, Any]

@@ -26,7 +26,7 @@ LAST = 3.0
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the caller of the lab wants."""
+    """The wishes of the caller of the lab."""
 
     database: str = "mysql"
     #: How the names of the engines begin.
@@ -116,7 +116,7 @@ def last_read(outcome: Outcome, port: int) -> str:
 
 
 def switch_with_role(wishes: Wishes) -> Iterator[Outcome]:
-    """The same, with ``POOL["role"]``."""
+    """The roles change in an orderly way, with ``POOL["role"]``."""
     return switch(replace(wishes, engines=["poollife"]), {"role": "primary"})
 
 
