@@ -195,6 +195,11 @@ class RoleLiveness(Liveness):
     def is_fit(self, session: Guarded, now: float) -> bool:
         return now - session.role_seen <= ROLE_INTERVAL and super().is_fit(session, now)
 
+    def note_end(self, session: Guarded) -> None:
+        if self._options.role == "replica":
+            session.failed_over = False  # a replica has refused a write, as it should
+        super().note_end(session)
+
     def _ask(self, session: Guarded, now: float) -> str | None:
         assert self._options.role
         answer = session.has_role(self._options.role, ping_limit(now))

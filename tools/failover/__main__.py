@@ -1,8 +1,8 @@
 """Have database servers die, switch roles and fall silent under load, and print what became of the requests.
 
 ``make failover`` runs all scenarios, ``make failover ARGS='kill galera'`` some. All servers are private ones
-on this machine. HAProxy stands in front of them, but where the scenario is about hosts in a list. Times depend
-on the machine and on what else it does: repeat a figure before you believe it.
+on this machine. HAProxy stands in front of them, but where the scenario is about hosts in a list. Times
+depend on the machine and on what else it does: repeat a figure before you believe it.
 """
 
 from __future__ import annotations

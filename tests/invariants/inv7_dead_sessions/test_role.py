@@ -160,6 +160,17 @@ def test_session_that_does_not_answer_the_question_is_replaced(
     connections[alias].close()
 
 
+def test_write_that_a_replica_refuses_renews_nothing(make_alias: MakeAlias, failover: Failover) -> None:
+    """The mistake is the site's. Without a role the pool takes it for a failover."""
+    failover.primary.execute("SET GLOBAL read_only = 1")
+    for role, closed in (("replica", 0), (None, 1)):
+        alias = make_alias(NAME=failover.name, POOL={**POOL, "role": role}, **WRITER)
+        visitors = Visitors(alias, "INSERT INTO log VALUES (1)")
+        visitors.come(1, threads=1)
+        assert (len(visitors.failed), pool_of(alias).closed) == (1, closed)
+        connections[alias].close()
+
+
 # --- hosts in a list ------------------------------------------------------------------------------------
 
 
