@@ -105,4 +105,9 @@ class GaleraNode(MariaDB):
         ]
 
     def _answers(self) -> bool:
-        return super()._answers() and self.state == "Synced"
+        import MySQLdb
+
+        try:
+            return super()._answers() and self.state == "Synced"
+        except MySQLdb.OperationalError:
+            return False

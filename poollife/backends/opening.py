@@ -137,10 +137,13 @@ class OpeningMixin(BaseDatabaseWrapper):
         :param params: the arguments of the driver's ``connect()``.
         :param pid: this process.
         :returns: if none has the role, a session at the first that is reached.
+        :raises Error: the driver's, if none is reached; and if the primary is wanted and may be a server that
+            is not reached: the checkouts wait then, as in each outage, for its return or for a promotion.
         """
         places = self.driver.places(params)
         if len(places) == 1:
             return self.driver.adopt(self._connect_with_answers(params), pid, params)
+        role = self.pool_options.role
         wrong: list[Any] = []
         failure: Exception | None = None
         for place in places:
@@ -151,16 +154,15 @@ class OpeningMixin(BaseDatabaseWrapper):
                     raise
                 failure = error
                 continue
-            role = self.pool_options.role
             if role is None or self.driver.unwrap(connection).has_role(role, ROLE_LIMIT):
                 break
             wrong.append(connection)
         else:
-            if failure and not wrong:
-                raise failure
-            connection = wrong.pop(0)
+            connection = wrong.pop(0) if wrong and not (failure and role == "primary") else None
         for other in wrong:
             self.driver.unwrap(other).close()
+        if connection is None and failure:
+            raise failure
         return connection
 
     def _connect_with_answers(self, params: dict[str, Any]) -> Any:

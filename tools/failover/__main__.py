@@ -37,7 +37,8 @@ def main() -> int:
                 outcomes.append(outcome)
         except Missing as missing:
             print(f"{name}: {missing}", file=sys.stderr)
-        print_table(f"{name}, {wishes.database}", outcomes)
+        finally:
+            print_table(f"{name}, {wishes.database}", outcomes)
         harmed = harmed or any(outcome.twice for outcome in outcomes)
     return int(harmed)
 

@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 #: The kinds of requests, and the rows that each writes.
 ROWS = {"read": 0, "write": 1, "atomic": 2, "hold": 0}
 #: Seconds by which an aimed request may be early and late.
-SPREAD = (-0.006, 0.004)
+SPREAD = (-0.012, 0.004)
+#: Seconds for which a request of the kind "hold" keeps its session, after its statements.
+HOLD = 0.02
 
 
 @dataclass
@@ -143,7 +145,8 @@ def send_aimed(
     assert plan.aim is not None
     for count in range(int(plan.seconds / plan.aim)):
         together.wait()
-        time.sleep(plan.aim + random.uniform(*SPREAD))
+        # The last bytes passed before the request held its session.
+        time.sleep(plan.aim - HOLD + random.uniform(*SPREAD))
         send_one("hold", f"{number}-{count}", call, done)
 
 

@@ -8,8 +8,7 @@ from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-#: Seconds for which a request of the kind "hold" keeps its session.
-HOLD = 0.02
+from tools.failover.load import HOLD
 
 
 def answer(request: HttpRequest, kind: str, marker: str) -> HttpResponse:

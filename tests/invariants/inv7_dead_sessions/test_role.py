@@ -11,6 +11,7 @@ import pytest
 from django.db import OperationalError, connections
 
 from benchmarks.wiretap import Wiretap
+from poollife import pool_available
 from poollife.drivers.mysql.mysqlclient import driver
 from poollife.pools import liveness
 from servers import MariaDB
@@ -19,6 +20,7 @@ from tests.conftest import MakeAlias, NewDatabase
 from tests.support.counting import pool_of
 from tests.support.failover import Failover, rows
 from tests.support.visitors import POOL, THREADS, Visitors, are_gone, sessions
+from tests.support.web_server import eventually
 
 QUESTION = "SELECT @@global.read_only, @@global.innodb_read_only"
 WRITER: dict[str, Any] = {"USER": "writer", "PASSWORD": "writer"}
@@ -222,6 +224,27 @@ def test_list_without_a_server_of_the_role_leads_to_the_first(
         cursor.execute("SELECT @@port")
         assert cursor.fetchone() == (failover.heir.port,)
     assert sessions(failover.primary, alias) == set()
+    connections[alias].close()
+
+
+@pytest.mark.parametrize("role", ["primary", "replica"])
+def test_list_whose_primary_is_away_leads_writers_nowhere_and_readers_to_the_rest(
+    role: str, make_alias: MakeAlias, failover: Failover
+) -> None:
+    """The writers wait, as in each outage, until a server is promoted."""
+    heir = failover.heir
+    heir.execute("SET GLOBAL read_only = 1")
+    where = f"127.0.0.1:{free_port()},{heir.host}:{heir.port}"
+    pool = {**POOL, "role": role, "outage_wait": 0}
+    alias = make_alias(NAME=failover.name, HOST=where, PORT="", POOL=pool, **WRITER)
+    visitors = Visitors(alias)
+    visitors.come(1, threads=1)
+    assert len(visitors.failed) == (role == "primary")
+    heir.execute("SET GLOBAL read_only = 0")
+    eventually("it is back", lambda: pool_available(alias))
+    visitors.come(4)
+    assert len(visitors.failed) == (role == "primary")
+    assert sessions(heir, alias)
     connections[alias].close()
 
 
