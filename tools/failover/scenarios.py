@@ -318,11 +318,13 @@ def suspend(wishes: Wishes) -> Iterator[Outcome]:
         lab.promote()
         lab.wait_for_proxy("s1")
         load.order("pool_resume", "--all")
+        resumed.append(time.monotonic())
         return event
 
     for rate in (wishes.rate / 5, wishes.rate):
+        resumed: list[float] = []
         with wishes.pair() as lab, board():
-            yield measure(
+            outcome = measure(
                 f"suspend, drain, switch, resume, {rate:.0f}/s",
                 wishes.ours,
                 lab.entry,
@@ -330,8 +332,11 @@ def suspend(wishes: Wishes) -> Iterator[Outcome]:
                 rows=lambda lab=lab: lab.rows(lab.replica),  # type: ignore[misc]
                 opened=lambda lab=lab: lab.proxy.opened,  # type: ignore[misc]
                 rate=rate,
-                seconds=BEFORE + 9,
+                seconds=BEFORE + 25,
             )
+            after = sum(each.began > resumed[0] for each in outcome.requests)
+            outcome.notes.append(f"{after} requests after it, {resumed[0] - outcome.event:.1f} s in all")
+            yield outcome
 
 
 def maintenance(wishes: Wishes) -> Iterator[Outcome]:
