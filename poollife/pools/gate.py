@@ -100,6 +100,14 @@ class Gate:
             self._admitted.add(ticket)
         return admitted
 
+    @property
+    def doubts(self) -> bool:
+        """True if a session that was opened now may be of no use: its server has to answer a statement first.
+
+        A Galera node out of its cluster accepts logins, and refuses all that comes after them.
+        """
+        return self._outage.in_doubt
+
     def opened(self) -> None:
         """Note that a session was opened."""
         if self._full_error:

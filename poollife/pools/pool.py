@@ -29,7 +29,7 @@ from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.leaks import watch_for
 from poollife.pools.lease import Lease
 from poollife.pools.live import closed_pools, live_pools
-from poollife.pools.liveness import SHORTEST_LIFETIME, Liveness, RoleLiveness
+from poollife.pools.liveness import LONGEST_PING, SHORTEST_LIFETIME, Liveness, RoleLiveness
 from poollife.pools.meters import Meters
 from poollife.pools.operated import OperatedPool
 from poollife.pools.outage import outage_of
@@ -43,6 +43,9 @@ logger = logging.getLogger("poollife")
 
 #: Seconds after which a waiting checkout looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
+#: The error of a session that was opened, and does not answer the first statement. The number is one of
+#: MySQL's client. To no driver does it mean that no server was reached.
+UNANSWERED = (2013, "The server has accepted the login, and answers no statement")
 
 
 def server_name(key: PoolKey) -> str:
@@ -329,9 +332,12 @@ class LeasePool(OperatedPool):
         params = self._parameters(ticket.borrower)
         if not self._gate.admit(ticket):
             raise self._timeout(ticket, admitted=False) from self.connect_error
-        began = clock.monotonic()
+        began, doubts = clock.monotonic(), self._gate.doubts
         try:
             connection = ticket.borrower.open_connection(params)
+            if doubts and not (driver := self.driver.unwrap(connection)).answers(LONGEST_PING):
+                driver.close()
+                raise ticket.borrower.Database.OperationalError(*UNANSWERED)
         except Exception as error:
             self._note_failure(error)
             # Any other error, such as a time limit's exception, says nothing of the server.

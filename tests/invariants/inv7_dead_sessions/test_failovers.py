@@ -6,13 +6,18 @@ Each run takes some seconds: the servers start, and their cluster needs time to 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import pytest
+from django.db import connections
 
+from poollife import pool_stats
 from servers.galera import GaleraNode
 from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
+from tests.support.visitors import POOL, Visitors
+from tests.support.web_server import eventually
 from tools.failover import scenarios
 from tools.failover.load import Plan
 from tools.failover.measure import Outcome
@@ -63,8 +68,6 @@ def test_question_for_the_role_finds_a_galera_node_that_serves_nothing(
     """Such a node answers SELECT @@read_only, and refuses DO 1 with error 1047."""
     alias = make_alias(server=node, POOL={"role": "primary"})
     pool = pool_of(alias)
-    from django.db import connections
-
     connections[alias].ensure_connection()
     session = connections[alias].connection
     assert session.has_role("primary", 5.0)
@@ -73,3 +76,23 @@ def test_question_for_the_role_finds_a_galera_node_that_serves_nothing(
     node.execute("SET GLOBAL wsrep_reject_queries = NONE")
     connections[alias].close()
     assert pool.out == 0
+
+
+def test_session_at_a_galera_node_that_serves_nothing_is_lent_to_no_request(
+    node: GaleraNode, make_alias: MakeAlias
+) -> None:
+    """The node accepts the login. One request finds out, and the next one waits."""
+    alias = make_alias(server=node, POOL={**POOL, "outage_wait": 30})
+    node.execute("CREATE TABLE log (n INT) ENGINE=InnoDB", database=connections[alias].settings_dict["NAME"])
+    visitors = Visitors(alias, "SELECT COUNT(*) FROM log")
+    visitors.come(1, threads=1)
+    node.execute("SET GLOBAL wsrep_reject_queries = ALL")
+    visitors.come(1, threads=1)
+    with ThreadPoolExecutor(1) as executor:
+        later = executor.submit(visitors.come, 20)
+        eventually("an attempt has failed", lambda: pool_stats()[alias]["connect_errors"] > 0)
+        node.execute("SET GLOBAL wsrep_reject_queries = NONE")
+        later.result()
+    assert [each.error.args[0] for each in visitors.failed if each.error] == [1047]
+    assert len(visitors.requests) == 22
+    connections[alias].close()
