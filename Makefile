@@ -26,11 +26,11 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix lint coverage conformance fuzz stress processes bench examples docs release-check clean system-packages check-python
+.PHONY: help demo test matrix lint coverage conformance fuzz stress processes failover bench examples docs release-check clean system-packages check-python
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes, bench or examples, DB=mysql, DB=postgresql or DB=sqlite to the demo, WORKERS=... says how many processes run tests, PYTHON=... chooses the Python"
+	@echo "  ARGS=... goes to pytest, nox, the demo, conformance, fuzz, stress, processes, failover, bench or examples, DB=mysql, DB=postgresql or DB=sqlite to the demo, WORKERS=... says how many processes run tests, PYTHON=... chooses the Python"
 
 # The mark of the driver that the demo needs.
 DRIVER_sqlite :=
@@ -71,6 +71,9 @@ stress: $(VENV)/.installed ## Use a pool as badly as one can, with many threads,
 
 processes: $(VENV)/.installed ## Have every kind of server make its processes and count what was harmed (ARGS='uwsgi celery')
 	$(BIN)/python -m tools.processes $(ARGS)
+
+failover: system-packages $(BENCH_VENV)/.installed ## Have servers die under load and print what became of the requests (ARGS='kill galera'; ARGS=--help tells more)
+	@$(BENCH_BIN)/python -m tools.failover $(ARGS)
 
 bench: $(BENCH_VENV)/.installed ## Measure poollife beside other pools, all in one run (ARGS=--json; ARGS=--help tells more)
 	@$(BENCH_BIN)/python -m benchmarks $(ARGS)

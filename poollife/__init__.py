@@ -3,7 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from poollife.control import drain_pool, renew_pool, resize_pool, resume_pool, suspend_pool
+from poollife.control import (
+    drain_pool,
+    pool_available,
+    renew_pool,
+    resize_pool,
+    resume_pool,
+    suspend_pool,
+)
 from poollife.fork import close_pool
 from poollife.monitoring.stats import pool_stats
 from poollife.threads import PooledThread, PooledThreadPoolExecutor, auto_close_db
@@ -20,6 +27,7 @@ __all__ = [
     "auto_close_db",
     "close_pool",
     "drain_pool",
+    "pool_available",
     "pool_stats",
     "renew_pool",
     "resize_pool",

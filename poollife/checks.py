@@ -5,8 +5,8 @@ The app registers the checks, and so does each backend when it is loaded: they a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 from django.apps import apps
 from django.conf import settings
@@ -14,11 +14,10 @@ from django.core import checks
 from django.core.checks import CheckMessage, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from django.db.utils import load_backend
 from django.utils.module_loading import import_string
 
 from poollife.conf import PoolOptions
-from poollife.engines import missing_engine
+from poollife.engines import Database, databases, missing_engine, wrapper_of
 from poollife.option_values import READERS
 
 #: The tag of all checks. Not Django's "database": newer versions of Django skip that without an alias.
@@ -42,65 +41,6 @@ NOT_FOR_DRIVERS = (READERS.keys() - {"timeout"}) | FOREIGN_OPTIONS
 
 #: Keys of POOL that show that the size of the pool is a choice, and not the default.
 SIZES = ("pool_size", "max_overflow", "preset")
-
-
-class Database(NamedTuple):
-    """An entry of ``DATABASES`` whose ENGINE is one of poollife's, or made from one."""
-
-    alias: str
-    entry: dict[str, Any]
-
-    @property
-    def options(self) -> PoolOptions:
-        """The options in POOL.
-
-        :raises ImproperlyConfigured: POOL has a mistake; the message names it.
-        """
-        return PoolOptions.from_settings(self.alias, self.entry)
-
-    @property
-    def given(self) -> Mapping[str, Any]:
-        """The keys that POOL has; none if POOL is no dictionary."""
-        pool = self.entry.get("POOL")
-        return pool if isinstance(pool, Mapping) else {}
-
-    @property
-    def driver_options(self) -> Mapping[str, Any]:
-        """The options in OPTIONS."""
-        return self.entry["OPTIONS"] or {}
-
-    @property
-    def place(self) -> str:
-        """The name of the entry in messages."""
-        return f"DATABASES[{self.alias!r}]"
-
-    @property
-    def wrapper(self) -> Any:
-        """The DatabaseWrapper class of ENGINE."""
-        return load_backend(self.entry["ENGINE"]).DatabaseWrapper
-
-
-def databases() -> list[Database]:
-    """Return the entries of ``DATABASES`` that poollife's backends serve."""
-    return [
-        Database(alias, entry) for alias, entry in connections.settings.items() if is_ours(entry["ENGINE"])
-    ]
-
-
-def is_ours(engine: str) -> bool:
-    """Return whether this ENGINE pools; a composed ENGINE may, too."""
-    # An attribute is the mark, because backends import this module. If the ENGINE can't be loaded, Django
-    # reports that itself.
-    return hasattr(wrapper_of(engine), "pool_options")
-
-
-def wrapper_of(engine: str) -> type | None:
-    """Return the DatabaseWrapper of this ENGINE; None if it can't be loaded."""
-    try:
-        wrapper: type = load_backend(engine).DatabaseWrapper
-    except (ImportError, ImproperlyConfigured):
-        return None
-    return wrapper
 
 
 def read_options() -> None:
@@ -145,6 +85,13 @@ def _of_one(database: Database) -> Iterator[CheckMessage]:
         return
     if options.behind:
         yield from _of_proxy(database, options)
+    if len(database.wrapper.driver.places({"host": database.entry["HOST"]})) > 1 and not options.role:
+        yield checks.Warning(
+            f"{database.place}: HOST lists several servers, and POOL has no role: sessions lead to the first "
+            f"that listens, even if it has become a replica and refuses writes.",
+            hint="Say in POOL which one is wanted: 'role': 'primary', or 'replica'.",
+            id="poollife.W015",
+        )
     if options.pooled:
         yield from _of_options(database, options)
 

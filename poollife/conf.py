@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
 
 from poollife.errors import BadPoolOption
-from poollife.option_values import READERS, RESETS
+from poollife.option_values import READERS, RESETS, Role
 
 #: Names that the settings have in other pools; difflib alone would not find them.
 FOREIGN_NAMES = {
@@ -35,6 +35,7 @@ FOREIGN_NAMES = {
     "keepalives_idle": "network_timeout",
     "pgbouncer": "behind",
     "pool_mode": "behind",
+    "target_session_attrs": "role",
 }
 
 #: Keys of ``OPTIONS`` that overrule ``PASSWORD``.
@@ -70,6 +71,7 @@ WITHOUT_POOL = (
     "credentials",
     "network_timeout",
     "outage_wait",
+    "role",
     "behind",
     "lazy_begin",
     "application_name",
@@ -95,6 +97,9 @@ class Bounds(NamedTuple):
 
 class DriverInterface(Protocol):
     """The part of ``poollife.drivers.contract.Driver`` that checks options."""
+
+    #: Whether servers are primaries or replicas.
+    has_roles: bool
 
     def objection_to_lazy_begin(self, entry: Mapping[str, Any]) -> str | None:
         """Return what to do because the driver can't begin lazily; None: the driver can."""
@@ -153,6 +158,9 @@ class PoolOptions:
     release: str = "work"
     #: Whether a transaction begins with its first statement, in one packet.
     lazy_begin: bool = False
+    #: "primary" or "replica": the role that the sessions' server has to have. Sessions are replaced, with
+    #: growing pauses, while it has another one. None: a read-only error is the first sign of a failover.
+    role: Role | None = None
     #: "transaction_pooler": a proxy that gives each transaction another session, such as PgBouncer with
     #: ``pool_mode = transaction``. Nothing may be left in a session, and no session is reset. None: no such
     #: proxy.
@@ -206,6 +214,8 @@ class PoolOptions:
         if options.application_name and driver and not hasattr(driver, "name_session"):
             cure = "leave it out: only PostgreSQL has names of sessions"
             raise _bad(alias, "POOL['application_name']", options.application_name, cure)
+        if options.role and driver and not driver.has_roles:
+            raise _bad(alias, "POOL['role']", options.role, "leave it out: this database has no replicas")
         if options.behind and driver:
             for problem, cure in driver.objections(settings):
                 raise _bad(alias, "POOL['behind']", options.behind, f"{problem}. {cure}")

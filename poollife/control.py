@@ -1,8 +1,8 @@
-"""Functions for operators: drain, renew, suspend, resume and resize the pools of this process, by alias."""
+"""Functions for operators and routers: the pools of this process, by alias."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poollife.fork import close
 
@@ -42,6 +42,28 @@ def renew_pool(alias: str) -> None:
 
     connections[alias]  # raises
     registry.renew(alias)
+
+
+def pool_available(alias: str) -> bool:
+    """Return whether the server of an alias answers, as far as this process knows: for database routers.
+
+    The answer is that of the last attempt to open a session, of this alias or of another one with the same
+    server and ``OPTIONS``. Nothing is sent and nothing is waited for. While the answer is False, a background
+    thread tries to open a session about once a second: so the answer changes although no query goes there.
+
+    :param alias: a key of ``DATABASES``.
+    :returns: True if no attempt has failed, if none was made yet, or if the ENGINE is none of poollife's.
+    :raises ConnectionDoesNotExist: there is no such alias.
+    """
+    from django.db import connections
+
+    from poollife.pools.registry import registry
+
+    wrapper: Any = connections[alias]
+    if not hasattr(type(wrapper), "pool_options"):
+        return True
+    pool = registry.find(wrapper.pool_key())
+    return pool is None or pool.looks_reachable(wrapper.opener)
 
 
 def suspend_pool(alias: str) -> None:

@@ -1,17 +1,83 @@
-"""The ENGINEs of poollife, and the nearest one to a misspelt name."""
+"""The ENGINEs of poollife, the entries of ``DATABASES`` that have one, and the nearest to a misspelt name."""
 
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.utils import load_backend
+
+from poollife.conf import PoolOptions
 
 #: Other names of databases and drivers, and the names of their backends.
 OTHER_NAMES = {"mariadb": "mysql", "gis": "mysql_gis", "pymysql": "mysql_pymysql"}
+
+
+class Database(NamedTuple):
+    """An entry of ``DATABASES`` whose ENGINE is one of poollife's, or made from one."""
+
+    alias: str
+    entry: dict[str, Any]
+
+    @property
+    def options(self) -> PoolOptions:
+        """The options in POOL.
+
+        :raises ImproperlyConfigured: POOL has a mistake; the message names it.
+        """
+        # With ``behind``, a check of its own names what contradicts it.
+        driver = None if self.given.get("behind") else self.wrapper.driver
+        return PoolOptions.from_settings(self.alias, self.entry, driver)
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """The keys that POOL has; none if POOL is no dictionary."""
+        pool = self.entry.get("POOL")
+        return pool if isinstance(pool, Mapping) else {}
+
+    @property
+    def driver_options(self) -> Mapping[str, Any]:
+        """The options in OPTIONS."""
+        return self.entry["OPTIONS"] or {}
+
+    @property
+    def place(self) -> str:
+        """The name of the entry in messages."""
+        return f"DATABASES[{self.alias!r}]"
+
+    @property
+    def wrapper(self) -> Any:
+        """The DatabaseWrapper class of ENGINE."""
+        return load_backend(self.entry["ENGINE"]).DatabaseWrapper
+
+
+def databases() -> list[Database]:
+    """Return the entries of ``DATABASES`` that poollife's backends serve."""
+    return [
+        Database(alias, entry) for alias, entry in connections.settings.items() if is_ours(entry["ENGINE"])
+    ]
+
+
+def is_ours(engine: str) -> bool:
+    """Return whether this ENGINE pools; a composed ENGINE may, too."""
+    # An attribute is the mark, because backends import this module. If the ENGINE can't be loaded, Django
+    # reports that itself.
+    return hasattr(wrapper_of(engine), "pool_options")
+
+
+def wrapper_of(engine: str) -> type | None:
+    """Return the DatabaseWrapper of this ENGINE; None if it can't be loaded."""
+    try:
+        wrapper: type = load_backend(engine).DatabaseWrapper
+    except (ImportError, ImproperlyConfigured):
+        return None
+    return wrapper
 
 
 def engines() -> list[str]:

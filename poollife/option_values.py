@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from django.utils.module_loading import import_string
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
 
+#: The part of a server among others: it takes writes, or only reads.
+Role = Literal["primary", "replica"]
 #: The values of ``reset``: whether a clean session, and whether a dirty session, is reset at its return.
 RESETS = {"auto": (False, True), "always": (True, True), "rollback": (False, False)}
 #: The fields of an ``application_name``.
@@ -84,6 +86,12 @@ def _release(value: object) -> str:
     if value not in ("work", "statement"):
         raise ValueError('"work" or "statement"')
     return str(value)
+
+
+def _role(value: object) -> str | None:
+    if value not in (None, "primary", "replica"):
+        raise ValueError('"primary", "replica", or None for either')
+    return None if value is None else str(value)
 
 
 def _behind(value: object) -> str | None:
@@ -170,6 +178,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "reset": _reset,
     "release": _release,
     "lazy_begin": _flag,
+    "role": _role,
     "behind": _behind,
     "application_name": _application_name,
     "leak_after": _leak_after,

@@ -113,7 +113,7 @@ class PrivateProgram(ABC):
         """
         if os.getpid() != self._owner:
             return  # a forked child: neither the server nor the folder is its own
-        self._halt(immediate=immediate)
+        self.halt(immediate=immediate)
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -122,7 +122,7 @@ class PrivateProgram(ABC):
 
         :param immediate: end the server as a crash does: the commits of the last second may be lost.
         """
-        self._halt(immediate=immediate)
+        self.halt(immediate=immediate)
         self._launch(self._command())
         self._wait()
 
@@ -207,11 +207,12 @@ class PrivateProgram(ABC):
         log = self._log.read_text(errors="replace")[-4000:]
         raise RuntimeError(f"{self.name} did not start (exit status {self._server.returncode}):\n{log}")
 
-    def _halt(self, *, immediate: bool = False) -> None:
-        """End the guard, and then the server.
+    def halt(self, *, immediate: bool = False) -> None:
+        """End the program, and keep its folder: ``start()`` starts it again with its data and its port.
 
-        In the other order the guard could signal a process that has got the server's old id.
+        :param immediate: as for ``stop()``.
         """
+        # In the other order the guard could signal a process that has got the server's old id.
         if self._guard:
             _end(self._guard, signal.SIGTERM)
         if self._server:

@@ -56,6 +56,10 @@ def needs() -> list[Need]:
         Need("PostGIS", has_postgis, [POSTGIS], optional=True),
         # Its package starts a service, which leads to no database.
         Need("PgBouncer", lambda: has_program("pgbouncer"), ["pgbouncer"], optional=True),
+        # For failovers. Its package starts a service that listens nowhere.
+        Need("HAProxy", lambda: has_program("haproxy"), ["haproxy"], optional=True),
+        # A library that the server loads only if it is told to.
+        Need("Galera", has_galera, ["galera-4"], optional=True),
         # For Celery and RQ. The package has the server's binary, without the system service around it.
         Need("a Redis server", has_redis, ["redis-tools"], optional=True),
         # Its own program, without the system service around it (that is the package uwsgi).
@@ -107,6 +111,12 @@ def has_postgis() -> bool:
     """Return whether PostGIS is installed for some version of the server."""
     folders = ["share/postgresql/*", "pgsql-*/share", "local/pgsql/share", "local/share/postgresql*"]
     return any(any(Path("/usr").glob(f"{folder}/extension/postgis.control")) for folder in folders)
+
+
+def has_galera() -> bool:
+    """Return whether the library is installed that makes a MariaDB server the node of a cluster."""
+    places = ["lib/libgalera_smm.so", "lib/galera/libgalera_smm.so", "lib64/galera-4/libgalera_smm.so"]
+    return any(Path("/usr", place).exists() for place in places)
 
 
 def has_redis() -> bool:

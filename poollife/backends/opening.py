@@ -26,6 +26,12 @@ else:
 
 #: The longest time, in seconds, that a fork waits for the import of SQLAlchemy, which waits for no server.
 IMPORT_WAIT = 10.0
+#: Seconds in which a session has to be open, if ``OPTIONS`` says nothing. Without a limit (mysqlclient and
+#: libpq have none, psycopg 3 takes 130) one attempt at a host that hangs holds up all checkouts, as attempts
+#: are made one at a time after an error.
+CONNECT_TIMEOUT = 10
+#: Seconds in which a server of a list has to say which role it has.
+ROLE_LIMIT = 5.0
 #: The process's pools; None until the first checkout, since loading an ENGINE, as most commands do, needs no
 #: SQLAlchemy.
 _registry: Registry | None = None
@@ -112,7 +118,7 @@ class OpeningMixin(BaseDatabaseWrapper):
         """
         pid = getpid()
         with at_fork.gate.handshake(self.driver.remote_addresses(params)):
-            connection = self.driver.adopt(self._connect_with_answers(params), pid, params)
+            connection = self._connect_somewhere(params, pid)
             driver = self.driver.unwrap(connection)
             # Code that wraps the driver's connect() may have forked.
             driver.check_process()
@@ -123,6 +129,40 @@ class OpeningMixin(BaseDatabaseWrapper):
             # With autocommit off, a session at rest is in a transaction already.
             if self.pool_options.lazy_begin and self.settings_dict["AUTOCOMMIT"]:
                 self.driver.begin_lazily(driver)
+        return connection
+
+    def _connect_somewhere(self, params: dict[str, Any], pid: int) -> Any:
+        """Open and guard a session, at the first server of a list that is reached and has the wanted role.
+
+        :param params: the arguments of the driver's ``connect()``.
+        :param pid: this process.
+        :returns: if none has the role, a session at the first that is reached.
+        :raises Error: the driver's, if none is reached; and if the primary is wanted and may be a server that
+            is not reached: the checkouts wait then, as in each outage, for its return or for a promotion.
+        """
+        places = self.driver.places(params)
+        if len(places) == 1:
+            return self.driver.adopt(self._connect_with_answers(params), pid, params)
+        role = self.pool_options.role
+        wrong: list[Any] = []
+        failure: Exception | None = None
+        for place in places:
+            try:
+                connection = self.driver.adopt(self._connect_with_answers(place), pid, place)
+            except self.Database.Error as error:
+                if self.driver.unreachable(error) is False:
+                    raise
+                failure = error
+                continue
+            if role is None or self.driver.unwrap(connection).has_role(role, ROLE_LIMIT):
+                break
+            wrong.append(connection)
+        else:
+            connection = wrong.pop(0) if wrong and not (failure and role == "primary") else None
+        for other in wrong:
+            self.driver.unwrap(other).close()
+        if connection is None and failure:
+            raise failure
         return connection
 
     def _connect_with_answers(self, params: dict[str, Any]) -> Any:

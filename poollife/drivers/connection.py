@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -12,6 +14,8 @@ from poollife.process.atfork import at_fork
 from poollife.process.greenlets import unpatched_poll
 from poollife.process.guard import Guard, WeakRegistry, alive
 
+#: Seconds after which a reset or a rollback of the pool's is given up. The session is closed then.
+CLEANING_LIMIT = 30.0
 NO_RECONNECT = (
     "A pooled connection does not reconnect: settings, locks and a transaction of its session would be lost "
     "without an error, and its new socket would not be guarded. Call close() on Django's connection in place "
@@ -48,6 +52,22 @@ def begin(driver: Any, guard: Guard, guarded_class: type[GuardedSocket] | None =
     driver.poller = unpatched_poll()
     driver.poller.register(guard.fd, select.POLLIN)
     live.add(driver)
+
+
+@contextmanager
+def ended_after(guard: Guard, seconds: float) -> Iterator[None]:
+    """Shut a session's socket down if the block takes longer than this, for a driver without such a limit.
+
+    :param guard: the guard of the session.
+    :param seconds: the limit.
+    """
+    watchdog = threading.Timer(seconds, guard.shut_down)
+    watchdog.daemon = True
+    try:
+        watchdog.start()
+        yield
+    finally:
+        watchdog.cancel()
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., Any]:

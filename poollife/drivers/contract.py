@@ -15,6 +15,7 @@ from typing import Any
 from poollife import clock
 from poollife.drivers.effects import LEAVES, PINS, READS, REFUSED, SETS
 from poollife.drivers.verdicts import Verdict
+from poollife.option_values import Role
 from poollife.process.atfork import at_fork
 from poollife.process.guard import Guard, alive, process
 
@@ -65,6 +66,10 @@ class Driver(ABC):
     #: A statement for the sessions of this user and database, without the one that asks: id, user, client,
     #: state, seconds in it, statement. None: the database has none.
     SESSIONS: str | None = None
+    #: Whether servers are primaries or replicas: ``POOL["role"]`` is refused otherwise.
+    has_roles = False
+    #: Whether a session has to be asked for the role of its server. Otherwise the server reports it.
+    asks_for_role = False
 
     @abstractmethod
     def adopt(self, connection: Any, pid: int, params: dict[str, Any]) -> Any:
@@ -90,6 +95,14 @@ class Driver(ABC):
         :returns: addresses as ``is_connected_to()`` in ``process/atfork.py`` takes them; by default, none.
         """
         return set()
+
+    def places(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the arguments for each of the servers that a list of hosts names, in its order.
+
+        :param params: the arguments of ``connect()``.
+        :returns: by default, the arguments themselves: the driver reads a list by itself, or takes none.
+        """
+        return [params]
 
     def sets_tcp_timeouts(self, params: dict[str, Any]) -> bool:
         """Return whether the driver itself bounds a silent network, by these parameters; False by default.
@@ -210,7 +223,7 @@ class Guarded(metaclass=ABCMeta):
     CHANGING: frozenset[str] = frozenset(
         {"guard", "lease", "idle", "initialised_with", "dirty", "born", "idle_since", "lifetime"}
         | {"failure", "unshareable", "ran", "pinned", "lost", "failed_over", "marks_at_rest"}
-        | {"has_new_types", "row", "session"}
+        | {"has_new_types", "row", "session", "role_seen"}
     )
     #: The marks of a clean session.
     marks_at_rest: dict[str, Any]
@@ -218,6 +231,8 @@ class Guarded(metaclass=ABCMeta):
     session: int | None
     #: The row of the session on the board; None: it has none.
     row: Any
+    #: The last time when the role of its server was known. Only with ``POOL["role"]``.
+    role_seen: float
     #: The driver's exception classes.
     InterfaceError: Any
     NotSupportedError: Any
@@ -347,6 +362,23 @@ class Guarded(metaclass=ABCMeta):
     def closed_by_server(self) -> bool:
         """Return whether this idle connection looks dead; False by default. Sends nothing."""
         return False
+
+    def expect(self, role: Role) -> None:
+        """Note which role the session's server is to have, for a server that reports it.
+
+        From then on ``failed_over`` is set as long as the server has another one. By default, nothing is
+        noted.
+        """
+
+    def has_role(self, role: Role, seconds: float) -> bool | None:
+        """Ping the server, and return whether it has this role; None: no answer.
+
+        Called if ``Driver.asks_for_role`` is true.
+
+        :param role: the role.
+        :param seconds: as for ``answers()``.
+        """
+        return self.answers(seconds) or None
 
     @abstractmethod
     def answers(self, seconds: float) -> bool:

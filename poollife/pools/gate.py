@@ -6,6 +6,7 @@ import logging
 import math
 import random
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from poollife import clock
@@ -58,6 +59,18 @@ class Gate:
         """Return whether no session can be opened now: the server does not answer, or has no room."""
         return self._outage.error is not None or self._is_full(clock.monotonic(), None)
 
+    def looks_reachable(self, opener: Callable[[], Borrower]) -> bool:
+        """Return False from the first failed attempt on, until the server is back.
+
+        The probe makes attempts meanwhile: a caller that goes elsewhere makes none.
+
+        :param opener: returns a wrapper for them.
+        """
+        if self._outage.error is None:
+            return True
+        self._outage.probe.call(lambda: partial(self._probe, opener()))
+        return False
+
     def check(self, ticket: Ticket) -> None:
         """Raise as ``admit()`` would, before the checkout asks for a password, which may take time.
 
@@ -86,6 +99,14 @@ class Gate:
         if admitted:
             self._admitted.add(ticket)
         return admitted
+
+    @property
+    def doubts(self) -> bool:
+        """True if a session that was opened now may be of no use: its server has to answer a statement first.
+
+        A Galera node out of its cluster accepts logins, and refuses all that comes after them.
+        """
+        return self._outage.in_doubt
 
     def opened(self) -> None:
         """Note that a session was opened."""

@@ -20,6 +20,7 @@ LONGEST_LIFE = 3600.0
 SHORTEST_LIFETIME = 0.9
 #: Reasons to replace a session, for people.
 OUTDATED = "opened before the pool was renewed"
+DEAD = "closed by the server, or out of reach"
 REFUSED = "opened before the server refused its user"
 #: Seconds after which a session that was pinged is taken for dead, at most (HikariCP's validationTimeout) and
 #: at least.
@@ -27,6 +28,8 @@ LONGEST_PING, SHORTEST_PING = 5.0, 0.5
 #: Seconds between two renewals of a pool whose server stays read-only, the first and the longest: the pause
 #: doubles. For the longest pause, a primary that is reachable again may stay unused.
 FIRST_RENEWAL_PAUSE, LONGEST_RENEWAL_PAUSE = 1.0, 15.0
+#: Seconds after which a session is asked for the role of its server, with ``POOL["role"]``.
+ROLE_INTERVAL = 2.0
 #: Seconds for which each server keeps idle sessions, as it has answered; None: without a limit.
 _idle_limits: dict[tuple[Any, ...], float | None] = {}
 
@@ -81,6 +84,11 @@ class Liveness:
             limit = _idle_limits[self._server]
             self.recycle = LONGEST_LIFE if limit is None else min(LONGEST_LIFE, 0.9 * limit)
 
+    def note_opening(self, session: Guarded) -> None:
+        """Note that a session was opened."""
+        if self._options.role:
+            session.expect(self._options.role)
+
     def is_fit(self, session: Guarded, now: float) -> bool:
         """Return whether a session can be lent without a ping. If not, ``reason_to_replace()`` decides.
 
@@ -106,12 +114,10 @@ class Liveness:
             reason = OUTDATED
         elif self.recycle is not None and 0 <= self.recycle * session.lifetime < now - session.born:
             reason = f"older than recycle ({self.recycle:.0f} s)"
-        elif session.answers(ping_limit(now)):
+        elif (answer := self._ask(session, now)) is None:
             return None
         else:
-            # The event that ended this session may have ended others, and their sockets may not show it.
-            self._suspect()
-            reason = "closed by the server, or out of reach"
+            reason = answer
         log.note(
             logging.INFO,
             "Pool %r replaces a session: %s",
@@ -122,6 +128,14 @@ class Liveness:
         )
         self._replaced(reason)
         return reason
+
+    def _ask(self, session: Guarded, now: float) -> str | None:
+        """Ping a session; return the reason why it can't be lent, None if it can."""
+        if session.answers(ping_limit(now)):
+            return None
+        # The event that ended this session may have ended others, and their sockets may not show it.
+        self._suspect()
+        return DEAD
 
     def note_end(self, session: Guarded) -> None:
         """Note what happened to a session while it was borrowed: then all are replaced, or pinged first.
@@ -167,6 +181,36 @@ class Liveness:
     def _suspect(self) -> None:
         self._suspected = clock.monotonic()
         self._outage.doubt()
+
+
+class RoleLiveness(Liveness):
+    """The liveness of a pool with ``POOL["role"]`` whose sessions have to be asked for it.
+
+    Nothing else shows that the primary behind a session has become a replica: it goes on to answer reads.
+    """
+
+    def note_opening(self, session: Guarded) -> None:
+        session.role_seen = session.born
+
+    def is_fit(self, session: Guarded, now: float) -> bool:
+        return now - session.role_seen <= ROLE_INTERVAL and super().is_fit(session, now)
+
+    def note_end(self, session: Guarded) -> None:
+        if self._options.role == "replica":
+            session.failed_over = False  # a replica has refused a write, as it should
+        super().note_end(session)
+
+    def _ask(self, session: Guarded, now: float) -> str | None:
+        assert self._options.role
+        answer = session.has_role(self._options.role, ping_limit(now))
+        if answer is None:
+            self._suspect()
+            return DEAD
+        session.role_seen = now
+        if not answer:
+            self._renew(now)
+        # While new sessions lead to a server with the wrong role, too, it serves what it can.
+        return OUTDATED if session.born <= self.renewed else None
 
 
 def ping_limit(now: float) -> float:

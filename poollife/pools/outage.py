@@ -64,9 +64,9 @@ class Outage:
     - REACHABLE: sessions are opened freely. A session that was lost leads to DOUBTFUL, and so does a session
       that was cut off while it was opened. A session that could not be opened because the server did not
       answer leads to DOWN.
-    - DOUBTFUL: sessions are opened one at a time, for ``min_idle`` too. The first that is opened leads to
-      REACHABLE. An attempt that the server does not answer leads to DOWN. So do CONFIRMATIONS attempts in a
-      row that are cut off.
+    - DOUBTFUL: sessions are opened one at a time, for ``min_idle`` too. The first that is opened and answers
+      a ping leads to REACHABLE. An attempt that the server does not answer leads to DOWN. So do CONFIRMATIONS
+      attempts in a row that are cut off, or whose ping is not answered.
     - DOWN: one attempt at a time, after pauses that grow. The first that succeeds leads to REACHABLE. For the
       first ``outage_wait`` seconds checkouts wait, and the first in a queue makes the attempt. The end of
       that time cuts the pause short: one last attempt is made, and all waiting checkouts get its outcome. It
@@ -288,6 +288,11 @@ class Outage:
             waiters.serve()
         if was_down:
             log.note(logging.INFO, "%s is back after %.1f s", self.name, lasted)
+
+    @property
+    def in_doubt(self) -> bool:
+        """True if a session was lost, or could not be opened, and none was opened since."""
+        return self._state is not REACHABLE
 
     def probe_delay(self) -> float | None:
         """Return the seconds until the probe should make an attempt; None: no outage."""

@@ -7,6 +7,7 @@ import math
 import random
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from django.db import OperationalError
@@ -28,7 +29,7 @@ from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.leaks import watch_for
 from poollife.pools.lease import Lease
 from poollife.pools.live import closed_pools, live_pools
-from poollife.pools.liveness import SHORTEST_LIFETIME, Liveness
+from poollife.pools.liveness import LONGEST_PING, SHORTEST_LIFETIME, Liveness, RoleLiveness
 from poollife.pools.meters import Meters
 from poollife.pools.operated import OperatedPool
 from poollife.pools.outage import outage_of
@@ -42,6 +43,9 @@ logger = logging.getLogger("poollife")
 
 #: Seconds after which a waiting checkout looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
+#: The error of a session that was opened, and does not answer the first statement. The number is one of
+#: MySQL's client. To no driver does it mean that no server was reached.
+UNANSWERED = (2013, "The server has accepted the login, and answers no statement")
 
 
 def server_name(key: PoolKey) -> str:
@@ -61,7 +65,7 @@ class LeasePool(OperatedPool):
         #: other's errors. The options are, as init_command may set the session's own limit of idleness.
         server = (id(driver), *key.server, key.options)
         self._outage = outage_of(server, server_name(key))
-        self.liveness = Liveness(
+        self.liveness = (RoleLiveness if options.role and driver.asks_for_role else Liveness)(
             # A child has other meters.
             *(key.alias, options, driver, server, self._outage, lambda reason: self.meters.replace(reason))
         )
@@ -184,6 +188,13 @@ class LeasePool(OperatedPool):
                 self.meters.wait_time.observe(lease.since - began)
         finally:
             current.ticket = previous
+
+    def looks_reachable(self, opener: Callable[[], Borrower]) -> bool:
+        """Return whether the server has answered the last time, as far as this process knows.
+
+        :param opener: returns a wrapper by which the probe opens a session, if the server has not.
+        """
+        return self._gate.looks_reachable(opener)
 
     def dispose(self, reason: str) -> None:
         """Drain the pool, because the database behind its alias has changed: borrowers get another session.
@@ -327,9 +338,12 @@ class LeasePool(OperatedPool):
         params = self._parameters(ticket.borrower)
         if not self._gate.admit(ticket):
             raise self._timeout(ticket, admitted=False) from self.connect_error
-        began = clock.monotonic()
+        began, doubts = clock.monotonic(), self._gate.doubts
         try:
             connection = ticket.borrower.open_connection(params)
+            if doubts and not (driver := self.driver.unwrap(connection)).answers(LONGEST_PING):
+                driver.close()
+                raise ticket.borrower.Database.OperationalError(*UNANSWERED)
         except Exception as error:
             self._note_failure(error)
             # Any other error, such as a time limit's exception, says nothing of the server.
@@ -344,6 +358,7 @@ class LeasePool(OperatedPool):
         driver = self.driver.unwrap(connection)
         driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
         driver.idle = isinstance(ticket, SpareTicket)
+        self.liveness.note_opening(driver)
         self._driver_class = type(driver) if driver is connection else None
         self.meters.create_time.observe(driver.born - began)
         # An order to replace the sessions that are there means this one, too, if it came meanwhile.

@@ -94,6 +94,11 @@ class Registry:
             pool.suspend()
         return pool
 
+    def find(self, key: PoolKey) -> LeasePool | None:
+        """Return the pool of this key; None: there is none yet."""
+        at_fork.ensure_process()
+        return self._pools.get(key)
+
     def pools(self) -> list[LeasePool]:
         """Return the pools that a checkout can find now."""
         return list(self._pools.copy().values())

@@ -297,6 +297,18 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
         "POOL['outage_wait'] is 4, but no checkout waits for longer than POOL['timeout'], 3 seconds.",
         "no more than timeout",
     ),
+    (
+        {"shop": mysql(HOST="db1,db2:3307")},
+        "W015",
+        "HOST lists several servers, and POOL has no role: sessions lead to the first that listens",
+        "'role': 'primary', or 'replica'",
+    ),
+    (
+        {"shop": sqlite(POOL={"role": "primary"})},
+        "E001",
+        "POOL['role'] is 'primary': leave it out: this database has no replicas",
+        "each option has a default",
+    ),
     ({"shop": mysql(POOL={"timeout": 86400})}, "W008", "POOL['timeout'] is 86400", "well below the timeout"),
     (
         {"shop": sqlite(NAME=":memory:", POOL={"pool_size": 2})},

@@ -23,6 +23,8 @@ from sqlalchemy.pool import (
 
 import tests
 from poollife.conf import DEFAULTS, FAIR_ONLY, PRESETS, UNPOOLED, WITHOUT_POOL, Bounds, PoolOptions
+from poollife.drivers.mysql.mysqlclient import driver as mysql
+from poollife.drivers.sqlite.connection import driver as sqlite
 from poollife.option_values import READERS
 from poollife.pools.fair_queue import FairQueuePool
 from tests.conftest import MakeAlias
@@ -76,6 +78,7 @@ def test_defaults() -> None:
         "reset": "auto",
         "release": "work",
         "lazy_begin": False,
+        "role": None,
         "behind": None,
         "application_name": None,
         "leak_after": None,
@@ -143,6 +146,9 @@ def test_switched_off() -> None:
         ("reset", "auto"),
         ("reset", "always"),
         ("reset", "rollback"),
+        ("role", "primary"),
+        ("role", "replica"),
+        ("role", None),
         ("behind", "transaction_pooler"),
         ("behind", None),
         ("application_name", None),
@@ -187,6 +193,7 @@ def test_all_keys_at_once() -> None:
         "reset": "always",
         "release": "statement",
         "lazy_begin": True,
+        "role": "primary",
         "behind": None,
         "application_name": "shop {pid}",
         "leak_after": 30.0,
@@ -218,6 +225,19 @@ def test_always_resetting_is_refused_behind_a_transaction_pooler(options: dict[s
 def test_unknown_proxies_are_refused(value: object) -> None:
     with pytest.raises(ImproperlyConfigured, match="'behind' takes \"transaction_pooler\", or None"):
         read({"behind": value})
+
+
+@pytest.mark.parametrize("value", ["master", "read-write", True, ["primary"]])
+def test_unknown_roles_are_refused(value: object) -> None:
+    with pytest.raises(ImproperlyConfigured, match='\'role\' takes "primary", "replica", or None'):
+        read({"role": value})
+
+
+def test_role_is_refused_for_a_database_without_replicas() -> None:
+    entry = {"POOL": {"role": "primary"}}
+    with pytest.raises(ImproperlyConfigured, match="leave it out: this database has no replicas"):
+        PoolOptions.from_settings("default", entry, sqlite)
+    assert PoolOptions.from_settings("default", entry, mysql).role == "primary"
 
 
 @pytest.mark.parametrize("name", PRESETS)

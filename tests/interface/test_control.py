@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import NotSupportedError, connections
+from django.db import NotSupportedError, OperationalError, connections
 from django.utils.connection import ConnectionDoesNotExist
 
 import poollife
+from poollife import pool_available
 from poollife.errors import PoolTimeout
 from poollife.pools.pool import LeasePool
 from poollife.pools.registry import registry
-from servers import MariaDB
+from servers import MariaDB, Proxy
 from tests.conftest import MakeAlias
 from tests.support.borrowing import PATIENCE, Busy, connection_id, out, run, sessions
 from tests.support.counting import pool_of
@@ -365,3 +366,45 @@ def test_other_pools_are_told_that_they_can_not(
 def test_an_unknown_alias(control: Callable[[str], object]) -> None:
     with pytest.raises(ConnectionDoesNotExist, match="nowhere"):
         control("nowhere")
+
+
+# --- what a router may ask --------------------------------------------------------------------------------
+
+
+def test_pool_is_available_until_an_attempt_fails_and_again_without_any_query(
+    make_alias: MakeAlias, mariadb: MariaDB
+) -> None:
+    """Queries go elsewhere meanwhile: nothing but the background thread finds that the server is back."""
+    with Proxy(mariadb.host, mariadb.port) as proxy:
+        # A checkout that has waited for its whole timeout starts no probe: the outage is a short one.
+        alias = make_alias(PORT=str(proxy.port), POOL={"timeout": 0.2, "outage_wait": 600})
+        assert pool_available(alias)  # nothing is known yet
+        connection_id(alias)
+        connections[alias].close()
+        with proxy.dropped():
+            assert pool_available(alias)  # no attempt has failed yet
+            with pytest.raises(OperationalError):
+                connection_id(alias)
+            assert not pool_available(alias)
+        eventually("it is back", lambda: pool_available(alias))
+        assert pool_of(alias).out == 0
+
+
+def test_pool_of_the_same_server_is_not_available_either(make_alias: MakeAlias, mariadb: MariaDB) -> None:
+    """The server of two aliases with equal OPTIONS has one state."""
+    with Proxy(mariadb.host, mariadb.port) as proxy:
+        aliases = [make_alias(PORT=str(proxy.port), POOL={"outage_wait": 0}) for _ in range(2)]
+        for alias in aliases:
+            connection_id(alias)
+            connections[alias].close()
+        with proxy.dropped():
+            with pytest.raises(OperationalError):
+                connection_id(aliases[0])
+            assert [pool_available(alias) for alias in aliases] == [False, False]
+        eventually("it is back", lambda: all(map(pool_available, aliases)))
+
+
+def test_database_of_another_engine_is_available(make_alias: MakeAlias) -> None:
+    assert pool_available(make_alias("django.db.backends.mysql"))
+    with pytest.raises(ConnectionDoesNotExist):
+        pool_available("nowhere")

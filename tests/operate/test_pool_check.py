@@ -204,17 +204,24 @@ def test_failing_credentials_function_is_a_problem(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"), [({}, {"read_timeout": "warning"}), ({"read_timeout": 30}, {})], ids=str
+    ("options", "pool", "expected"),
+    [
+        ({}, {}, {"read_timeout": "warning", "recycle": "warning"}),
+        ({"read_timeout": 30}, {"recycle": 3600}, {"recycle": "warning"}),
+        ({"read_timeout": 30}, {"recycle": 300}, {}),
+    ],
+    ids=str,
 )
-def test_mysql_behind_a_proxy_needs_a_read_timeout(
+def test_mysql_behind_a_proxy_needs_a_read_timeout_and_a_short_life(
     make_alias: MakeAlias,
     new_user: Callable[..., dict[str, Any]],
     mariadb: MariaDB,
     options: dict[str, Any],
+    pool: dict[str, Any],
     expected: dict[str, str],
 ) -> None:
     with Proxy(mariadb.host, mariadb.port) as proxy:
-        alias = make_alias(PORT=str(proxy.port), OPTIONS=options, **new_user())
+        alias = make_alias(PORT=str(proxy.port), OPTIONS=options, POOL=pool, **new_user())
         found = findings(alias)
     assert levels(found) == expected
     assert f"port {proxy.port} was called, and the server has port {mariadb.port}" in found["proxy"]["text"]
@@ -223,7 +230,7 @@ def test_mysql_behind_a_proxy_needs_a_read_timeout(
 def test_postgresql_behind_a_proxy(make_alias: MakeAlias, postgresql: PostgreSQL) -> None:
     with Proxy(postgresql.host, postgresql.port) as proxy:
         found = findings(make_alias(POSTGRESQL, server=postgresql, PORT=str(proxy.port)))
-    assert levels(found) == {}
+    assert levels(found) == {"recycle": "warning"}
     assert f"port {proxy.port} was called" in found["proxy"]["text"]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.utils.functional import cached_property
 
 from poollife.backends.mixin import PooledMixin
+from poollife.backends.opening import CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
     from django.db.backends.mysql.base import DatabaseWrapper as MySQLWrapper
@@ -25,6 +26,15 @@ class CommonMySQLMixin(PooledMixin, MySQLWrapper):
         params = super().get_connection_params()
         params.setdefault("autocommit", self.settings_dict["AUTOCOMMIT"])
         return params
+
+    def open_connection(self, params: dict[str, Any]) -> Any:
+        """Open a session, with a limit for that where neither ``OPTIONS`` nor a file has one.
+
+        :param params: the arguments of the driver's ``connect()``.
+        """
+        if self.driver.option_files.isdisjoint(params):
+            params = {"connect_timeout": CONNECT_TIMEOUT, **params}
+        return super().open_connection(params)
 
     @cached_property
     def mysql_server_data(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from django.db.backends.postgresql import base
 from django.db.backends.postgresql.psycopg_any import IsolationLevel, is_psycopg3
 
 from poollife.backends.mixin import PooledMixin
+from poollife.backends.opening import CONNECT_TIMEOUT
 from poollife.drivers.postgresql.driver import PostgreSQLDriver
 from poollife.pools import log
 
@@ -54,11 +55,15 @@ class PooledPostgreSQLMixin(PooledMixin, PostgreSQLWrapper):
     def open_connection(self, params: dict[str, Any]) -> Any:
         """Open a session whose own time zone is Django's: a reset brings it back, and no packet sets it.
 
+        Where neither ``OPTIONS``, the environment nor a file has a limit for that, it gets one.
+
         :param params: the arguments of the driver's ``connect()``.
         """
         if name := self.pool_options.application_name:
             # Here, not with the settings: a child that was forked has a pid of its own.
             params = self.driver.name_session(params, name, self.alias)
+        if not (has_service(params) or "PGCONNECT_TIMEOUT" in os.environ):
+            params = {"connect_timeout": CONNECT_TIMEOUT, **params}
         connection = self._open_with_time_zone(self.driver.params(params))
         if self.pool_options.behind:
             self.driver.unwrap(connection).behind_pooler = True

@@ -5,11 +5,19 @@ from __future__ import annotations
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from operator import itemgetter
 from typing import Any
 
-from poollife.drivers.connection import NO_RECONNECT, GuardedSocket, begin, live
+from poollife.drivers.connection import (
+    CLEANING_LIMIT,
+    NO_RECONNECT,
+    GuardedSocket,
+    begin,
+    ended_after,
+    live,
+)
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses
 from poollife.drivers.effects import (
@@ -30,12 +38,17 @@ from poollife.drivers.mysql.effects import told_by
 from poollife.drivers.mysql.errors import verdict_on
 from poollife.drivers.mysql.statements import EFFECTS
 from poollife.drivers.verdicts import Verdict
+from poollife.option_values import Role
 from poollife.process.guard import Guard, alive
 
 #: Number and text of an error, as the C client has them.
 LOST = (2013, "Lost connection to server during query")
-#: The statement of a ping: the smallest one.
+#: The statement of a ping: the smallest one that a Galera node out of its cluster refuses.
 QUESTION = b"DO 1"
+#: The statement that asks for the role: such a node answers it. Readers of Aurora have only the second value.
+ROLE = b"SELECT @@global.read_only, @@global.innodb_read_only"
+#: The values of a server that takes writes.
+WRITABLE = {"0", "OFF"}
 
 #: Python's names of character sets in which each byte of ASCII is the same character here and at the server.
 #: In Shift JIS it is not: Python writes a yen sign as a backslash.
@@ -285,7 +298,8 @@ class MySQLConnection(GuardedSocket):
             self.drop_marks(self.marks_at_rest)
         autocommit = self._get_autocommit()
         if self.dirty or not autocommit:
-            self._rollback()
+            with self.bounded():
+                self._rollback()
             self.dirty = False
         if autocommit != self.autocommit_at_rest:
             self._autocommit(self.autocommit_at_rest)
@@ -308,6 +322,18 @@ class MySQLConnection(GuardedSocket):
         if weakref.getweakrefcount(self) > self.references_at_birth:
             raise self.NotSupportedError("weak references to it may be marks of its borrower")
 
+    def bounded(self) -> AbstractContextManager[None]:
+        """Return a block in which statements of the pool's end at last, although nothing answers.
+
+        Behind a proxy ``network_timeout`` can't end them: the proxy's kernel acknowledges all that is sent.
+        """
+        return nullcontext() if self.own_limit else ended_after(self.guard, CLEANING_LIMIT)
+
+    @property
+    def own_limit(self) -> float | None:
+        """Seconds after which the driver gives up an answer: ``read_timeout``; None: it does not."""
+        raise NotImplementedError
+
     def answers(self, seconds: float) -> bool:
         """Implement ``Guarded.answers()``."""
         self.check_process()
@@ -317,11 +343,30 @@ class MySQLConnection(GuardedSocket):
             return False
         return True
 
-    def _ask(self, seconds: float) -> None:
+    def has_role(self, role: Role, seconds: float) -> bool | None:
+        """Implement ``Guarded.has_role()``. A server that does not understand the question has each role."""
+        self.check_process()
+        try:
+            values = self._ask_for_role(seconds)
+        except self.Error as error:
+            return None if Verdict.LOST in verdict_on(error) else True
+        read_only = any(str(value).upper() not in WRITABLE for value in values)
+        return read_only == (role == "replica")
+
+    def _ask(self, seconds: float, question: bytes = QUESTION) -> None:
         """Make a round trip.
 
         :param seconds: the longest time that the answer may take.
+        :param question: the statement. Rows of its answer are not read.
         :raises Error: the driver's, if no answer came in that time.
+        """
+        raise NotImplementedError
+
+    def _ask_for_role(self, seconds: float) -> tuple[Any, ...]:
+        """Send ``QUESTION`` and ``ROLE``, and return the answer to the latter.
+
+        :param seconds: as for ``_ask()``.
+        :raises Error: as ``_ask()``.
         """
         raise NotImplementedError
 

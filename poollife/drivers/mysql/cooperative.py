@@ -60,11 +60,11 @@ class Cooperative(MySQLConnection):
         if self._cooperates:
             wait_read(self.guard.fd, seconds, self.OperationalError(*LOST))
 
-    def _ask(self, seconds: float) -> None:
+    def _ask(self, seconds: float, question: bytes = QUESTION) -> None:
         if self._cooperates:
-            self._run(QUESTION, self._at_most(seconds))
+            self._run(question, self._at_most(seconds))
         else:
-            super()._ask(seconds)
+            super()._ask(seconds, question)
 
     def _commit(self) -> None:
         self._run(b"COMMIT")

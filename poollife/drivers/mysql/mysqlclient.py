@@ -18,6 +18,7 @@ from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.mysql.connection import (
     LOST,
     QUESTION,
+    ROLE,
     MySQLConnection,
     install_guard,
     sending,
@@ -206,6 +207,10 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
                 raise MySQLdb.NotSupportedError("new sessions have another user by now")
             self.params = params = {**params, **{key: now[key] for key in SECRETS & now.keys()}}
         self.drop_marks(self.marks_at_birth)
+        with self.bounded():
+            self._reset(params)
+
+    def _reset(self, params: Mapping[str, Any]) -> None:
         for batch in ["; ".join(FORGET)] if params.get("multi_statements", True) else FORGET:
             self._send(batch)
         password = params.get("passwd", params.get("password", ""))
@@ -226,18 +231,32 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         while super().next_result() != -1:
             super().discard_result()
 
-    def _ask(self, seconds: float) -> None:
+    def _ask(self, seconds: float, question: bytes = QUESTION) -> None:
         # The C client's own ping waits without a limit.
         self.in_flight = True
-        self._send_query(QUESTION)
+        self._send_query(question)
         if not self.poller.poll(1000 * self._at_most(seconds)):
             raise self.OperationalError(*LOST)
         self._read_query_result()
         self.in_flight = False
 
+    def _ask_for_role(self, seconds: float) -> tuple[Any, ...]:
+        if self.shares_packets and self.params.get("multi_statements", True):
+            self._ask(seconds, QUESTION + b";" + ROLE)
+            next_result(self)
+        else:
+            self._ask(seconds)
+            self._ask(seconds, ROLE)
+        (row,) = store_result(self).fetch_row()
+        return row  # type: ignore[no-any-return]
+
+    @property
+    def own_limit(self) -> float | None:
+        return self.params.get("read_timeout") or None
+
     def _at_most(self, seconds: float) -> float:
         """Return these seconds, or ``read_timeout`` if that is shorter."""
-        return min(seconds, self.params.get("read_timeout") or seconds)
+        return min(seconds, self.own_limit or seconds)
 
     def number_at_server(self) -> int:
         """Implement ``MySQLConnection.number_at_server()``."""

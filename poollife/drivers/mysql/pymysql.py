@@ -18,6 +18,7 @@ from poollife.drivers.contract import CLOSED, HELD, SET_OTHERWISE, UNREAD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
 from poollife.drivers.mysql.connection import (
     QUESTION,
+    ROLE,
     MySQLConnection,
     install_guard,
     sending,
@@ -161,14 +162,24 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         """
         raise pymysql.NotSupportedError("PyMySQL can't reset a session")
 
-    def _ask(self, seconds: float) -> None:
+    def _ask(self, seconds: float, question: bytes = QUESTION) -> None:
         own = self._read_timeout
         self._read_timeout = min(seconds, own or seconds)
         try:
             # Not the driver's ping: a Galera node that refuses all statements answers that.
-            Connection.query(self, QUESTION)
+            Connection.query(self, question)
         finally:
             self._read_timeout = own
+
+    def _ask_for_role(self, seconds: float) -> tuple[Any, ...]:
+        self._ask(seconds)
+        self._ask(seconds, ROLE)
+        assert self._result
+        return self._result.rows[0]  # type: ignore[no-any-return]
+
+    @property
+    def own_limit(self) -> float | None:
+        return self._read_timeout
 
     def number_at_server(self) -> int:
         """Implement ``MySQLConnection.number_at_server()``."""

@@ -141,7 +141,8 @@ class LazyConnection(MySQLConnection):
 
     def clean(self) -> None:
         if not self._get_autocommit():
-            self._end("ROLLBACK", self._rollback)
+            with self.bounded():
+                self._end("ROLLBACK", self._rollback)
         self.begins, self.savepoints = False, ()
         super().clean()
 

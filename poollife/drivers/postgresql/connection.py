@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from poollife.drivers.connection import GuardedSocket
+from poollife.drivers.connection import CLEANING_LIMIT, GuardedSocket
 from poollife.drivers.contract import CLOSED, SET_OTHERWISE, UNREAD
 from poollife.drivers.effects import CHECKED, LEAVES, READS, SETS, UNKNOWN
 from poollife.drivers.marks import marks_of, restore
@@ -15,6 +15,7 @@ from poollife.drivers.postgresql.effects import ADDS_TYPES, PREPARES, UNRESETTAB
 from poollife.drivers.postgresql.errors import verdict_on
 from poollife.drivers.postgresql.statements import EFFECTS
 from poollife.drivers.verdicts import Verdict
+from poollife.option_values import Role
 
 #: Transaction statuses of libpq, by their numbers ("PQtransactionStatus" in its manual).
 IDLE, ACTIVE, IN_TRANSACTION, IN_ERROR, UNKNOWN_STATUS = range(5)
@@ -33,8 +34,6 @@ REPORTED = (
     *("session_authorization", "is_superuser", "standard_conforming_strings", "search_path"),
     *("in_hot_standby", "default_transaction_read_only"),
 )
-#: Seconds after which a reset or a rollback of the pool's is given up. The session is closed then.
-CLEANING_LIMIT = 30.0
 #: The first words of the server's command tags for statements that may be clean. "SET" is that of SET LOCAL.
 CLEAN_TAGS = (
     {"BEGIN", "START", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET", "SHOW", "LOCK", "TRUNCATE"}
@@ -63,8 +62,8 @@ class PostgreSQLConnection(GuardedSocket):
     #: The settings of the driver for a clean session, and the parameters that its server reports.
     settings_at_rest: tuple[Any, ...]
     reported_at_rest: tuple[Any, ...]
-    #: The last two of REPORTED when the session was opened.
-    writability_at_birth: tuple[Any, ...]
+    #: The last two of REPORTED: as the role wants them, or as they were when the session was opened.
+    expected_writability: tuple[Any, ...]
     #: The marks before the initialisation: of tools that have wrapped the driver's ``connect()``.
     marks_at_birth: dict[str, Any]
     #: True if the server reads a text as ``statements.py`` does.
@@ -75,7 +74,7 @@ class PostgreSQLConnection(GuardedSocket):
         GuardedSocket.CHANGING
         | {"unshareable", "reader", "effects", "has_prepared", "portals", "settings_at_rest"}
         | {"reported_at_rest", "autocommit_at_rest"}
-        | {"writability_at_birth", "marks_at_birth", "is_readable", "behind_pooler"}
+        | {"expected_writability", "marks_at_birth", "is_readable", "behind_pooler"}
     )
 
     #: Attributes of the driver.
@@ -221,7 +220,7 @@ class PostgreSQLConnection(GuardedSocket):
         if Verdict.LOST in verdict or is_cut or not self.is_open:
             self.failure = f"{type(error).__name__}: {error}"
             self.lost = is_own
-        elif Verdict.READ_ONLY in verdict and self.reports()[-2:] != self.writability_at_birth:
+        elif Verdict.READ_ONLY in verdict and self.reports()[-2:] != self.expected_writability:
             # Otherwise it was the borrower's own READ ONLY transaction, or a replica from the beginning.
             self.failed_over = True
 
@@ -237,7 +236,15 @@ class PostgreSQLConnection(GuardedSocket):
         self.behind_pooler = False
         self.marks_at_birth = marks_of(self, self.CHANGING)
         self.mark_clean()
-        self.writability_at_birth = self.reported_at_rest[-2:]
+        self.expected_writability = self.reported_at_rest[-2:]
+
+    def expect(self, role: Role) -> None:
+        """Implement ``Guarded.expect()``. The server reports its role by itself, from PostgreSQL 14 on."""
+        standby, read_only = self.expected_writability
+        if standby is not None:
+            # The driver's own type, which ``reports()`` has.
+            on, off = (b"on", b"off") if isinstance(standby, bytes) else ("on", "off")
+            self.expected_writability = (off, off) if role == "primary" else (on, read_only)
 
     def mark_clean(self) -> None:
         """Record the present state as that of a clean session: the session was just initialised."""
@@ -271,8 +278,8 @@ class PostgreSQLConnection(GuardedSocket):
         if not self.can_deallocate and (self.has_prepared or self.dirty or self.begun):
             return "its prepared statements may be out of date"
         reports = self.reports()
-        if reports[-2] != self.writability_at_birth[0]:
-            self.failed_over = True  # its server was a standby and was promoted
+        if reports[-2] != self.expected_writability[0]:
+            self.failed_over = True  # its server was promoted, or never had the role that is wanted
         # A trigger or a function of the site's own may have changed them, without a trace in any text.
         if (not self.dirty or self.behind_pooler) and reports != self.reported_at_rest:
             if self.behind_pooler:

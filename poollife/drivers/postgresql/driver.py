@@ -33,6 +33,7 @@ class PostgreSQLDriver(Driver):
         " WHERE pid <> pg_backend_pid() AND datname = current_database() AND usename = current_user"
         " AND backend_type = 'client backend'"
     )
+    has_roles = True
     #: The base class of the driver's errors.
     error: type[Exception]
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from typing import Any
 
 import psycopg2
 
-from poollife.drivers.connection import guarded, guarded_property, leaving, live
+from poollife.drivers.connection import ended_after, guarded, guarded_property, leaving, live
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import enter_lease
 from poollife.drivers.postgresql import poolers
@@ -195,22 +193,6 @@ class Psycopg2Connection(PostgreSQLConnection):
         finally:
             if is_idle and self.is_open:
                 self.set_autocommit_again(autocommit)
-
-
-@contextmanager
-def ended_after(guard: Guard, seconds: float) -> Iterator[None]:
-    """Shut a session's socket down if the block takes longer than this.
-
-    :param guard: the guard of the session.
-    :param seconds: the limit.
-    """
-    watchdog = threading.Timer(seconds, guard.shut_down)
-    watchdog.daemon = True
-    try:
-        watchdog.start()
-        yield
-    finally:
-        watchdog.cancel()
 
 
 @cache

@@ -14,6 +14,10 @@ from typing import Any, ClassVar, Literal
 Level = Literal["ok", "warning", "problem"]
 
 
+#: The most seconds of ``recycle`` behind a proxy: load is to spread again within minutes.
+LONGEST_BEHIND_PROXY = 600
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A line of ``pool_check``."""
@@ -108,6 +112,20 @@ class Dialect(ABC):
 
         :param session: of an alias with an ENGINE of poollife.
         """
+
+
+def lifetime(session: Session) -> Finding:
+    """Return the finding about the age of sessions behind a proxy."""
+    recycle = session.wrapper.pool_options.recycle
+    if recycle is not None and 0 <= recycle <= LONGEST_BEHIND_PROXY:
+        return Finding("recycle", "ok", f"{recycle} s: a server that comes back soon gets its share again")
+    return Finding(
+        "recycle",
+        "warning",
+        "sessions live for up to an hour: of several servers behind the proxy, one that was away gets none "
+        "before",
+        f"Set POOL['recycle'] to some minutes, {LONGEST_BEHIND_PROXY} s at most",
+    )
 
 
 def encryption(session: Session, cipher: str | None) -> Finding:

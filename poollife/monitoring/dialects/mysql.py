@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from poollife.monitoring.dialects.base import Capacity, Dialect, Finding, Scope, Session, encryption
+from poollife.monitoring.dialects.base import Capacity, Dialect, Finding, Scope, Session, encryption, lifetime
 
 #: The values of ``read_only`` of a server that takes writes; MariaDB 12 has names for the others.
 WRITABLE = {"0", "OFF"}
@@ -60,6 +60,7 @@ class MySQL(Dialect):
             yield Finding("proxy", "ok", f"none is seen: the server itself answers, at {way}")
             return
         yield Finding("proxy", "ok", proxy)
+        yield lifetime(session)
         options = session.wrapper.settings_dict["OPTIONS"] or {}
         if "read_timeout" not in options and "read_default_file" not in options:
             yield Finding(

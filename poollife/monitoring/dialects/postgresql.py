@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from poollife.monitoring.dialects.base import Capacity, Dialect, Finding, Scope, Session, encryption
+from poollife.monitoring.dialects.base import Capacity, Dialect, Finding, Scope, Session, encryption, lifetime
 
 #: Sessions that count for max_connections. An ordinary user does not see the type of other users' sessions.
 _CLIENTS = (
@@ -61,6 +61,8 @@ class PostgreSQL(Dialect):
         yield privileges(superuser)
         is_proxied = session.driver.is_proxied()
         yield proxy(session, port, is_proxied)
+        if session.peer and port and session.peer[1] != port and not is_proxied:
+            yield lifetime(session)
         if is_proxied:
             yield Finding("TLS", "ok", "not known: the pooler has two connections, one on each side")
         else:

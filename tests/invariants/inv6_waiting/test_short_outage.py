@@ -151,7 +151,7 @@ def test_after_a_restart_of_two_seconds_no_request_fails(
         alias = make_alias(engine, server=server, NAME="shop", POOL={"timeout": PATIENCE})
         with Requests(alias) as requests:
             requests.go_on()
-            server._halt()
+            server.halt()
             time.sleep(2)
             server.start()
             back = back_at(server, server.port)

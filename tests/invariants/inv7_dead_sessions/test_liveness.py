@@ -26,6 +26,7 @@ from poollife.pools.pool import LeasePool
 from servers import MariaDB, PostgreSQL, PrivateServer
 from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
+from tests.support.failover import Failover, rows
 from tests.support.stubs import stub_pool
 from tests.support.visitors import POOL, THREADS, Visitors, are_gone, kill, sessions
 from tests.support.web_server import eventually
@@ -235,34 +236,6 @@ def test_after_a_death_the_others_are_asked_once(
             visitors.fill()
         assert heard.count("DO 1") == pings
     assert (pool_of(alias).opened, pool_of(alias).closed) == (THREADS + 1, 1)
-
-
-class Failover:
-    """Two servers behind one address, with an account that may not write where that is read-only."""
-
-    def __init__(self, primary: MariaDB, heir: MariaDB, name: str) -> None:
-        self.primary, self.heir, self.name = primary, heir, name
-        for server in (primary, heir):
-            server.execute(f"CREATE DATABASE IF NOT EXISTS {name}")
-            server.execute(f"CREATE TABLE {name}.log (n INT) ENGINE=InnoDB")
-            server.execute("CREATE OR REPLACE USER writer@'%' IDENTIFIED BY 'writer'")
-            server.execute(f"GRANT ALL ON {name}.* TO writer@'%'")
-
-    def __enter__(self) -> Failover:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.primary.execute("SET GLOBAL read_only = 0")
-        self.primary.execute("DROP USER writer@'%'")
-
-    def happen(self, tap: Wiretap) -> None:
-        """Sessions that are open stay where they are."""
-        self.primary.execute("SET GLOBAL read_only = 1")
-        tap.server = (self.heir.host, self.heir.port)
-
-
-def rows(server: MariaDB, name: str) -> int:
-    return int(server.execute(f"SELECT COUNT(*) FROM {name}.log")[0][0])
 
 
 def test_a_failover_costs_one_request(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,8 +11,9 @@ import pytest
 from django.db import connections
 
 from poollife.drivers.postgresql.errors import sqlstate_of
+from poollife.pools import liveness
 from poollife.pools.registry import registry
-from servers import PostgreSQL
+from servers import PostgreSQL, Proxy
 from servers.postgresql import REPLICATES
 from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
@@ -126,3 +129,39 @@ def test_write_that_fails_after_a_failover_is_the_only_one(pair: Pair) -> None:
         assert pool_of(visitors.alias).opened == opened
     assert (pair.rows(pair.primary), pair.rows(pair.standby)) == (0, 1000)
     assert sessions(pair.primary, pair.writers.alias) == set()
+
+
+@pytest.mark.parametrize(("role", "sql"), [("primary", INSERT), ("replica", COUNT)])
+def test_pool_with_a_role_leaves_the_server_that_a_proxy_led_it_to_by_mistake(
+    role: str,
+    sql: str,
+    pair: Pair,
+    make_alias: MakeAlias,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The server reports its role with each answer: nothing is sent for that."""
+    # As if all of it were in one second.
+    monkeypatch.setattr(liveness, "FIRST_RENEWAL_PAUSE", 1000.0)
+    right, wrong = (pair.primary, pair.standby) if role == "primary" else (pair.standby, pair.primary)
+    with Proxy(wrong.host, wrong.port) as proxy:
+        entry: dict[str, Any] = {
+            "PORT": str(proxy.port),
+            "OPTIONS": {"sslmode": "disable"},
+            "POOL": {**POOL, "role": role},
+        }
+        alias = make_alias("poollife.backends.postgresql", server=wrong, NAME="shop", **entry)
+        visitors, pool = Visitors(alias, COUNT), pool_of(alias)
+        pool.liveness._renewal_pause = 1000.0
+        with caplog.at_level(logging.WARNING, "poollife"):
+            visitors.come(20, threads=1)
+        # One renewal: the next session led to the same server, and the pause has begun.
+        assert (len(visitors.failed), pool.opened, pool.idle, len(caplog.records)) == (0, 2, 1, 1)
+        pool.liveness._next_renewal = time.monotonic()
+        proxy.server = (right.host, right.port)
+        visitors.come(1, threads=1)
+        visitors.sql = sql
+        visitors.come(20, threads=1)
+        assert (visitors.failed, pool.opened) == ([], 3)
+        connections[alias].close()
+        registry.dispose(alias, "the test is over")

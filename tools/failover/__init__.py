@@ -1,0 +1,1 @@
+"""A lab for failovers: ``python -m tools.failover``."""
