@@ -295,18 +295,22 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _wrap_function(function: Callable[..., Any]) -> Wrapper:
+    name = _name(function)
+
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        work = Work(_name(function))
+        work = Work(name)
         return _run(work, work.end, function, *args, **kwargs)
 
     return call
 
 
 def _wrap_generator(function: Callable[..., Generator[Any, Any, Any]]) -> Wrapper:
+    name = _name(function)
+
     @wraps(function)
     def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        work, well = GeneratorWork(_name(function)), False
+        work, well = GeneratorWork(name), False
         try:
             body = function(*args, **kwargs)
             item = work.run(next, body)
@@ -335,9 +339,11 @@ def _wrap_generator(function: Callable[..., Generator[Any, Any, Any]]) -> Wrappe
 
 
 def _wrap_coroutine(function: Callable[..., Awaitable[Any]]) -> Wrapper:
+    name = _name(function)
+
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        work = Work(_name(function), asynchronous=True)
+        work = Work(name, asynchronous=True)
         try:
             result = await work.run_async(function, *args, **kwargs)
         except GeneratorExit:
@@ -354,9 +360,11 @@ def _wrap_coroutine(function: Callable[..., Awaitable[Any]]) -> Wrapper:
 
 
 def _wrap_async_generator(function: Callable[..., AsyncGenerator[Any, Any]]) -> Wrapper:
+    name = _name(function)
+
     @wraps(function)
     async def generate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        work, well = GeneratorWork(_name(function), asynchronous=True), False
+        work, well = GeneratorWork(name, asynchronous=True), False
         try:
             body = function(*args, **kwargs)
             item = await work.run_async(anext, body)

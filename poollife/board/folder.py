@@ -6,7 +6,6 @@ import hashlib
 import os
 import stat
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -64,7 +63,10 @@ def site() -> tuple[str, str]:
 
 def _base() -> Path:
     shared = os.access(SHARED_MEMORY, os.W_OK)
-    return (SHARED_MEMORY if shared else Path(tempfile.gettempdir())) / f"poollife-{os.geteuid()}"
+    # Not tempfile.gettempdir(): where no folder can be written to, it fails or takes the working directory.
+    return (
+        SHARED_MEMORY if shared else Path(os.environ.get("TMPDIR") or "/tmp")
+    ) / f"poollife-{os.geteuid()}"
 
 
 def prepared() -> Path:

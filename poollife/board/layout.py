@@ -82,12 +82,12 @@ OTHERS = "(others)"
 
 
 def text(field: bytes) -> str:
-    """Return the text of a field: what is behind the first NUL is padding. It may have been cut anywhere.
+    """Return the text of a field: NULs at its end are padding. It may have been cut anywhere.
 
     A request's path may have any character in it, such as those that control a terminal, or the direction of
     writing: they are replaced.
     """
-    decoded = field.partition(b"\0")[0].decode(errors="replace")
+    decoded = field.rstrip(b"\0").decode(errors="replace")
     return "".join(each if each.isprintable() else "\ufffd" for each in decoded)
 
 

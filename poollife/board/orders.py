@@ -13,7 +13,7 @@ import mmap
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ def number_in(folder: Path) -> memoryview:
     """
     descriptor = os.open(folder / NUMBER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        if os.fstat(descriptor).st_size < mmap.PAGESIZE:
-            os.ftruncate(descriptor, mmap.PAGESIZE)
+        # Not ftruncate(): where the memory has run out, a look into a hole would kill the process.
+        os.posix_fallocate(descriptor, 0, mmap.PAGESIZE)
         return memoryview(mmap.mmap(descriptor, mmap.PAGESIZE, prot=mmap.PROT_READ)).cast("q")
     finally:
         os.close(descriptor)
@@ -73,16 +73,26 @@ def order_for(folder: Path, alias: str) -> Order:
     :raises Damaged: the file has something else in it.
     :raises OSError: it can't be read.
     """
-    orders = _read(folder)
+    return present(_read(folder), alias)
+
+
+def present(orders: Mapping[str, Order], alias: str) -> Order:
+    """Return the order for an alias: its own, or that for all."""
     return orders.get(alias) or orders.get(ALL) or Order()
 
 
-def give(folder: Path, aliases: Iterable[str], change: Callable[[Order], Order]) -> int:
+def give(
+    folder: Path,
+    aliases: Iterable[str],
+    change: Callable[[Order], Order],
+    check: Callable[[Mapping[str, Order]], None] = lambda orders: None,
+) -> int:
     """Change the orders for some aliases; return the number of this change.
 
     :param folder: of the board.
     :param aliases: keys of ``DATABASES``; ``ALL``: each alias.
     :param change: returns the new order in place of the present one.
+    :param check: is called with all orders as they will be; nothing is ordered if it raises.
     :raises OSError: it could not be written.
     :raises NoBoard: another process does not end to write one.
     """
@@ -94,10 +104,11 @@ def give(folder: Path, aliases: Iterable[str], change: Callable[[Order], Order])
         except Damaged:
             orders = {}
         for alias in aliases:
-            changed = change(orders.get(alias) or orders.get(ALL) or Order())
+            changed = change(present(orders, alias))
             if alias == ALL:
                 orders = {name: change(order) for name, order in orders.items()}
             orders[alias] = changed
+        check(orders)
         _write(folder, orders)
         return _count(folder)
 
@@ -112,9 +123,12 @@ def resumed(order: Order) -> Order:
     return replace(order, suspended_until=0.0)
 
 
-def renewed(order: Order) -> Order:
-    """Return an order that has all sessions replaced that are open now."""
-    return replace(order, renewed=clock.monotonic())
+def renewed(order: Order, up_to: float) -> Order:
+    """Return an order that has sessions replaced.
+
+    :param up_to: those that were opened up to then, in seconds on the monotonic clock.
+    """
+    return replace(order, renewed=max(order.renewed, up_to))
 
 
 def resized(order: Order, sizes: dict[str, int]) -> Order:

@@ -196,13 +196,14 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def command() -> str:
-    """Return the name of the program, and of its command if it has one: other arguments may be secrets."""
+    """Return the name of the program, and that of Django's command: other arguments may be secrets."""
     arguments = sys.argv or [""]
     program = Path(arguments[0])
     if program.name == "__main__.py":  # python -m
         program = program.parent
     name, first = program.name or "python", "".join(arguments[1:2])
-    return f"{name} {first}" if re.fullmatch(r"[a-z_]{1,40}", first) else name
+    has_command = name in ("manage.py", "django-admin", "django") and re.fullmatch(r"[a-z_]{1,40}", first)
+    return f"{name} {first}" if has_command else name
 
 
 class Page:

@@ -253,7 +253,7 @@ def _totals(kept: Any) -> Totals:
 
 
 def _number(kept: Any) -> int:
-    if type(kept) is not int or kept < 0:
+    if type(kept) is not int or not 0 <= kept <= layout.MOST:
         raise ValueError(f"{kept!r} is not a number of events")
     return kept
 

@@ -40,8 +40,8 @@ class Board:
 
     @property
     def timeouts(self) -> list[TimedOut]:
-        """The last time-outs of the processes, the latest first."""
-        timeouts = [timeout for process in self.processes for timeout in process.timeouts]
+        """The last time-outs of the processes, and of those in ``deaths``, the latest first."""
+        timeouts = [timeout for process in (*self.processes, *self.deaths) for timeout in process.timeouts]
         return sorted(timeouts, key=lambda timeout: -timeout.at)
 
 

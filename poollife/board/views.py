@@ -169,7 +169,8 @@ def parse(files: Sequence[bytes], now: float) -> Process:
             continue
         if held:
             out[number] += 1
-            seconds = max(0.0, now - _seconds(since))
+            # A checkout writes its time after the mark that it has the session.
+            seconds = max(0.0, now - _seconds(since)) if since else 0.0
             process.holders.append(
                 Holder(
                     alias=pool.alias,
@@ -261,7 +262,7 @@ def _timeouts(files: Sequence[bytes], pid: int) -> list[TimedOut]:
     timeouts = [
         TimedOut(text(alias), _seconds(when), _seconds(waited), text(work), text(cause), pid)
         for number, when, waited, alias, work, cause in found
-        if number
+        if number and when
     ]
     return sorted(timeouts, key=lambda timeout: -timeout.at)
 

@@ -19,8 +19,9 @@ lognormal holds, in a simulation and in a pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import count
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import count, islice
 
 #: The part of the checkouts that wait, below which a pool is large enough.
 TARGET = 0.01
@@ -84,13 +85,16 @@ def wait_of_many(sessions: int, rate: float, hold: float) -> float:
     :param hold: mean seconds from checkout to return.
     :returns: 1.0 where the sessions can't serve that rate: then the queue grows without an end.
     """
-    load = mean_out(rate, hold)
-    if load >= sessions:
-        return 1.0
+    *_, waiting = islice(_waits_of_many(mean_out(rate, hold)), sessions)
+    return waiting
+
+
+def _waits_of_many(load: float) -> Iterator[float]:
+    """Yield the probabilities for 1, 2, 3, ... sessions."""
     lost = 1.0  # Erlang B of no session
-    for number in range(1, sessions + 1):
-        lost = load * lost / (number + load * lost)
-    return lost / (1 - load / sessions * (1 - lost))
+    for sessions in count(1):
+        lost = load * lost / (sessions + load * lost)
+        yield 1.0 if load >= sessions else lost / (1 - load / sessions * (1 - lost))
 
 
 def size_for_threads(threads: int, pause: float, hold: float, target: float = TARGET) -> int:
@@ -100,7 +104,12 @@ def size_for_threads(threads: int, pause: float, hold: float, target: float = TA
 
     :param target: the part of the checkouts, such as 0.01.
     """
-    return _least(lambda sessions: wait_of_threads(threads, sessions, pause, hold) < target)
+    # The more sessions, the fewer wait.
+    return 1 + bisect_left(
+        range(1, threads + 1),
+        True,
+        key=lambda sessions: wait_of_threads(threads, sessions, pause, hold) < target,
+    )
 
 
 def size_for_many(rate: float, hold: float, target: float = TARGET) -> int:
@@ -110,11 +119,8 @@ def size_for_many(rate: float, hold: float, target: float = TARGET) -> int:
 
     :param target: the part of the checkouts, such as 0.01.
     """
-    return _least(lambda sessions: wait_of_many(sessions, rate, hold) < target)
-
-
-def _least(is_enough: Callable[[int], bool]) -> int:
-    return next(sessions for sessions in count(1) if is_enough(sessions))
+    waits = enumerate(_waits_of_many(mean_out(rate, hold)), 1)
+    return next(sessions for sessions, waiting in waits if waiting < target)
 
 
 def most_sessions(limit: int | None, threads: int) -> int:

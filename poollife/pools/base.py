@@ -222,6 +222,10 @@ class Slots(ABC):
         """Have a ticket go on with what ``take_idle()`` returned."""
         raise NotImplementedError
 
+    def step_back(self, ticket: Ticket) -> None:
+        """Have a ticket give up the slot that it was given (``ticket.served``), and leave the queue."""
+        raise NotImplementedError
+
     @abstractmethod
     def put(self, handle: Any) -> None:
         """Take back a session that is clean."""

@@ -24,6 +24,10 @@ NAMED = 5
 SHORT = 1.0
 #: The options that decide on the wait; other options are shown if they differ from the default.
 RULES = ("pool_size", "max_overflow", "timeout")
+#: The cause of a wait in a pool that was suspended.
+SUSPENDED = (
+    "it was suspended, by suspend_pool() or pool_suspend, and resume_pool() or pool_resume did not follow."
+)
 #: The parts of a name that differ between two requests or tasks of the same code.
 PARTICULAR = re.compile(r"\[[^]]*\]$|[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
 
@@ -212,7 +216,7 @@ def likeliest_cause(situation: Situation) -> str:
 
 
 def it_is_suspended(situation: Situation) -> str | None:
-    return "suspend_pool() was called, and resume_pool() was not." if situation.suspended else None
+    return SUSPENDED if situation.suspended else None
 
 
 def connecting_fails(situation: Situation) -> str | None:

@@ -255,7 +255,13 @@ class LeasePool(OperatedPool):
         last = False
         while True:
             try:
-                return self._slots.take(ticket)
+                handle = self._slots.take(ticket)
+                if page.orders[0] == self.counters[ORDERS] or not ticket.served:
+                    return handle
+                # An order came while the session was opened or pinged: it may have ended this session.
+                self._slots.step_back(ticket)
+                self.obey()
+                continue
             except QueueFull as error:
                 self._count_timeout()
                 raise noted(overload_of(self, str(error))) from None
@@ -340,6 +346,8 @@ class LeasePool(OperatedPool):
         driver.idle = isinstance(ticket, SpareTicket)
         self._driver_class = type(driver) if driver is connection else None
         self.meters.create_time.observe(driver.born - began)
+        # An order to replace the sessions that are there means this one, too, if it came meanwhile.
+        driver.born = began
         with self._lock:
             self.counters[OPENED] += 1
         driver.session = driver.session_id()

@@ -26,8 +26,8 @@ def _of_access(given: object) -> Iterator[CheckMessage]:
     if isinstance(given, str):
         try:
             found = import_string(given)
-        except ImportError as error:
-            reason = str(error)
+        except Exception as error:  # whatever the module raises
+            reason = f"{type(error).__name__}: {error}"
     if not callable(found):
         yield checks.Error(
             f"{SETTING} is {given!r}: {reason}.",

@@ -15,6 +15,9 @@ from poollife.board.views import Holder, Pool, Process, Totals
 from poollife.status_page.causes import likeliest_cause
 from poollife.status_page.recent import Looks, Recent
 
+#: The time-outs that are shown, the latest ones.
+TIMEOUTS = 20
+
 looks = Looks()
 
 
@@ -49,7 +52,8 @@ def summary() -> dict[str, Any]:
         ],
         "holders": [_holder(holder) for holder in board.holders],
         "timeouts": [
-            {**asdict(timeout), "ago": max(0.0, found["at"] - timeout.at)} for timeout in board.timeouts
+            {**asdict(timeout), "ago": max(0.0, found["at"] - timeout.at)}
+            for timeout in board.timeouts[:TIMEOUTS]
         ],
         "deaths": [
             {**_holder(holder), "command": death.command}

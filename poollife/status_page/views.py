@@ -78,6 +78,13 @@ TABLES = (
         ),
     ),
     Table(
+        "deaths",
+        "Processes that died with borrowed connections",
+        "Killed, or ended by an error in C code. The server ends their sessions by itself.",
+        None,
+        (Column("held", "Borrowed, ago", "duration"), *HOLDER, Column("command", "Command")),
+    ),
+    Table(
         "timeouts",
         "The last time-outs",
         "Checkouts that waited in vain, the latest first, with the likeliest cause as it was then.",
@@ -90,13 +97,6 @@ TABLES = (
             Column("pid", "Process", "number"),
             Column("likeliest_cause", "Likeliest cause", "sentence"),
         ),
-    ),
-    Table(
-        "deaths",
-        "Processes that died with borrowed connections",
-        "Killed, or ended by an error in C code. The server ends their sessions by itself.",
-        None,
-        (Column("held", "Borrowed, ago", "duration"), *HOLDER, Column("command", "Command")),
     ),
 )
 

@@ -422,9 +422,10 @@ BAD_SITES: list[tuple[dict[str, Any], str, str, str]] = [
     (
         {"POOLLIFE_STATUS_ACCESS": "no.such"},
         "E007",
-        "is 'no.such': No module named 'no'",
+        "is 'no.such': ModuleNotFoundError: No module",
         "leave the setting",
     ),
+    ({"POOLLIFE_STATUS_ACCESS": "..x.y"}, "E007", "is '..x.y': TypeError: ", "function"),
     ({"POOLLIFE_STATUS_ACCESS": "os.name"}, "E007", "is 'os.name': it is neither a callable nor", "function"),
     (
         {"POOLLIFE_STATUS_ACCESS": None},

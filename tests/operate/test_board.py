@@ -24,7 +24,16 @@ from poollife.board import layout, past, reader
 from poollife.board.folder import NoBoard
 from poollife.board.page import Page, Row, command
 from poollife.board.reader import read_board
-from poollife.board.views import COUNTERS, HISTOGRAMS, parse, totals_by_alias
+from poollife.board.views import (
+    COUNTERS,
+    HISTOGRAMS,
+    Damaged,
+    Process,
+    TimedOut,
+    Totals,
+    parse,
+    totals_by_alias,
+)
 from tests.conftest import MakeAlias
 from tests.support.board_site import Site, read_as_owner
 
@@ -511,6 +520,7 @@ def test_a_process_reads_its_own_board(make_alias: MakeAlias) -> None:
         (("x" * 111 + "é").encode()[:112], "x" * 111 + "\ufffd"),
         ("GET /\u202egnp.exe".encode(), "GET /\ufffdgnp.exe"),
         (b"ab\0\0", "ab"),
+        (b"/a\0b\0\0", "/a\ufffdb"),
     ],
 )
 def test_a_path_can_not_control_the_terminal(field: bytes, shown: str) -> None:
@@ -551,6 +561,42 @@ def test_a_return_that_goes_on_after_its_session_was_closed_does_not_touch_the_n
     assert (process.holders, process.pools[0].idle_sessions.count(2)) == ([], 1)
 
 
+def test_a_row_that_is_being_written_is_not_held_for_long(mine: Page) -> None:
+    pool = Thing()
+    number, _ = mine.enter_pool(pool, "alias", "", "")
+    row = mine.enter_session(number, 1, 0.5)
+    assert row
+    row.held[0] = 1
+    (holder,) = parse([bytes(memory) for memory in mine.memories()], 1000.0).holders
+    assert holder.held == 0.0
+
+
+def test_time_outs_of_processes_that_died_are_among_the_last() -> None:
+    timeouts = [TimedOut("alias", float(at), 1.0, "work", "cause", at) for at in range(3)]
+    processes = [Process(at, "", 0.0, 0, timeouts=[timeout]) for at, timeout in enumerate(timeouts)]
+    board = reader.Board("", processes[:2], {}, processes[2:], [])
+    assert [each.pid for each in board.timeouts] == [2, 1, 0]
+
+
+def test_past_with_numbers_that_no_counter_has_is_damaged(tmp_path: Path) -> None:
+    past._write(tmp_path, past.Past(totals={"alias": Totals.none()}))
+    kept = json.loads((tmp_path / past.NAME).read_text())
+    assert past.read(tmp_path).totals == {"alias": Totals.none()}
+    kept["totals"]["alias"]["counters"]["checkouts"] = 10**400
+    (tmp_path / past.NAME).write_text(json.dumps(kept))
+    with pytest.raises(Damaged):
+        past.read(tmp_path)
+
+
+def test_without_shared_memory_the_board_is_in_the_folder_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(folders, "SHARED_MEMORY", Path("/no/such"))
+    for name in ("TMPDIR", folders.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    assert folders.folder().is_relative_to(f"/tmp/poollife-{os.geteuid()}")
+
+
 def test_the_last_time_outs_are_kept(mine: Page) -> None:
     mine.note_timeout("alias", 1.5, "work", "before there is a file")
     mine.enter_pool(Thing(), "alias", "", "")
@@ -571,6 +617,7 @@ def test_the_last_time_outs_are_kept(mine: Page) -> None:
         (["/usr/lib/gunicorn/__main__.py", "--bind=secret"], "gunicorn"),
         (["/srv/manage.py", "migrate", "secret"], "manage.py migrate"),
         (["/srv/run.py", "PASSWORD=secret"], "run.py"),
+        (["/srv/tool.py", "hunter"], "tool.py"),
         ([""], "python"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
+from django.test.utils import override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from poollife.board import orders
 from poollife.board.layout import ORDERS
 from poollife.board.orders import Order
 from poollife.board.page import page
+from poollife.board.reader import read_board
 from poollife.board.views import Damaged
 from poollife.errors import PoolTimeout
 from servers import MariaDB
@@ -54,6 +56,10 @@ def mysql_site(mariadb: MariaDB, new_database: Callable[[], str], tmp_path: Path
 @auto_close_db
 def ask(alias: str) -> int:
     return connection_id(alias)
+
+
+def renewed_now(order: Order) -> Order:
+    return orders.renewed(order, clock.monotonic())
 
 
 def order(*arguments: str) -> str:
@@ -103,6 +109,73 @@ def test_checkouts_wait_until_they_are_resumed(alias: str) -> None:
         assert (pool_of(alias).suspended, answers) == (True, [])
         order("pool_resume", alias)
     assert not pool_of(alias).suspended
+
+
+@pytest.mark.parametrize("command", ["pool_suspend", "pool_drain"])
+def test_an_order_that_is_relied_on_and_reaches_no_process_is_an_error(tmp_path: Path, command: str) -> None:
+    with (
+        override_settings(POOLLIFE_RUN_DIR=str(tmp_path)),
+        pytest.raises(CommandError, match="shows no process with such a pool"),
+    ):
+        order(command, "--all")
+
+
+def test_the_number_of_orders_needs_no_memory_later(tmp_path: Path) -> None:
+    """A look into a hole in a file would kill the process, where the memory has run out."""
+    orders.number_in(tmp_path)
+    assert (tmp_path / orders.NUMBER).stat().st_blocks > 0
+
+
+def test_sizes_are_checked_together_with_those_that_were_ordered_before(make_alias: MakeAlias) -> None:
+    alias = make_alias(POOL={"pool_size": 2, "max_overflow": 0})
+    ask(alias)
+    try:
+        order("pool_resize", alias, "--min-idle", "2")
+        with pytest.raises(CommandError, match="min_idle"):
+            order("pool_resize", alias, "--pool-size", "1")
+        ask(alias)
+        assert pool_of(alias).options.pool_size == 2
+        order("pool_resize", alias, "--pool-size", "5")
+        order("pool_resize", alias, "--min-idle", "4")
+        ask(alias)
+        assert (pool_of(alias).options.pool_size, pool_of(alias).options.min_idle) == (5, 4)
+    finally:
+        order("pool_resize", alias, "--reset")
+
+
+def test_an_order_that_comes_while_a_session_is_opened_is_for_that_session_too(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order("pool_renew", alias)
+    opened: list[Any] = []
+    wrapper: Any = type(connections[alias])
+    open_connection = wrapper.open_connection
+
+    def slowly(self: Any, params: Any) -> Any:
+        connection = open_connection(self, params)
+        opened.append(connection)
+        if len(opened) == 1:
+            order("pool_renew", alias)
+        return connection
+
+    monkeypatch.setattr(wrapper, "open_connection", slowly)
+    answer = ask(alias)
+    first, second = opened
+    assert (first.closed, answer) == (True, second.session)
+
+
+def test_a_drain_does_not_wait_for_sessions_that_were_opened_after_it_began(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+
+        def late(*arguments: Any) -> Any:
+            monkeypatch.undo()
+            stack.enter_context(borrowing(alias))
+            return read_board()
+
+        monkeypatch.setattr("poollife.management.orders.read_board", late)
+        order("pool_drain", alias, "--timeout", "5")
 
 
 def test_a_suspension_ends_by_itself(alias: str) -> None:
@@ -268,7 +341,7 @@ def test_no_order_suspends_for_ever_or_refuses_all_sessions(tmp_path: Path, kept
 def test_orders_of_before_the_machine_started_are_void(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    orders.give(tmp_path, ["default"], orders.renewed)
+    orders.give(tmp_path, ["default"], renewed_now)
     assert orders.order_for(tmp_path, "default").renewed > 0
     monkeypatch.setattr(orders, "_boot", lambda: "another")
     assert orders.order_for(tmp_path, "default") == Order()
@@ -279,7 +352,7 @@ def test_an_order_for_all_changes_those_for_some(tmp_path: Path) -> None:
         return orders.order_for(tmp_path, alias)
 
     orders.give(tmp_path, ["one"], lambda order: orders.resized(order, {"pool_size": 1}))
-    orders.give(tmp_path, [orders.ALL], orders.renewed)
+    orders.give(tmp_path, [orders.ALL], renewed_now)
     assert (order_of("one").sizes, order_of("other").sizes) == ({"pool_size": 1}, {})
     assert order_of("one").renewed > 0
     assert order_of("other").renewed > 0

@@ -98,6 +98,17 @@ def test_tables_name_the_holder(alias: str, elsewhere: Callable[..., Elsewhere])
     assert str(holder.session) in lines[0]
 
 
+def test_a_function_that_knows_the_password_may_fail(make_alias: MakeAlias) -> None:
+    def broken() -> dict[str, str]:
+        raise RuntimeError("vault says no")
+
+    alias = make_alias(POOL={"credentials": broken})
+    with pytest.raises(Exception, match="vault"):
+        connections[alias].ensure_connection()
+    found = json.loads(status("--server", "--json"))
+    assert "RuntimeError" in found["server_errors"][alias]
+
+
 @pytest.mark.parametrize("pool", [{"timeout": 0.1}, {"max_waiting": 0}], ids=["in vain", "refused"])
 def test_checkout_that_timed_out_is_named_with_its_work_and_its_likeliest_cause(
     make_alias: MakeAlias, elsewhere: Callable[..., Elsewhere], pool: dict[str, Any]

@@ -397,6 +397,24 @@ def test_browser_enforces_the_policy(browser: Browser, site: StatusSite) -> None
 
 @pytest.mark.slow
 @pytest.mark.servers
+def test_time_out_is_shown_with_its_whole_cause(browser: Browser, site: StatusSite) -> None:
+    site.bring_to("quiet")
+    browser.open(site.url)
+    assert browser.run("return document.querySelector('[data-rows=timeouts]').hidden")
+    fetch(site.port, "/late/")
+    shows(browser, "[data-rows=timeouts] tbody", "x" * 100)
+    for width in (1000, 360):
+        browser.set_size(width, 800)
+        assert browser.violations() == [], width
+    browser.set_size(1000, 800)
+    assert browser.run(
+        "const { scrollWidth, clientWidth } = document.querySelector('[data-rows=timeouts] .scroll');"
+        "return scrollWidth <= clientWidth"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.servers
 def test_process_that_was_killed_is_named_with_its_work(browser: Browser, site: StatusSite) -> None:
     site.bring_to("busy")
     browser.open(site.url)

@@ -16,7 +16,7 @@ from django.db import connections
 from poollife.board.folder import NoBoard
 from poollife.board.reader import Board, read_board
 from poollife.board.views import Process
-from poollife.management.arguments import amount, number
+from poollife.management.arguments import MOST, amount, number
 from poollife.management.tables import Table, write_table
 from poollife.monitoring import budget
 from poollife.monitoring.demand import DEPLOYMENT, Plan, Server, Size, Use, limit_of, servers, size_of, use_of
@@ -114,6 +114,8 @@ def _sizes(
             unknown[alias] = "the board of this host has no checkouts of a running process: give --rate"
         elif use.hold is None:
             unknown[alias] = "the board has no durations, as POOL['stats'] is off: give --hold"
+        elif use.rate * use.hold > MOST:
+            unknown[alias] = f"{use.rate * use.hold:,.0f} would be borrowed at once: --hold is in seconds"
         elif threads is None and not options["asgi"]:
             unknown[alias] = "give --threads, or --asgi"
         elif size := size_of(alias, use, None if options["asgi"] else threads):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -26,6 +27,7 @@ class Command(OrderCommand):
     Checkouts that come meanwhile open new sessions. After pool_suspend they wait instead.
     """
 
+    needs_processes = True
     help = "Do what pool_renew does, and wait until no session that was open then is in use any more."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -40,8 +42,8 @@ class Command(OrderCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         deadline = clock.monotonic() + options["timeout"]
-        aliases = self.give(options, orders.renewed)
         up_to = clock.monotonic()
+        aliases = self.give(options, partial(orders.renewed, up_to=up_to))
         while left := [each for each in read_board().holders if _is_meant(each, aliases, up_to)]:
             if clock.monotonic() >= deadline:
                 told = "; ".join(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from poollife import clock
 from poollife.board import orders
 from poollife.management.orders import OrderCommand
 
@@ -18,4 +20,4 @@ class Command(OrderCommand):
     help = "Replace all sessions that are open now, in all processes of this site on this host."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        self.give(options, orders.renewed)
+        self.give(options, partial(orders.renewed, up_to=clock.monotonic()))

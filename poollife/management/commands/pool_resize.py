@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.core.management.base import CommandError
 from django.db import NotSupportedError, connections
 
 from poollife.board import orders
+from poollife.board.orders import Order
 from poollife.control import options_of
 from poollife.management.orders import OrderCommand
 
@@ -35,10 +37,14 @@ class Command(OrderCommand):
         sizes = {size: options[size] for size in orders.SIZES if options[size] is not None}
         if bool(sizes) == options["reset"]:
             raise CommandError("Name a size, or say --reset.")
-        try:
+
+        def check(given: Mapping[str, Order]) -> None:
+            # With the sizes of earlier orders: processes take all or none.
             for alias in options["aliases"] or connections:
                 if options["aliases"] or hasattr(connections[alias], "pool_options"):
-                    options_of(alias).resized(alias, sizes)
+                    options_of(alias).resized(alias, orders.present(given, alias).sizes)
+
+        try:
+            self.give(options, partial(orders.resized, sizes=sizes), check)
         except (ImproperlyConfigured, NotSupportedError) as error:
             raise CommandError(str(error)) from error
-        self.give(options, partial(orders.resized, sizes=sizes))

@@ -13,14 +13,17 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import NotSupportedError, connections
-from django.db.utils import Error as DatabaseErrors
 
 from poollife import clock
 from poollife.board.folder import NoBoard
 from poollife.board.reader import Board, read_board
 from poollife.management.arguments import amount
 from poollife.management.tables import Table, write_table
+from poollife.monitoring.check import error_text
 from poollife.monitoring.server import ServerSession, server_sessions
+
+#: The time-outs that are shown, the latest ones. JSON has all that the board has.
+TIMEOUTS = 20
 
 
 class Command(BaseCommand):
@@ -87,7 +90,7 @@ class Command(BaseCommand):
 
 
 def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table]:
-    """Yield the tables: processes, holders, the server's sessions, time-outs, and processes that died."""
+    """Yield the tables: processes, holders, the server's sessions, processes that died, and time-outs."""
     yield (
         f"Processes ({board.folder})",
         [
@@ -144,18 +147,6 @@ def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table
                 for each in sessions
             ],
         )
-    if board.timeouts:
-        yield (
-            "The last time-outs, the latest first",
-            ["at", "pool", "waited (s)", "work", "pid", "likeliest cause"],
-            [
-                [
-                    *(_clock(each.at), each.alias, f"{each.waited:.1f}"),
-                    *(each.work, each.pid, each.likeliest_cause),
-                ]
-                for each in board.timeouts
-            ],
-        )
     if board.deaths:
         yield (
             "Processes that died with borrowed connections",
@@ -167,6 +158,19 @@ def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table
                 ]
                 for death in board.deaths
                 for holder in death.holders
+            ],
+        )
+    if timeouts := board.timeouts:
+        more = f", {TIMEOUTS} of {len(timeouts)}" if len(timeouts) > TIMEOUTS else ""
+        yield (
+            f"The last time-outs, the latest first{more}",
+            ["at", "pool", "waited (s)", "work", "pid", "likeliest cause"],
+            [
+                [
+                    *(_clock(each.at), each.alias, f"{each.waited:.1f}"),
+                    *(each.work, each.pid, each.likeliest_cause),
+                ]
+                for each in timeouts[:TIMEOUTS]
             ],
         )
 
@@ -181,8 +185,8 @@ def _server_sessions(board: Board) -> tuple[list[ServerSession], dict[str, str]]
             found += server_sessions(alias, board.processes)
         except NotSupportedError:
             pass  # SQLite has none
-        except DatabaseErrors as error:
-            silent[alias] = str(error)
+        except Exception as error:  # of the driver, of a pool, or of a function that knows the password
+            silent[alias] = error_text(error)
     return found, silent
 
 

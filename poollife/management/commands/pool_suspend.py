@@ -17,6 +17,7 @@ class Command(OrderCommand):
     The suspension ends by itself, whatever becomes of the operator. Borrowed sessions stay in use.
     """
 
+    needs_processes = True
     help = "Have each checkout wait, in all processes of this site on this host, until pool_resume."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -9,5 +9,6 @@ from tests.support.status_site import views
 urlpatterns = [
     path("pools/", include("poollife.urls")),
     path("quick/", views.quick),
+    path("late/", views.late),
     path("<path:name>", views.hold),
 ]

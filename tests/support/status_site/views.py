@@ -8,6 +8,7 @@ from pathlib import Path
 
 from django.http import HttpRequest, HttpResponse
 
+from poollife.board.page import page as board
 from tests.support.programs.databases import ask
 
 
@@ -19,6 +20,12 @@ def is_local(request: HttpRequest) -> bool:
 def quick(request: HttpRequest) -> HttpResponse:
     """Query once."""
     return HttpResponse(str(ask("SELECT 1")))
+
+
+def late(request: HttpRequest) -> HttpResponse:
+    """Put a time-out on the board, which no checkout of this site has: its pools wait for long."""
+    board.note_timeout("default", 30.0, "GET /late/", f"{'it waits for itself ' * 8}: {'x' * 100}")
+    return HttpResponse("noted")
 
 
 def hold(request: HttpRequest, name: str) -> HttpResponse:
