@@ -63,6 +63,7 @@ def verdict(dialect: Dialect, request: Callable[[str], Any], state: str, deed: s
         if time.monotonic() > late:
             os.kill(child, signal.SIGKILL)
             ended = os.waitpid(child, 0)
+            break
         time.sleep(0.001)
     verdicts.append(_judged(check))
     if keeps:
