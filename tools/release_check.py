@@ -26,6 +26,7 @@ EXTRAS = {
     "pymysql": "pymysql",
     "postgresql": "psycopg",
     "postgresql-psycopg2": "psycopg2",
+    "oracle": "oracledb",
     "status": "rich",
     "prometheus": "prometheus_client",
     "opentelemetry": "opentelemetry.metrics",
