@@ -156,6 +156,12 @@ def copy_in(alias: str) -> Any:
     return cursor.rowcount
 
 
+def block_of_the_driver(alias: str) -> Any:
+    """It is an inner one if a transaction is open, and otherwise commits."""
+    with connections[alias].connection.transaction():
+        return run(alias, "UPDATE things SET number = 8 WHERE id = 1")
+
+
 def copied_from_a_file(alias: str, text: str = "from a file\t9\n") -> Any:
     with connections[alias].cursor() as cursor:
         cursor.copy_expert("COPY things (name, number) FROM STDIN", StringIO(text))
@@ -317,6 +323,7 @@ OF_DRIVER: dict[str, dict[str, tuple[Step, ...]]] = {
         "pipeline": (pipelined, INSERT),
         "bound at the server": (bound_at_the_server, INSERT),
         "copy": (copy_in, "SELECT COUNT(*) FROM things"),
+        "block of the driver's own": (block_of_the_driver, INSERT),
     },
     "psycopg2": {
         "copy": (copied_from_a_file, "SELECT COUNT(*) FROM things"),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -141,6 +142,26 @@ def test_query_is_that_of_the_last_call(psycopg2_pair: Pair) -> None:
         queries.append(cursor.query)
         cursor.close()
     assert queries == [b"SELECT 1", b"SELECT * FROM upper('a')"]
+
+
+@pytest.mark.parametrize("name", ["lobject", "read only", "reset"])
+def test_call_in_a_forked_child_sends_nothing_on_its_parents_session(name: str, psycopg2_pair: Pair) -> None:
+    """A SAVEPOINT waits, which the call would send."""
+    alias = psycopg2_pair.lazy
+    with auto_close_db(), transaction.atomic(using=alias), transaction.atomic(using=alias):
+        driver = connections[alias].connection
+        assert driver.savepoints
+        child = os.fork()
+        if child == 0:
+            try:
+                CALLS[name](driver)
+            except driver.InterfaceError:
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert driver.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE
+        assert ask(alias, "SELECT 1") == 1
 
 
 class Struck(BaseException):

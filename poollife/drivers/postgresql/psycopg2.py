@@ -40,6 +40,7 @@ def in_drivers_mode(
 
     @wraps(method)
     def call(self: LazyConnection, *args: Any, **kwargs: Any) -> Any:
+        self.check()
         if rolls_back:
             self.rollback()
         self.refuse_in_transaction(name)
@@ -104,7 +105,11 @@ class LazyConnection(Psycopg2Connection, BeginningConnection):
             self.note_begin()
 
     def hand_over(self) -> None:
-        """Have psycopg2 itself begin and end the transaction, if the borrower has switched autocommit off."""
+        """Have psycopg2 itself begin and end the transaction, if the borrower has switched autocommit off.
+
+        :raises InterfaceError: as ``check()``.
+        """
+        self.check()
         if self.savepoints:
             self.begin_alone()
         if self.begins_by_text:

@@ -142,6 +142,7 @@ class LazyUnreadNamedCursor(UnreadCursor):
     """A cursor on the server of a class of the site's own, with ``POOL["lazy_begin"]``."""
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
+        self._check()
         # If the transaction has begun by a text, psycopg2 sends a BEGIN once more, of which the server warns.
         self._driver.hand_over()
         return super().execute(*args, **kwargs)
