@@ -21,7 +21,7 @@ def test_no_child_harms_its_parent_whatever_either_is_doing(bed: Bed) -> None:
     settings = connections.settings[bed.alias]
     entry: dict[str, Any] = {
         key: settings[key]
-        for key in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "POOL")
+        for key in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "POOL", *bed.backend.entry)
         if key in settings
     }
     entries = {

@@ -14,7 +14,7 @@ _STRING = r"'(?:[^']|'')*(?:'|\Z)"
 _NAME = r'"(?:[^"]|"")*(?:"|\Z)'
 _WITH_BACKSLASHES = r"'(?:[^'\\]|''|\\.)*(?:'|\Z)" + r'|"(?:[^"\\]|""|\\.)*(?:"|\Z)'
 _BACKQUOTED = r"`(?:[^`]|``)*(?:`|\Z)"
-_DOLLAR_QUOTED = r"(?<![\w$])\$(\w*)\$.*?(?:\$\1\$|\Z)"
+_DOLLAR_QUOTED = r"(?<![\w$])\$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z)"
 _PARAMETER = r"(?P<parameter>%(?:\((?P<name>[^)]+)\))?s)"
 
 

@@ -10,7 +10,8 @@ import os
 import socket
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from poollife.drivers.jdbc.jvm import Throwable, java_class
 MOST_OBJECTS = 2000
 #: Packages whose objects have no driver's fields: the JDK keeps theirs closed.
 OF_THE_JDK = ("java.", "javax.", "jdk.", "sun.", "com.sun.")
+
+
+#: A way from one object to the next: a field of its class, or a function.
+Step = Callable[[Any], Any]
+#: The ways from a connection to its socket, by the class of the connection: the search is for the first one.
+_ways: dict[str, tuple[Step, ...]] = {}
 
 
 def descriptor_of(connection: Any) -> int | None:
@@ -32,33 +39,56 @@ def descriptor_of(connection: Any) -> int | None:
     return None if found is None else _descriptor_with(int(found.getLocalPort()), int(found.getPort()))
 
 
-def _socket_in(root: Any) -> Any:
-    """Return the first connected ``java.net.Socket`` that an object refers to, the nearest one first."""
-    identity = java_class("java.lang.System").identityHashCode
-    queue, seen = deque([root]), {identity(root)}
-    while queue and len(seen) < MOST_OBJECTS:
-        for value in _values_in(queue.popleft()):
-            if isinstance(value, java_class("java.nio.channels.SocketChannel")):
-                value = value.socket()
-            if isinstance(value, java_class("java.net.Socket")):
-                if value.isConnected() and not value.isClosed():
-                    return value
-            elif (number := identity(value)) not in seen:
-                seen.add(number)
-                queue.append(value)
+def _socket_in(connection: Any) -> Any:
+    """Return the connected ``java.net.Socket`` of a connection, or None."""
+    name = str(connection.getClass().getName())
+    thing = connection
+    for step in _ways.get(name, ()):
+        if (thing := step(thing)) is None:
+            break
+    if found := _as_socket(thing):
+        return found
+    for way, found in _sockets_in(connection):
+        _ways[name] = way
+        return found
     return None
 
 
-def _values_in(thing: Any) -> Iterator[Any]:
-    """Yield the objects in the fields of a driver's object."""
-    kind = thing.getClass()
-    if java_class("java.lang.reflect.Proxy").isProxyClass(kind):
-        yield java_class("java.lang.reflect.Proxy").getInvocationHandler(thing)
+def _sockets_in(root: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
+    """Yield the connected sockets that an object refers to, the nearest one first, and the way to each."""
+    identity = java_class("java.lang.System").identityHashCode
+    queue: deque[tuple[tuple[Step, ...], Any]] = deque([((), root)])
+    seen = {identity(root)}
+    while queue and len(seen) < MOST_OBJECTS:
+        way, thing = queue.popleft()
+        for step in _steps_from(thing):
+            if (value := step(thing)) is None or (number := identity(value)) in seen:
+                continue
+            seen.add(number)
+            queue.append(((*way, step), value))
+            if found := _as_socket(value):
+                yield (*way, step), found
+
+
+def _as_socket(value: Any) -> Any:
+    """Return a connected ``java.net.Socket`` if a value is one, or a channel of one; otherwise None."""
+    if isinstance(value, java_class("java.nio.channels.SocketChannel")):
+        value = value.socket()
+    if not isinstance(value, java_class("java.net.Socket")) or value.isClosed() or not value.isConnected():
+        return None
+    return value
+
+
+def _steps_from(thing: Any) -> Iterator[Step]:
+    """Yield the ways to the objects in the fields of a driver's object."""
+    kind, proxy = thing.getClass(), java_class("java.lang.reflect.Proxy")
+    if proxy.isProxyClass(kind):
+        yield proxy.getInvocationHandler
         return
     while kind is not None and not str(kind.getName()).startswith(OF_THE_JDK):
         for field in kind.getDeclaredFields():
-            if not field.getType().isPrimitive() and (value := _value_of(field, thing)) is not None:
-                yield value
+            if not field.getType().isPrimitive():
+                yield partial(_value_of, field)
         kind = kind.getSuperclass()
 
 
