@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jpype
+import jpype.config
 from django.core.exceptions import ImproperlyConfigured
 
 from poollife.errors import ForkedJVM
