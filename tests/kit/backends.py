@@ -301,8 +301,7 @@ def _jdbc(name: str, database: Backend, driver: str) -> Backend:
         leaves=leaves,
         resets=False,
         vias=("tcp",),
-        # PostgreSQL's prepares a statement at the server when it runs for the fifth time: one packet more.
-        entry={"JDBC_DRIVER": driver, "JDBC_URL": f"{name}://{{HOST}}:{{PORT}}/{{NAME}}?prepareThreshold=0"},
+        entry={"JDBC_DRIVER": driver, "JDBC_URL": f"{name}://{{HOST}}:{{PORT}}/{{NAME}}"},
         outlives_forks=False,
     )
 

@@ -27,8 +27,8 @@ class Cursor:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        #: For each column: label, code of java.sql.Types, None, None, precision, scale, whether it may be
-        #: NULL. None: there are no rows.
+        #: For each column: its label, the code of its type in java.sql.Types, and five times None. None:
+        #: there are no rows.
         self.description: list[tuple[Any, ...]] | None = None
         self.rowcount = -1
         #: The id that the last INSERT has generated, if the driver tells it with the answer.
@@ -179,23 +179,12 @@ class Cursor:
             return
         self._rows = self._statement.getResultSet()
         columns = self._rows.getMetaData()
-        numbers = range(1, int(columns.getColumnCount()) + 1)
+        # Not more than that: for whether a column may be NULL, PostgreSQL's driver asks the server.
         self.description = [
-            (
-                str(columns.getColumnLabel(number)),
-                int(columns.getColumnType(number)),
-                None,
-                None,
-                int(columns.getPrecision(number)),
-                int(columns.getScale(number)),
-                bool(columns.isNullable(number)),
-            )
-            for number in numbers
+            (str(columns.getColumnLabel(number)), int(columns.getColumnType(number)), *[None] * 5)
+            for number in range(1, int(columns.getColumnCount()) + 1)
         ]
-        self._getters = [
-            getter_of(int(columns.getColumnType(number)), str(columns.getColumnTypeName(number)))
-            for number in numbers
-        ]
+        self._getters = [getter_of(column[1]) for column in self.description]
 
     def _take_key(self) -> None:
         keys = self._statement.getGeneratedKeys()

@@ -12,14 +12,20 @@ from uuid import UUID
 import jpype
 
 from poollife.drivers.jdbc.dbapi import DataError, ProgrammingError
-from poollife.drivers.jdbc.jvm import java_class
+from poollife.drivers.jdbc.jvm import Throwable, java_class
 
-#: Codes of java.sql.Types.
-NULL, DATE, TIME, TIMESTAMP = 0, 91, 92, 93
+#: The code of SQL's NULL in java.sql.Types.
+NULL = 0
 #: The classes of java.time that a driver is asked for, by the code of the column's type. The older classes of
-#: java.sql would need the JVM's own time zone.
-TIMES = {DATE: "LocalDate", TIME: "LocalTime", TIMESTAMP: "LocalDateTime"}
-TIMES_WITH_ZONE = {TIME: "OffsetTime", TIMESTAMP: "OffsetDateTime"}
+#: java.sql would need the JVM's own time zone. The second class is for a driver that refuses the first one:
+#: PostgreSQL's gives ``timestamptz`` the code of ``timestamp``, and would ask the server for the type's name.
+TIMES = {
+    91: ("LocalDate",),
+    92: ("LocalTime", "OffsetTime"),
+    93: ("LocalDateTime", "OffsetDateTime"),
+    2013: ("OffsetTime",),
+    2014: ("OffsetDateTime",),
+}
 #: The bounds of java.lang.Long.
 LONG = range(-(1 << 63), 1 << 63)
 
@@ -116,21 +122,24 @@ def set_parameter(statement: Any, number: int, value: Any) -> None:
 Getter = Callable[[Any, int], Any]
 
 
-def getter_of(code: int, type_name: str) -> Getter:
+def getter_of(code: int) -> Getter:
     """Return the function that reads the values of a column: it takes the ``ResultSet`` and a number from 1.
 
     :param code: the code of the column's type, of java.sql.Types.
-    :param type_name: the database's name of the type: that of PostgreSQL's ``timestamptz`` has the code of a
-        ``timestamp``.
     """
-    has_zone = "tz" in type_name.lower() or "zone" in type_name.lower()
-    name = (TIMES_WITH_ZONE if has_zone and code in TIMES_WITH_ZONE else TIMES).get(code)
-    if name is None:
+    if code not in TIMES:
         return _read
-    kind = java_class(f"java.time.{name}")
+    kinds = [java_class(f"java.time.{name}") for name in TIMES[code]]
 
     def read_time(rows: Any, number: int) -> Any:
-        return to_python(rows.getObject(number, kind))
+        try:
+            value = rows.getObject(number, kinds[0])
+        except Throwable:
+            if len(kinds) == 1:
+                raise
+            value = rows.getObject(number, kinds[1])
+            del kinds[0]
+        return to_python(value)
 
     return read_time
 
