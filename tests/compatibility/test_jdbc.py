@@ -1,0 +1,183 @@
+"""``poollife.backends.jdbc``: what is its own. ``tests/kit/`` has the invariants."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from servers import MariaDB, PostgreSQL
+from servers.ports import free_port
+from tests.conftest import NewDatabase
+from tests.support import ROOT, needs
+from tests.support.programs import running
+
+pytestmark = pytest.mark.slow
+
+DRIVERS = {"mariadb": "org.mariadb.jdbc.Driver", "postgresql": "org.postgresql.Driver"}
+
+Run = Callable[..., dict[str, Any]]
+
+
+def entry(server: MariaDB | PostgreSQL, name: str, **more: Any) -> dict[str, Any]:
+    """Return the settings of a database, for a program."""
+    kind = "mariadb" if isinstance(server, MariaDB) else "postgresql"
+    return {
+        **server.database(name),
+        "ENGINE": "poollife.backends.jdbc",
+        "JDBC_DRIVER": DRIVERS[kind],
+        "JDBC_URL": f"jdbc:{kind}://{{HOST}}:{{PORT}}/{{NAME}}",
+        "POOL": {"pool_size": 3, "max_overflow": 0},
+        **more,
+    }
+
+
+@pytest.fixture
+def run(mariadb: MariaDB, postgresql: PostgreSQL, new_database: NewDatabase) -> Iterator[Run]:
+    """A function that runs a case of the program, in a process that begins without a JVM."""
+    java = needs.java()
+    databases = {
+        "default": {},
+        "mariadb": entry(mariadb, new_database(mariadb)),
+        "postgresql": entry(postgresql, new_database(postgresql)),
+    }
+
+    def run(case: str, others: dict[str, Any] | None = None, **environment: str) -> dict[str, Any]:
+        variables = [f"{name}={value}" for name, value in {**java, **environment}.items()]
+        return running.run("jdbc_cases", others or databases, case, within=["env", *variables])
+
+    yield run
+
+
+def test_jvm_starts_at_the_first_checkout(run: Run) -> None:
+    report = run("start")
+    assert (report["before"], report["answer"], report["vendor"]) == (False, [42], "jdbc")
+
+
+# --- values, parameters, errors -------------------------------------------------------------------------
+
+
+def test_values_come_back_with_the_type_that_they_went_with(run: Run) -> None:
+    report = run("values")
+    assert report["changed"] == []
+    assert report["others"] == (
+        "([1, 2], '{\"a\": 1}', UUID('00000000-0000-0000-0000-000000000007'))"
+    )
+
+
+def test_parameters_are_none_in_literals_names_and_comments(run: Run) -> None:
+    """The predecessor puts parameters into literals, and leaves doubled percent signs as they are."""
+    report = run("parameters")
+    common = [
+        ["Altair"],
+        ["Altair", "Altair"],
+        ["a", "%s", "%(name)s", "100%", 3],
+        ["%s", 3, "100%%"],
+        ["it's %s ?", "a"],
+        ["a", "b"],
+    ]
+    assert report["mariadb"] == [*common, ["it's %s", "a"], ["%s", "a"]]
+    assert report["postgresql"] == [*common, ["it's %s", " %s ", " %s $$ ", "a"], [1, "a\\", "a"], [True]]
+
+
+def test_errors_have_the_class_of_their_sqlstate(run: Run) -> None:
+    report = run("errors")
+    del report["pid"]
+    assert report == {
+        "integrity": ["IntegrityError"] * 2,
+        "not null": ["IntegrityError"] * 2,
+        "syntax": ["ProgrammingError"] * 2,
+        "no table": ["ProgrammingError"] * 2,
+        "no parameter": ["ProgrammingError"] * 2,
+        "too few": ["ProgrammingError"] * 2,
+        "no type": ["ProgrammingError"] * 2,
+    }
+
+
+def test_wrong_settings_are_told_with_what_was_looked_for(run: Run, mariadb: MariaDB) -> None:
+    right = entry(mariadb, "")
+    closed = {"HOST": "127.0.0.1", "PORT": str(free_port())}
+    report = run(
+        "refused",
+        {
+            "default": {},
+            "driver": {**right, "JDBC_DRIVER": "org.example.Driver"},
+            "kind": {**right, "JDBC_DRIVER": "java.lang.String"},
+            "url": {**right, "JDBC_URL": "jdbc:example://user:secret@db"},
+            "missing": {key: value for key, value in right.items() if key != "JDBC_URL"},
+            "password": {**right, "PASSWORD": "wrong"},
+            "away": {**right, **closed, "POOL": {"outage_wait": 0}},
+        },
+        CLASSPATH=f"{needs.java()['CLASSPATH']}:/missing/driver.jar",
+    )
+    assert "'org.example.Driver'" in report["driver"]
+    assert "mariadb-java-client.jar" in report["driver"]
+    assert "/missing/driver.jar (not there)" in report["driver"]
+    assert "no java.sql.Driver" in report["kind"]
+    assert "'jdbc:example:'" in report["url"]
+    assert "secret" not in report["url"]
+    assert "needs JDBC_URL" in report["missing"]
+    assert report["password"].startswith("OperationalError: ")
+    assert "Access denied" in report["password"]
+    assert report["away"].startswith("OperationalError: ")
+    assert closed["PORT"] in report["away"]
+
+
+def test_empty_classpath_is_told(run: Run, mariadb: MariaDB) -> None:
+    report = run("refused", {"default": {}, "driver": entry(mariadb, "")}, CLASSPATH="")
+    assert "CLASSPATH was empty" in report["driver"]
+
+
+@pytest.mark.parametrize(("home", "told"), [("/nonexistent", "is no folder"), (str(ROOT), "no JVM in it")])
+def test_wrong_java_home_is_told(run: Run, mariadb: MariaDB, home: str, told: str) -> None:
+    """JPype takes another JVM, without a word."""
+    report = run("refused", {"default": {}, "driver": entry(mariadb, "")}, JAVA_HOME=home)
+    assert f"JAVA_HOME is {home!r}" in report["driver"]
+    assert told in report["driver"]
+    assert "There is a JVM in /" in report["driver"]
+
+
+# --- threads and forks ----------------------------------------------------------------------------------
+
+
+def test_threads_that_ended_leave_no_threads_of_java(run: Run) -> None:
+    report = run("threads")
+    assert report["left"] == []
+    assert report["alive"] > 0
+    assert report["answers"] == 303
+    assert report["peak"] <= 3
+
+
+def test_child_of_a_process_with_a_jvm_is_refused_and_ends(run: Run) -> None:
+    report = run("forks")
+    for child in report["before"].values():  # no JVM was running: each has one of its own
+        assert (child["status"], "session" in child) == (0, True), child
+    for child in report["after"].values():
+        assert child["status"] == 0, child
+        assert child["refused"].startswith("ForkedJVM: ")
+        assert f"from process {report['pid']}," in child["refused"]
+        assert "Three ways out" in child["refused"]
+    assert isinstance(report["spawned"], int)
+    assert report["same"]
+
+
+def test_child_of_a_bare_fork_ends_without_the_jvm(run: Run) -> None:
+    report = run("bare_forks_without_a_query")
+    assert [child["status"] for child in report["children"]] == [0, 0, 0]
+    assert report["same"]
+
+
+def test_private_names_of_jpype() -> None:
+    """The functions that JPype adds to ``gc.callbacks``, by their module."""
+    program = (
+        "import gc, jpype, jpype.config; jpype.startJVM('-Xrs', interrupt=False);"
+        "print([each.__module__ for each in gc.callbacks], jpype.config.onexit)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **needs.java()}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("['_jpype', '_jpype'] True\n", "")
