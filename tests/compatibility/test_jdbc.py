@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,7 +37,7 @@ def entry(server: MariaDB | PostgreSQL, name: str, **more: Any) -> dict[str, Any
 
 
 @pytest.fixture
-def run(mariadb: MariaDB, postgresql: PostgreSQL, new_database: NewDatabase) -> Iterator[Run]:
+def run(mariadb: MariaDB, postgresql: PostgreSQL, new_database: NewDatabase) -> Run:
     """A function that runs a case of the program, in a process that begins without a JVM."""
     java = needs.java()
     databases = {
@@ -50,7 +50,7 @@ def run(mariadb: MariaDB, postgresql: PostgreSQL, new_database: NewDatabase) -> 
         variables = [f"{name}={value}" for name, value in {**java, **environment}.items()]
         return running.run("jdbc_cases", others or databases, case, within=["env", *variables])
 
-    yield run
+    return run
 
 
 def test_jvm_starts_at_the_first_checkout(run: Run) -> None:
@@ -64,9 +64,7 @@ def test_jvm_starts_at_the_first_checkout(run: Run) -> None:
 def test_values_come_back_with_the_type_that_they_went_with(run: Run) -> None:
     report = run("values")
     assert report["changed"] == []
-    assert report["others"] == (
-        "([1, 2], '{\"a\": 1}', UUID('00000000-0000-0000-0000-000000000007'))"
-    )
+    assert report["others"] == ("([1, 2], '{\"a\": 1}', UUID('00000000-0000-0000-0000-000000000007'))")
 
 
 def test_parameters_are_none_in_literals_names_and_comments(run: Run) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from poollife.backends.jdbc.base import DatabaseWrapper
 
 RAW_ONLY = (
-    "ENGINE 'poollife.backends.jdbc' knows the SQL of no database: it runs your own SQL, by connection.cursor() "
-    "or Model.objects.raw(). For Django's queries and migrations use an ENGINE of this database."
+    "ENGINE 'poollife.backends.jdbc' makes no SQL: it runs your own SQL, by connection.cursor() or "
+    "Model.objects.raw(). For Django's queries and migrations use an ENGINE of this database."
 )
 
 
@@ -75,9 +75,8 @@ class DatabaseCreation(BaseDatabaseCreation):
         if "{NAME}" not in self.connection.settings_dict["JDBC_URL"]:
             # Tests would run on the real database.
             raise ImproperlyConfigured(
-                f"DATABASES[{self.connection.alias!r}]: no test database can be made, because JDBC_URL has the "
-                f"name of the real one in it. Write {{NAME}} in its place, and the name into NAME; or set "
-                f"TEST['MIRROR']."
+                f"DATABASES[{self.connection.alias!r}]: no test database can be made, because JDBC_URL names "
+                f"the real one. Write {{NAME}} in its place, and the name into NAME; or set TEST['MIRROR']."
             )
         name: str = super()._create_test_db(*args, **kwargs)  # type: ignore[misc]  # the stubs leave it out
         return name

@@ -12,7 +12,7 @@ threadsafety = 1
 paramstyle = "pyformat"
 
 
-class Warning(Exception):
+class Warning(Exception):  # noqa: A001  # the DB-API's name
     """The DB-API's class. Nothing raises it."""
 
 

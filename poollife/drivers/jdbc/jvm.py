@@ -31,10 +31,10 @@ Throwable: Any = jpype.JException
 
 FORKED = (
     "Process {me} was forked from process {owner}, in which a JVM was running. A JVM does not survive a fork, "
-    "and a process can't have a second one: this process can't use JDBC. Three ways out: have no JDBC "
-    "database queried before the fork (gunicorn without preload_app, uWSGI with lazy-apps, and no query when "
-    "modules are imported or in AppConfig.ready()); or start this process by spawn or forkserver; or make "
-    "the queries in process {owner}."
+    "and a process can't have a second one: no JDBC database can be used here. Three ways out: (1) query no "
+    "JDBC database before the fork: gunicorn without preload_app, uWSGI with lazy-apps, no query when modules "
+    "are imported or in AppConfig.ready(). (2) Start this process by spawn or forkserver. (3) Have process "
+    "{owner} make the queries."
 )
 
 
@@ -171,7 +171,7 @@ def driver_class(name: str) -> Any:
     except (TypeError, Throwable) as error:
         raise ImproperlyConfigured(
             f"JDBC_DRIVER is {name!r}, a class that the JVM did not find ({error}). {_told_classpath()} "
-            f"CLASSPATH is read when the JVM starts, at the first query: it has to name the driver's .jar file."
+            f"CLASSPATH is read at the first query, when the JVM starts: it has to name the driver's file."
         ) from None
     if not issubclass(found, java_class("java.sql.Driver")):
         raise ImproperlyConfigured(f"JDBC_DRIVER is {name!r}, a class that is no java.sql.Driver.")

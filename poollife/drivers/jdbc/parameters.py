@@ -68,5 +68,5 @@ class Template:
             raise ProgrammingError(f"the statement has %({named[0]})s, and params is no mapping")
         # A "?" of the statement's own is a parameter, too, so the driver counts.
         if len(params) < len(self.names):
-            raise ProgrammingError(f"the statement has {len(self.names)} parameters, and params {len(params)}")
+            raise ProgrammingError(f"the statement has {len(self.names)} parameters, params {len(params)}")
         return params

@@ -181,8 +181,10 @@ def threads() -> Report:
     before = {str(each.getName()) for each in java.getAllStackTraces().keySet()}
     sessions = []
 
+    open_sessions = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE()"
+
     def work() -> None:
-        sessions.append(ask("mariadb", "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE()"))
+        sessions.append(ask("mariadb", open_sessions))
 
     for _ in range(15):
         started = [threading.Thread(target=work) for _ in range(20)]
