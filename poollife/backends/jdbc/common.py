@@ -101,8 +101,8 @@ class PooledJDBCMixin(PooledMixin, JDBCMixin):
         is_first = jvm.owner is None
         connection = super().open_connection(params)
         if is_first:
-            # Exit handlers run in the reverse order: the pools close their sessions, and then JPype, which has
-            # registered its own, ends the JVM.
+            # Exit handlers run in the reverse order: the pools close their sessions, and after that JPype's
+            # handler ends the JVM.
             end = the_registry().end
             atexit.unregister(end)
             atexit.register(end)

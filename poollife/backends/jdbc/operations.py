@@ -14,7 +14,7 @@ from django.db.backends.base.operations import BaseDatabaseOperations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 if TYPE_CHECKING:
-    from poollife.backends.jdbc.base import DatabaseWrapper
+    from poollife.backends.jdbc.common import JDBCMixin
 
 RAW_ONLY = (
     "ENGINE 'poollife.backends.jdbc' makes no SQL: it runs your own SQL, by connection.cursor() or "
@@ -33,7 +33,7 @@ class DatabaseFeatures(BaseDatabaseFeatures):
 class DatabaseOperations(BaseDatabaseOperations):
     """Operations that the dialect of the URL decides. Django's queries are refused."""
 
-    connection: DatabaseWrapper
+    connection: JDBCMixin
     compiler_module = "poollife.backends.jdbc.compiler"
 
     def quote_name(self, name: str) -> str:
@@ -69,7 +69,7 @@ class DatabaseClient(BaseDatabaseClient):
 class DatabaseCreation(BaseDatabaseCreation):
     """Test databases, for a URL with ``{NAME}`` in it."""
 
-    connection: DatabaseWrapper
+    connection: JDBCMixin
 
     def _create_test_db(self, *args: Any, **kwargs: Any) -> str:
         if "{NAME}" not in self.connection.settings_dict["JDBC_URL"]:

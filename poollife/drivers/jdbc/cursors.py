@@ -209,7 +209,7 @@ class Cursor:
         return found
 
 
-class JDBCCursor(LeasedCursor, Cursor):  # type: ignore[misc]  # LeasedCursor's methods take any arguments
+class JDBCCursor(LeasedCursor, Cursor):
     """A cursor that ends with its lease, and reads each statement before it is sent."""
 
     def _note(self, error: BaseException) -> None:

@@ -125,7 +125,7 @@ def _read_standard(sql: object, is_template: bool) -> int:
     return 0 if head and not any(_TOKEN.findall(text, head.end())) else UNKNOWN
 
 
-def _memories(read: Callable[[object, bool], int]) -> Reader:
+def _memories(read: Callable[..., int]) -> Reader:
     return {
         is_template: Memory(
             partial(read, is_template=is_template), partial(without_comments_around, is_template=is_template)

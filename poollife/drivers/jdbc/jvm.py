@@ -30,11 +30,11 @@ LOGIN_TIMEOUT = 30
 Throwable: Any = jpype.JException
 
 FORKED = (
-    "Process {me} was forked from process {owner}, in which a JVM was running. A JVM does not survive a fork, "
-    "and a process can't have a second one: no JDBC database can be used here. Three ways out: (1) query no "
-    "JDBC database before the fork: gunicorn without preload_app, uWSGI with lazy-apps, no query when modules "
-    "are imported or in AppConfig.ready(). (2) Start this process by spawn or forkserver. (3) Have process "
-    "{owner} make the queries."
+    "Process {me} was forked from process {owner}, in which a JVM was running. A JVM does not survive a "
+    "fork, and a process can't have a second one: no JDBC database can be used here. Three ways out: (1) "
+    "query no JDBC database before the fork: gunicorn without preload_app, uWSGI with lazy-apps, no query "
+    "when modules are imported or in AppConfig.ready(). (2) Start this process by spawn or forkserver. (3) "
+    "Have process {owner} make the queries."
 )
 
 

@@ -150,7 +150,7 @@ def _read(rows: Any, number: int) -> Any:
 
 def to_python(value: Any) -> Any:
     """Return Python's value for one of Java's. An object of a driver's own class becomes its text."""
-    return None if value is None else converter_of(type(value))(value)
+    return None if value is None else converter_of(type(value))(value)  # type: ignore[arg-type]  # hashable
 
 
 @cache

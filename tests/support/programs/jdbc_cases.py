@@ -86,7 +86,7 @@ def values() -> Report:
         for kind, values in columns.items():
             ask_nothing(alias, "DROP TABLE IF EXISTS value_", f"CREATE TABLE value_ (n INT, v {kind})")
             with connections[alias].cursor() as cursor:
-                cursor.executemany("INSERT INTO value_ VALUES (%s, %s)", enumerate(values))
+                cursor.executemany("INSERT INTO value_ VALUES (%s, %s)", list(enumerate(values)))
                 cursor.execute("SELECT v FROM value_ ORDER BY n")
                 found = [row[0] for row in cursor.fetchall()]
             if list(map(typed, found)) != list(map(typed, values)):
@@ -124,7 +124,7 @@ def parameters() -> Report:
             ("SELECT '{\"a\": 1}'::jsonb ? 'a'", None),
         ],
     }
-    return {alias: [ask(alias, *case) for case in [*cases, *only[alias]]] for alias in only}
+    return {alias: [ask(alias, sql, params) for sql, params in [*cases, *only[alias]]] for alias in only}
 
 
 # --- errors ---------------------------------------------------------------------------------------------
