@@ -116,7 +116,7 @@ def parameters() -> Report:
         ("SELECT /* %s ? */ 'it''s %s ?', %s -- %s ?", ["a"]),
         ("SELECT ?, %s", ["a", "b"]),
     ]
-    only = {
+    only: dict[str, list[tuple[str, Any]]] = {
         "mariadb": [("SELECT 'it\\'s %s', %s # %s", ["a"]), ('SELECT "%s", %s', ["a"])],
         "postgresql": [
             ("SELECT E'it\\'s %s', $$ %s $$, $x$ %s $$ $x$, %s", ["a"]),
