@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ def fill_in(databases: dict[str, dict[str, Any]]) -> None:
             entry.update({**_POSTGRESQL, "OPTIONS": options})
             _create_in_postgresql(entry.setdefault("NAME", "docs"))
         else:
+            if "JDBC_URL" in entry:
+                server = f"//{_SERVER['HOST']}:{_SERVER['PORT']}/"
+                entry["JDBC_URL"] = re.sub(r"//[\w.:]+/", server, entry["JDBC_URL"])
+                entry.setdefault("NAME", "shop")
             entry.update(_SERVER)
             _create(entry.setdefault("NAME", "docs"))
 
