@@ -1,4 +1,4 @@
-"""What Django asks a backend for, as far as raw SQL needs it."""
+"""The parts of a Django backend that raw SQL needs. The other parts refuse."""
 
 from __future__ import annotations
 

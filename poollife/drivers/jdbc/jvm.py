@@ -14,13 +14,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jpype
-import jpype.config
 from django.core.exceptions import ImproperlyConfigured
 
 from poollife.errors import ForkedJVM
 from poollife.process.atfork import at_fork
 from poollife.process.guard import getpid, process
+
+try:
+    import jpype
+    import jpype.config
+except ImportError as missing:
+    raise ImportError('JDBC needs JPype: pip install "poollife[jdbc]"') from missing
 
 #: The longest time, in seconds, that a fork waits for the start of the JVM, which takes about one second.
 START_WAIT = 10.0
