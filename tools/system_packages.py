@@ -33,6 +33,7 @@ CLUSTER_SETTINGS = "/etc/postgresql-common/createcluster.d/poollife.conf"
 #: JDBC drivers, where Debian puts them.
 MARIADB_JAR = Path("/usr/share/java/mariadb-java-client.jar")
 POSTGRESQL_JAR = Path("/usr/share/java/postgresql.jar")
+H2_JAR = Path("/usr/share/java/h2.jar")
 
 
 class Need(NamedTuple):
@@ -71,10 +72,11 @@ def needs() -> list[Need]:
         ),
         # For the status page, which tests look at in a browser.
         Need("Chromium and ChromeDriver", has_chromium, ["chromium", "chromium-driver"], optional=True),
-        # 44 MB. The drivers are 0.6 and 1 MB.
+        # 44 MB. The drivers are 0.6, 1 and 2 MB.
         Need("a Java runtime", has_java, ["default-jre-headless"], optional=True),
         Need("MariaDB's JDBC driver", MARIADB_JAR.exists, ["libmariadb-java"], optional=True),
         Need("PostgreSQL's JDBC driver", POSTGRESQL_JAR.exists, ["libpostgresql-jdbc-java"], optional=True),
+        Need("the database H2", H2_JAR.exists, ["libh2-java"], optional=True),
         Need("pkg-config", lambda: has_program("pkg-config"), ["pkg-config"]),
         Need("the headers of MariaDB's or MySQL's client library", has_client_headers, ["libmariadb-dev"]),
         Need("a C compiler", has_compiler, ["gcc", "libc6-dev"]),

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from poollife.drivers.effects import LEAVES
 from servers import MariaDB, PostgreSQL
 from servers.ports import free_port
 from tests.conftest import NewDatabase
 from tests.support import ROOT, needs
 from tests.support.programs import running
+from tests.support.web_server import eventually
+from tools import system_packages
 
 pytestmark = pytest.mark.slow
 
@@ -137,6 +140,88 @@ def test_wrong_java_home_is_told(run: Run, mariadb: MariaDB, home: str, told: st
     assert f"JAVA_HOME is {home!r}" in report["driver"]
     assert told in report["driver"]
     assert "There is a JVM in /" in report["driver"]
+
+
+def test_session_ends_with_its_process_in_order(run: Run) -> None:
+    """A pool that was there before JPype would otherwise end after the JVM."""
+    with MariaDB() as server:
+        server.create_database("ends")
+        mysql = {**server.database("ends"), "ENGINE": "poollife.backends.mysql"}
+        report = run("ends", {"default": mysql, "mariadb": entry(server, "ends")})
+        eventually("all sessions end", lambda: not server.sessions())
+        assert server.aborted() == 0
+    assert report["has number"]
+
+
+def test_database_in_the_process_of_the_jvm_works_without_a_socket(run: Run) -> None:
+    """H2, whose SQL poollife does not know."""
+    needs.h2()
+    h2 = {
+        "ENGINE": "poollife.backends.jdbc",
+        "JDBC_DRIVER": "org.h2.Driver",
+        "JDBC_URL": "jdbc:h2:mem:kit;DB_CLOSE_DELAY=-1",
+    }
+    report = run("embedded", {"default": {}, "h2": h2}, CLASSPATH=str(system_packages.H2_JAR))
+    assert report["found"] == [1, [[1, "100 %"]], 1]
+    assert (report["fd"], report["kept"], report["left"]) == (None, True, None)
+
+
+CLEAN = [
+    "SELECT a, COUNT(*) FROM t WHERE b = 'it''s' AND c IN (1, 2) GROUP BY a",
+    "SELECT MAX(a) FROM t WHERE b = %s",
+    "INSERT INTO t (a) VALUES (%(a)s)",
+    "INSERT INTO t VALUES (1)",
+    "UPDATE t SET a = a + 1 WHERE b = 2",
+    "DELETE FROM t",
+    'SAVEPOINT "s1"',
+]
+DIRTY = [
+    "SET a = 1",
+    "BEGIN",
+    "SELECT f(1)",
+    "SELECT f (1)",
+    'SELECT "f"(1)',
+    "SELECT 1 INTO t2",
+    "SELECT @a := 1",
+    "SELECT 1; SET a = 1",
+    "SELECT NEXT VALUE FOR s",
+    "SELECT s.NEXTVAL FROM t",
+    "INSERT INTO #t (a) VALUES (1)",
+    "SELECT {fn f()}",
+    "SELECT 1 -- ; f()",
+    "SELECT '\\', f(1), '",
+    "WITH x AS (SELECT 1) SELECT * FROM x",
+]
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_clean"), [*((each, 1) for each in CLEAN), *((each, 0) for each in DIRTY)]
+)
+def test_statement_of_an_unknown_database_is_clean_only_if_all_of_it_is_known(
+    statement: str, is_clean: int
+) -> None:
+    needs.java()
+    from poollife.drivers.jdbc.dialects import dialect_of
+
+    effects = dialect_of("jdbc:example://db").effects
+    assert [bool(effects[is_template][statement]) for is_template in (False, True)] == [not is_clean] * 2
+
+
+@pytest.mark.parametrize(
+    ("url", "statement"),
+    [
+        ("jdbc:postgresql://db", "BEGIN"),
+        ("jdbc:postgresql://db", "/* x */ COMMIT"),
+        ("jdbc:aws-wrapper:postgresql://db", "rollback work"),
+        ("jdbc:mysql://db", "BEGIN"),
+    ],
+)
+def test_transaction_that_a_text_begins_or_ends_makes_the_session_dirty(url: str, statement: str) -> None:
+    """JDBC does not tell whether one is open."""
+    needs.java()
+    from poollife.drivers.jdbc.dialects import dialect_of
+
+    assert dialect_of(url).effects[False][statement] & LEAVES
 
 
 # --- threads and forks ----------------------------------------------------------------------------------

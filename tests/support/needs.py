@@ -65,6 +65,12 @@ def java() -> dict[str, str]:
     return {"CLASSPATH": ":".join(map(str, jars)), "TZ": "UTC"}
 
 
+def h2() -> None:
+    """Look for H2, a database in the process of the JVM."""
+    if not system_packages.H2_JAR.exists():
+        raise Missing(f"missing: the database H2; {INSTALL}")
+
+
 def uwsgi_of_debian() -> None:
     """Look for Debian's uWSGI, if there is one for this Python."""
     if not system_packages.has_uwsgi():

@@ -179,6 +179,13 @@ class JDBCConnection(GuardedSocket):
     def told_by(self, statement: object, effects: int) -> str:  # type: ignore[override]  # by the dialect
         return self.dialect.told_by(statement, effects)
 
+    def session_id(self) -> int | None:
+        """Return the session's number at the server, if its driver has a method for it. Sends nothing."""
+        for name in self.dialect.number_methods:
+            if hasattr(self.java, name):
+                return int(self.call(getattr(self.java, name)))
+        return None
+
     def note_failure(self, error: BaseException) -> None:
         """Note, after an error, whether the session's state is still known."""
         if not isinstance(error, dbapi.Error):  # from outside, in the middle of a call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedCursor
 from poollife.drivers.effects import INSERT_ID, MAY_SET_INSERT_ID, SETS, UPSERTS
-from poollife.drivers.jdbc.dbapi import InterfaceError
+from poollife.drivers.jdbc.dbapi import InterfaceError, ProgrammingError
 from poollife.drivers.jdbc.parameters import Template
 from poollife.drivers.jdbc.values import Getter, getter_of, set_parameter, to_python
 from poollife.process.guard import alive
@@ -17,7 +18,27 @@ from poollife.process.guard import alive
 #: java.sql.Statement.RETURN_GENERATED_KEYS, and what a batch says of a statement whose rows were not counted.
 RETURN_GENERATED_KEYS, SUCCESS_NO_INFO = 1, -2
 
-template_of = lru_cache(maxsize=1024)(Template)
+#: The most characters of a statement that is remembered.
+LONGEST_REMEMBERED = 8192
+_remembered = lru_cache(maxsize=1024)(Template)
+
+
+def template_of(sql: Any, pattern: re.Pattern[str]) -> Template:
+    """Return a statement with its parameters read.
+
+    :raises ProgrammingError: the statement is no text.
+    """
+    check_text(sql)
+    return (_remembered if len(sql) <= LONGEST_REMEMBERED else Template)(sql, pattern)
+
+
+def check_text(sql: Any) -> None:
+    """Refuse a statement that is no text, such as bytes.
+
+    :raises ProgrammingError: for such a statement.
+    """
+    if not isinstance(sql, str):
+        raise ProgrammingError(f"a statement is a text, not {type(sql).__qualname__!r}")
 
 
 class Cursor:
@@ -49,6 +70,7 @@ class Cursor:
         self._begin()
         connection = self.connection
         if params is None:
+            check_text(sql)
             self._statement = connection.call(connection.java.createStatement)
             has_rows = connection.call(self._execute_plain, sql)
         else:

@@ -46,6 +46,8 @@ class Dialect:
     told_by: Callable[[object, int], str] = lambda statement, effects: "This statement"
     #: The database to connect to in order to make or drop another one.
     maintenance: str = ""
+    #: The drivers' methods for the number of the session at the server.
+    number_methods: tuple[str, ...] = ()
     #: Whether the driver tells the id that an INSERT has generated, without another statement.
     returns_keys: bool = False
 
@@ -144,6 +146,8 @@ MYSQL = Dialect(
     mysql.EFFECTS,
     _verdict_by_number,
     mysql_effects.told_by,
+    # MariaDB's driver, versions 2 and 3, and MySQL's.
+    number_methods=("getServerThreadId", "getThreadId", "getId"),
     returns_keys=True,
 )
 POSTGRESQL = Dialect(
@@ -154,6 +158,7 @@ POSTGRESQL = Dialect(
     postgresql_errors.verdict_on,
     postgresql_effects.told_by,
     maintenance="postgres",
+    number_methods=("getBackendPID",),
 )
 #: Dialects by a part of the URL before its "//".
 BY_SUBPROTOCOL: dict[str, Any] = {"mariadb": MYSQL, "mysql": MYSQL, "postgresql": POSTGRESQL}

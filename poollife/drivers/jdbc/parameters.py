@@ -10,10 +10,10 @@ from poollife.drivers.jdbc.dbapi import ProgrammingError
 
 _LINE_COMMENT = r"--[^\n]*"
 _COMMENT = r"/\*.*?(?:\*/|\Z)"
-_STRING = r"'(?:[^']|'')*(?:'|\Z)"
-_NAME = r'"(?:[^"]|"")*(?:"|\Z)'
-_WITH_BACKSLASHES = r"'(?:[^'\\]|''|\\.)*(?:'|\Z)" + r'|"(?:[^"\\]|""|\\.)*(?:"|\Z)'
-_BACKQUOTED = r"`(?:[^`]|``)*(?:`|\Z)"
+_STRING = r"'(?:[^']++|'')*(?:'|\Z)"
+_NAME = r'"(?:[^"]++|"")*(?:"|\Z)'
+_WITH_BACKSLASHES = r"'(?:[^'\\]++|''|\\.)*(?:'|\Z)" + r'|"(?:[^"\\]++|""|\\.)*(?:"|\Z)'
+_BACKQUOTED = r"`(?:[^`]++|``)*(?:`|\Z)"
 _DOLLAR_QUOTED = r"(?<![\w$])\$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z)"
 _PARAMETER = r"(?P<parameter>%(?:\((?P<name>[^)]+)\))?s)"
 
@@ -26,7 +26,7 @@ def _pattern(*texts: str) -> re.Pattern[str]:
 STANDARD = _pattern(_STRING, _NAME, _LINE_COMMENT, _COMMENT)
 MYSQL = _pattern(_WITH_BACKSLASHES, _BACKQUOTED, r"--(?=\s|\Z)[^\n]*", r"\#[^\n]*", _COMMENT)
 POSTGRESQL = _pattern(
-    r"(?<![\w$])[eE]'(?:[^'\\]|''|\\.)*(?:'|\Z)", _STRING, _NAME, _LINE_COMMENT, _COMMENT, _DOLLAR_QUOTED
+    r"(?<![\w$])[eE]'(?:[^'\\]++|''|\\.)*(?:'|\Z)", _STRING, _NAME, _LINE_COMMENT, _COMMENT, _DOLLAR_QUOTED
 )
 
 

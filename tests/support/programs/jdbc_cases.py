@@ -17,10 +17,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import jpype
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, IntegrityError, InterfaceError, connections, transaction
 
 from tests.support.programs import children
 from tests.support.programs.databases import set_up
@@ -40,6 +39,8 @@ def ask(alias: str, sql: str, params: Any = None) -> Any:
 
 def start() -> Report:
     """When does the JVM run?"""
+    import jpype
+
     wrapper = connections["mariadb"]
     before = jpype.isJVMStarted()
     return {"before": before, "answer": ask("mariadb", "SELECT 40 + 2"), "vendor": wrapper.vendor}
@@ -176,6 +177,8 @@ def refused() -> Report:
 
 def threads() -> Report:
     """Have 300 threads query and end, and count the threads of Java's."""
+    import jpype
+
     ask("mariadb", "SELECT 1")
     java = jpype.java.lang.Thread
     before = {str(each.getName()) for each in java.getAllStackTraces().keySet()}
@@ -244,6 +247,46 @@ def bare_forks_without_a_query() -> Report:
     mine = session()
     found = [children.fork(dict, bare=True).finish() for _ in range(3)]
     return {"children": found, "same": session() == mine}
+
+
+def ends() -> Report:
+    """End with an idle session, in a process that had a pool before it loaded JPype."""
+    assert ask("default", "SELECT 1") == (1,)
+    assert "jpype" not in sys.modules
+    with connections["mariadb"].cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        (number,) = cursor.fetchone()
+        has_number = connections["mariadb"].lease.driver.session == number  # type: ignore[attr-defined]
+    connections["mariadb"].close()
+    return {"has number": has_number}
+
+
+def embedded() -> Report:
+    """Use a database in the JVM's own process, whose SQL is not known."""
+    wrapper: Any = connections["h2"]
+    ask_nothing("h2", "CREATE TABLE kit (n INT PRIMARY KEY, name VARCHAR(20))")
+    wrapper.close()
+    opened, found = wrapper.lease_pool.opened, []
+    for statement, params in (
+        ("INSERT INTO kit (n, name) VALUES (%s, %s)", [1, "100 %"]),
+        ("SELECT n, name FROM kit WHERE name LIKE '100 %%' AND n = %(n)s", {"n": 1}),
+    ):
+        with wrapper.cursor() as cursor:
+            cursor.execute(statement, params)
+            found.append(cursor.fetchall() if cursor.description else cursor.rowcount)
+        fd = wrapper.lease.driver.guard.fd
+        wrapper.close()
+    try:
+        with transaction.atomic(using="h2"):
+            ask_nothing("h2", "INSERT INTO kit (n) VALUES (2)")
+            with transaction.atomic(using="h2"):
+                ask_nothing("h2", "INSERT INTO kit (n) VALUES (1)")
+    except IntegrityError:
+        found.append(ask("h2", "SELECT COUNT(*) FROM kit")[0])
+    kept = wrapper.lease_pool.opened == opened
+    ask_nothing("h2", "SET @left = 5")
+    wrapper.close()
+    return {"found": found, "fd": fd, "kept": kept, "left": ask("h2", "SELECT @left")[0]}
 
 
 def spawned(databases: Any) -> int:
