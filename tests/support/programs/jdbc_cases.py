@@ -284,9 +284,9 @@ def embedded() -> Report:
     except IntegrityError:
         found.append(ask("h2", "SELECT COUNT(*) FROM kit")[0])
     kept = wrapper.lease_pool.opened == opened
-    ask_nothing("h2", "SET @left = 5")
+    ask_nothing("h2", "SET @kit = 5")
     wrapper.close()
-    return {"found": found, "fd": fd, "kept": kept, "left": ask("h2", "SELECT @left")[0]}
+    return {"found": found, "fd": fd, "kept": kept, "left": ask("h2", "SELECT @kit")[0]}
 
 
 def spawned(databases: Any) -> int:
