@@ -266,6 +266,7 @@ def embedded() -> Report:
     wrapper: Any = connections["h2"]
     ask_nothing("h2", "CREATE TABLE kit (n INT PRIMARY KEY, name VARCHAR(20))")
     wrapper.close()
+    assert ask("h2", "SELECT 1") == (1,)  # in another session
     opened, found = wrapper.lease_pool.opened, []
     for statement, params in (
         ("INSERT INTO kit (n, name) VALUES (%s, %s)", [1, "100 %"]),
