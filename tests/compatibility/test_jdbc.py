@@ -173,6 +173,7 @@ CLEAN = [
     "INSERT INTO t VALUES (1)",
     "UPDATE t SET a = a + 1 WHERE b = 2",
     "DELETE FROM t",
+    "SELECT a FROM t WHERE b LIKE '100 %%'",
     'SAVEPOINT "s1"',
 ]
 DIRTY = [

@@ -114,14 +114,15 @@ _HEAD = re.compile(
 #: table. The last alternative captures all the rest.
 _TOKEN = re.compile(
     r"[\s,()=<>!+*|.]++|-(?!-)|/(?!\*)|%S|%\(\w+\)S|'(?:[^'\\%]++|'')*'(?!')|\"[\w ]+\"(?!\s*\()"
-    rf"|(?:{'|'.join(_KNOWN.split())})\s*\(|(?!(?:INTO|NEXT|NEXTVAL|CURRVAL|LASTVAL)\b)\w++(?!\s*[('\"])|((?s:.+))"
+    rf"|(?:{'|'.join(_KNOWN.split())})\s*\(|(?!(?:INTO|NEXT|NEXTVAL|CURRVAL|LASTVAL)\b)\w++(?!['\"]|\s*\()|((?s:.+))"
 )
 
 
 def _read_standard(sql: object, is_template: bool) -> int:
     if not isinstance(sql, str) or not sql.isascii():
         return UNKNOWN
-    text = sql.upper()
+    # A percent sign that is no parameter is an operator, or a character of a string.
+    text = sql.upper().replace("%%" if is_template else "%", "|")
     head = _HEAD.match(text)
     # findall() returns the only group, which is empty for each token that is understood.
     return 0 if head and not any(_TOKEN.findall(text, head.end())) else UNKNOWN
