@@ -6,7 +6,6 @@ of its threads. JPype's user guide ("Multiprocessing") says that forks are not s
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import threading
@@ -113,16 +112,8 @@ def forget_java() -> None:
     gc.callbacks[:] = [each for each in gc.callbacks if getattr(each, "__module__", "") != "_jpype"]
 
 
-def _at_exit(owner_of: Any = getpid) -> None:
-    """Forget Java in a child that no fork hook has seen (a bare ``fork()`` in C)."""
-    if jvm.owner is not None and jvm.owner != owner_of():
-        forget_java()
-
-
 jvm = JVM()
 at_fork.join(jvm)
-# JPype's own function was registered by its import, so it runs after this one.
-atexit.register(_at_exit)
 
 
 def path_of_jvm() -> str:
