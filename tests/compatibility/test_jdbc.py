@@ -85,6 +85,16 @@ def test_parameters_are_none_in_literals_names_and_comments(run: Run) -> None:
     assert report["postgresql"] == [*common, ["it's %s", " %s ", " %s $$ ", "a"], [1, "a\\", "a"], [True]]
 
 
+def test_parts_of_django_around_raw_sql_work_and_the_others_are_refused(run: Run) -> None:
+    report = run("django_s_own")
+    refused = ["ENGINE 'poollife.backends.jdbc' makes no SQL: it r"] * 4
+    shell = "JDBC has no shell: use the client program of this database"
+    for alias in ("mariadb", "postgresql"):
+        assert report[alias] == [[[7, "Altair"]], True, *refused, shell]
+    assert report["called"] == [[[4]], True, [[8]]]
+    assert "no test database can be made, because JDBC_URL names the real one" in report["test database"]
+
+
 def test_errors_have_the_class_of_their_sqlstate(run: Run) -> None:
     report = run("errors")
     del report["pid"]
@@ -245,6 +255,7 @@ def test_child_of_a_process_with_a_jvm_is_refused_and_ends(run: Run) -> None:
         assert child["refused"].startswith("ForkedJVM: ")
         assert f"from process {report['pid']}," in child["refused"]
         assert "Three ways out" in child["refused"]
+        assert child["callbacks"] == []  # they hang in System.gc() only now and then
     assert isinstance(report["spawned"], int)
     assert report["same"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
 from django.db import NotSupportedError
 from django.db.backends.base.client import BaseDatabaseClient
 from django.db.backends.base.creation import BaseDatabaseCreation
@@ -25,9 +26,8 @@ RAW_ONLY = (
 class DatabaseFeatures(BaseDatabaseFeatures):
     """The features of a database that is not known."""
 
-    #: Without it, test databases are not made by a copy of the data in a transaction.
+    #: Otherwise Django makes a table to find it out.
     supports_transactions = True
-    uses_savepoints = True
 
 
 class DatabaseOperations(BaseDatabaseOperations):
@@ -63,7 +63,7 @@ class DatabaseClient(BaseDatabaseClient):
     """The client of ``dbshell``: there is none for JDBC."""
 
     def runshell(self, parameters: Any) -> NoReturn:
-        raise NotSupportedError("JDBC has no shell: use the client program of this database")
+        raise CommandError("JDBC has no shell: use the client program of this database")
 
 
 class DatabaseCreation(BaseDatabaseCreation):

@@ -19,7 +19,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, IntegrityError, InterfaceError, connections, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    connections,
+    transaction,
+)
 
 from tests.support.programs import children
 from tests.support.programs.databases import set_up
@@ -128,6 +135,52 @@ def parameters() -> Report:
     return {alias: [ask(alias, sql, params) for sql, params in [*cases, *only[alias]]] for alias in only}
 
 
+def django_s_own() -> Report:
+    """Use Django around raw SQL: models, procedures, names of tables, the shell, test databases."""
+    from django.core.management import CommandError, call_command
+    from django.db import models
+
+    class User(models.Model):
+        name = models.CharField(max_length=20)
+
+        class Meta:
+            app_label, db_table, managed = "poollife", "user_", False
+
+    found: Report = {}
+    for alias in VALUES:
+        ask_nothing(
+            alias, "CREATE TABLE user_ (id INT, name VARCHAR(20))", "INSERT INTO user_ VALUES (7, 'Altair')"
+        )
+        users = User.objects.using(alias)
+        raw = users.raw("SELECT id, name FROM user_ WHERE name = %(name)s", {"name": "Altair"})
+        with connections[alias].cursor() as cursor:
+            tables = connections[alias].introspection.table_names(cursor)
+        found[alias] = [[(user.pk, user.name) for user in raw], "user_" in tables]
+        with connections[alias].schema_editor() as editor:
+            for refused in (users.count, users.first, users.create, lambda: editor.create_model(User)):
+                try:
+                    refused()
+                except NotSupportedError as error:
+                    found[alias].append(str(error)[:50])
+        try:
+            call_command("dbshell", database=alias)
+        except CommandError as error:
+            found[alias].append(str(error))
+    ask_nothing(
+        "mariadb", "CREATE PROCEDURE twice(IN number INT) BEGIN SELECT number; SELECT 2 * number; END"
+    )
+    with connections["mariadb"].cursor() as cursor:
+        cursor.callproc("twice", [4])
+        found["called"] = [cursor.fetchall(), cursor.nextset(), cursor.fetchall()]
+    settings.DATABASES["mariadb"]["JDBC_URL"] = connections["mariadb"].jdbc_url  # type: ignore[attr-defined]
+    connections["mariadb"].settings_dict["JDBC_URL"] = settings.DATABASES["mariadb"]["JDBC_URL"]
+    try:
+        connections["mariadb"].creation.create_test_db(verbosity=0)
+    except ImproperlyConfigured as error:
+        found["test database"] = str(error)
+    return found
+
+
 # --- errors ---------------------------------------------------------------------------------------------
 
 
@@ -219,6 +272,7 @@ def child() -> Report:
         found["refused"] = f"{type(error).__name__}: {error}"
     for _ in range(20):
         gc.collect()
+    found["callbacks"] = [str(each) for each in gc.callbacks if getattr(each, "__module__", "") == "_jpype"]
     return found
 
 
