@@ -151,7 +151,7 @@ def django_s_own() -> Report:
         ask_nothing(
             alias, "CREATE TABLE user_ (id INT, name VARCHAR(20))", "INSERT INTO user_ VALUES (7, 'Altair')"
         )
-        users = User.objects.using(alias)
+        users = User._default_manager.using(alias)
         raw = users.raw("SELECT id, name FROM user_ WHERE name = %(name)s", {"name": "Altair"})
         with connections[alias].cursor() as cursor:
             tables = connections[alias].introspection.table_names(cursor)
