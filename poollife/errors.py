@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 
 
 class BadPoolOption(ImproperlyConfigured, CommandError):
@@ -98,6 +98,13 @@ class ForkedTransaction(OperationalError):
 
     SQLite keeps its file locks per process. The child inherited SQLite's record of the locks, but not the
     locks: any use of the file by the child could corrupt it (https://www.sqlite.org/howtocorrupt.html, 2.6).
+    """
+
+
+class ForkedJVM(InterfaceError):
+    """The error of a process that was forked from one with a JVM, at its first use of JDBC.
+
+    A JVM does not survive a fork, and a process can't have a second one.
     """
 
 

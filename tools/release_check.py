@@ -27,6 +27,7 @@ EXTRAS = {
     "postgresql": "psycopg",
     "postgresql-psycopg2": "psycopg2",
     "oracle": "oracledb",
+    "jdbc": "jpype",
     "status": "rich",
     "prometheus": "prometheus_client",
     "opentelemetry": "opentelemetry.metrics",

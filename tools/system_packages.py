@@ -30,6 +30,11 @@ POSTGIS = "postgresql-postgis"
 #: A file that Debian's postgresql-common reads before it makes a cluster for a server that is new.
 CLUSTER_SETTINGS = "/etc/postgresql-common/createcluster.d/poollife.conf"
 
+#: JDBC drivers, where Debian puts them.
+MARIADB_JAR = Path("/usr/share/java/mariadb-java-client.jar")
+POSTGRESQL_JAR = Path("/usr/share/java/postgresql.jar")
+H2_JAR = Path("/usr/share/java/h2.jar")
+
 
 class Need(NamedTuple):
     """A requirement of `make test`, which the machine must meet."""
@@ -71,6 +76,11 @@ def needs() -> list[Need]:
         ),
         # For the status page, which tests look at in a browser.
         Need("Chromium and ChromeDriver", has_chromium, ["chromium", "chromium-driver"], optional=True),
+        # 44 MB. The drivers are 0.6, 1 and 2 MB.
+        Need("a Java runtime", has_java, ["default-jre-headless"], optional=True),
+        Need("MariaDB's JDBC driver", MARIADB_JAR.exists, ["libmariadb-java"], optional=True),
+        Need("PostgreSQL's JDBC driver", POSTGRESQL_JAR.exists, ["libpostgresql-jdbc-java"], optional=True),
+        Need("the database H2", H2_JAR.exists, ["libh2-java"], optional=True),
         Need("pkg-config", lambda: has_program("pkg-config"), ["pkg-config"]),
         Need("the headers of MariaDB's or MySQL's client library", has_client_headers, ["libmariadb-dev"]),
         Need("a C compiler", has_compiler, ["gcc", "libc6-dev"]),
@@ -131,6 +141,12 @@ def has_redis() -> bool:
 def has_chromium() -> bool:
     """Return whether a browser that a program can drive is installed, under Debian's names."""
     return has_program("chromium") and has_program("chromedriver")
+
+
+def has_java() -> bool:
+    """Return whether a Java runtime is installed, as JPype looks for one: a library, in JAVA_HOME first."""
+    homes = [Path(os.environ.get("JAVA_HOME") or "/nonexistent"), *Path("/usr/lib/jvm").glob("*")]
+    return any((home / "lib/server/libjvm.so").exists() for home in homes)
 
 
 def has_uwsgi() -> bool:

@@ -50,7 +50,8 @@ def begin(driver: Any, guard: Guard, guarded_class: type[GuardedSocket] | None =
         driver.__class__ = guarded_class
     Guarded.note_opening(driver)
     driver.poller = unpatched_poll()
-    driver.poller.register(guard.fd, select.POLLIN)
+    if guard.fd is not None:  # a database behind JDBC may have no socket
+        driver.poller.register(guard.fd, select.POLLIN)
     live.add(driver)
 
 

@@ -276,7 +276,8 @@ def is_connected_to(fd: int, addresses: set[Any]) -> bool:
     finally:
         probe.detach()
     if isinstance(peer, tuple):  # IPv6 adds flow and scope, which do not identify the server
-        return peer[:2] in addresses or (None, peer[1]) in addresses
+        # Java's sockets are IPv6's, also to an address of IPv4.
+        return (peer[0].removeprefix("::ffff:"), peer[1]) in addresses or (None, peer[1]) in addresses
     return peer in addresses
 
 

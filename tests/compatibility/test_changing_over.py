@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from servers import MariaDB, OracleStandIn, PostgreSQL
-from tests.support import ROOT
+from tests.support import ROOT, needs
 from tests.support.docs_site.runner import Runner, new_runner
 from tests.support.pages import Block, page
 
@@ -55,6 +55,8 @@ class Application:
         self.files = {path.name.removesuffix(".before"): path.read_text() for path in source.glob("*.before")}
         self.expected = (source / "printed.txt").read_text()
         self._runner = runner
+        if "JDBC" in section:
+            runner.environment.update(needs.java())
 
     def apply(self, change: Change) -> None:
         """As an editor would: the text that the page shows is there once."""
@@ -124,6 +126,7 @@ LEFT_OVER = {
     "django-pg-real-pool": {"poollife.E002", "poollife.W011"},
     "django-mysqlpool": {"poollife.W011"},
     "django-db-connection-pool": {"poollife.W011"},
+    "django-db-connection-pool on JDBC": {"poollife.W011", "poollife.I002"},
     "django-db-conn-pool": {"poollife.E001"},
     "django-mysql-geventpool": {"poollife.E004"},
     # It has two aliases on one server.

@@ -351,7 +351,7 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
         {"shop": mysql(ENGINE="poollife.backends.mariadb")},
         "E005",
         "DATABASES['shop']: ENGINE 'poollife.backends.mariadb' does not exist",
-        "Did you mean 'poollife.backends.mysql'? There are 'poollife.backends.mysql', ",
+        "Did you mean 'poollife.backends.mysql'? There are 'poollife.backends.jdbc', ",
     ),
     (
         {"shop": mysql(), "other": mysql(ENGINE="poollife.backends.sqlite", POOL={"pool_size": 1})},
@@ -363,7 +363,7 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
         {"shop": mysql(ENGINE="poollife.mysql.base")},
         "E005",
         "ENGINE 'poollife.mysql.base' does not exist",
-        "There are 'poollife.backends.mysql', 'poollife.backends.mysql_gis', "
+        "There are 'poollife.backends.jdbc', 'poollife.backends.mysql', 'poollife.backends.mysql_gis', "
         "'poollife.backends.mysql_pymysql', 'poollife.backends.oracle', 'poollife.backends.postgis', "
         "'poollife.backends.postgresql', 'poollife.backends.sqlite3'.",
     ),
@@ -609,7 +609,7 @@ def test_an_engine_that_does_not_exist_is_named_before_a_model_is_imported(
     done = project(*command, port=port, DATABASES={"default": mysql(ENGINE="poollife.backends.mariadb")})
     assert done.returncode == 1
     assert "DATABASES['default']: ENGINE 'poollife.backends.mariadb' does not exist." in done.stderr
-    assert "Did you mean 'poollife.backends.mysql'? There are 'poollife.backends.mysql'," in done.stderr
+    assert "Did you mean 'poollife.backends.mysql'? There are 'poollife.backends.jdbc'," in done.stderr
     assert "django.db.backends.XXX" not in done.stderr
 
 

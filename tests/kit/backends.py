@@ -7,12 +7,23 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from django.db import connections
 
 from servers import PacketProxy
-from tests.kit.description import Backend, Count, HalfRead, Leaving
+from tests.kit.description import Backend, Count, Leaving
+from tests.kit.half_read import (
+    HalfRead,
+    copied_in,
+    copied_out,
+    named,
+    on_the_server,
+    pipelined,
+    plain,
+    streamed,
+)
 from tests.kit.oracle import ORACLE
 from tests.support.counting import Questions
 
@@ -31,90 +42,6 @@ POSTGRESQL = postgresql_driver()
 
 
 # --- half-read results ----------------------------------------------------------------------------------
-
-
-def on_the_server(cursor_class: str) -> HalfRead:
-    """Return an opener of an unbuffered cursor of MySQL's drivers."""
-
-    def half_read(wrapper: Any) -> Callable[[], object]:
-        cursor = wrapper.connection.cursor(getattr(wrapper.Database.cursors, cursor_class))
-        cursor.execute("SELECT seq FROM seq_1_to_1000")
-        cursor.fetchone()
-        return lambda: len(cursor.fetchall()) == 999 and not cursor.close()
-
-    return half_read
-
-
-def plain(wrapper: Any) -> Callable[[], object]:
-    """Read a result of a plain cursor by half."""
-    cursor = wrapper.connection.cursor()
-    cursor.execute(THOUSAND_OF_ALL)
-    cursor.fetchone()
-    return lambda: len(cursor.fetchall()) == 999 and not cursor.close()
-
-
-def named(wrapper: Any) -> Callable[[], object]:
-    """Read a result of a named cursor by half."""
-    cursor = wrapper.chunked_cursor()
-    cursor.execute("SELECT generate_series(1, 1000)")
-    cursor.fetchmany(10)
-    return lambda: len(cursor.fetchall()) == 990 and not cursor.close()
-
-
-#: A SELECT of rows that do not fit into a socket's buffers: half of them stay on their way.
-WIDE = "SELECT repeat('x', 10000) FROM generate_series(1, 300)"
-
-
-def streamed(wrapper: Any) -> Callable[[], object]:
-    """Read a stream of psycopg's by half."""
-    rows = wrapper.connection.cursor().stream(WIDE)
-    next(rows)
-    return lambda: sum(1 for _ in rows) == 299
-
-
-def copied_out(wrapper: Any) -> Callable[[], object]:
-    """Read a COPY by half."""
-    block = wrapper.connection.cursor().copy(f"COPY ({WIDE}) TO STDOUT")
-    copy = block.__enter__()
-    copy.read()
-
-    def rest() -> bool:
-        while copy.read():
-            pass
-        block.__exit__(None, None, None)
-        return True
-
-    return rest
-
-
-def copied_in(wrapper: Any) -> Callable[[], object]:
-    """Write a COPY by half."""
-    block = wrapper.connection.cursor().copy("COPY kit (id, name) FROM STDIN")
-    copy = block.__enter__()
-    number = os.getpid() * 10  # several processes may do it
-    copy.write(f"{number}\tseven\n")
-
-    def rest() -> bool:
-        copy.write(f"{number + 1}\teight\n")
-        block.__exit__(None, None, None)
-        return True
-
-    return rest
-
-
-def pipelined(wrapper: Any) -> Callable[[], object]:
-    """Enter a pipeline, with an answer on its way."""
-    block = wrapper.connection.pipeline()
-    block.__enter__()
-    cursor = wrapper.connection.cursor()
-    cursor.execute("SELECT 1")
-
-    def rest() -> bool:
-        found = cursor.fetchone() == (1,)
-        block.__exit__(None, None, None)
-        return bool(found)
-
-    return rest
 
 
 def notified(wrapper: Any) -> Callable[[], object]:
@@ -168,12 +95,6 @@ def by_proxy(server: Any) -> Iterator[tuple[dict[str, Any], Count]]:
 
 
 # --- the descriptions -----------------------------------------------------------------------------------
-
-#: A SELECT that MariaDB, SQLite and PostgreSQL understand.
-THOUSAND_OF_ALL = (
-    "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000) "
-    "SELECT n FROM numbers"
-)
 
 MYSQL_LEAVES = {
     "user variable": Leaving(("SET @kit = 5",), "SELECT @kit", None),
@@ -315,6 +236,30 @@ SQLITE = Backend(
     serves_children=False,
 )
 
+
+def _jdbc(name: str, database: Backend, driver: str) -> Backend:
+    """Return the description of a driver of Java's for a database that another driver serves as well."""
+    leaves = dict(database.leaves)
+    if database.server == "mariadb":  # Django sets no isolation level here
+        leaves["isolation level"] = leaves["isolation level"]._replace(clean="REPEATABLE-READ")
+    return replace(
+        database,
+        name=name,
+        engine="poollife.backends.jdbc",
+        half_read={"plain": plain},
+        leaves=leaves,
+        resets=False,
+        vias=("tcp",),
+        entry={"JDBC_DRIVER": driver, "JDBC_URL": f"{name}://{{HOST}}:{{PORT}}/{{NAME}}"},
+        outlives_forks=False,
+    )
+
+
+#: The drivers of Java's. Their JVM stays in a process, so they have one of their own.
+JDBC = (
+    _jdbc("jdbc:mariadb", _mysql("", "", resets=False), "org.mariadb.jdbc.Driver"),
+    _jdbc("jdbc:postgresql", postgresql(""), "org.postgresql.Driver"),
+)
 #: The drivers that this process can test: Django takes psycopg or psycopg2, whichever it finds first.
 BACKENDS: tuple[Backend, ...] = (
     _mysql("mysqlclient", "poollife.backends.mysql", resets=True),
@@ -324,7 +269,7 @@ BACKENDS: tuple[Backend, ...] = (
     SQLITE,
 )
 if only := os.environ.get("POOLLIFE_KIT"):
-    BACKENDS = tuple(backend for backend in BACKENDS if backend.name in only.split(","))
+    BACKENDS = tuple(backend for backend in (*BACKENDS, *JDBC) if backend.name in only.split(","))
 #: Those with a server.
 SERVED = [backend for backend in BACKENDS if backend.server]
 

@@ -82,7 +82,8 @@ def bed(
     def make(entry: Mapping[str, Any] | None = None, /, **POOL: Any) -> str:
         name = str(tmp_path / f"database_{next(numbers)}") if server is None else database(server)
         options = {"pool_size": 2, "max_overflow": 0, "timeout": 5, **POOL_OF_ALL, **POOL}
-        alias = make_alias(backend.engine, server=server, NAME=name, POOL=options, **(entry or {}))
+        known = {**backend.entry, **(entry or {})}
+        alias = make_alias(backend.engine, server=server, NAME=name, POOL=options, **known)
         do(alias, "DROP TABLE IF EXISTS kit", "CREATE TABLE kit (id INT PRIMARY KEY, name VARCHAR(20))")
         do(alias, "INSERT INTO kit VALUES (1, 'one')")
         connections[alias].close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from django.db import DatabaseError, OperationalError
 
 from servers import Via
+from tests.kit.half_read import HalfRead
 
 
 class Leaving(NamedTuple):
@@ -22,8 +23,6 @@ class Leaving(NamedTuple):
     clean: Any
 
 
-#: Opens a result that is read by half, and returns a function that reads the rest.
-HalfRead = Callable[[Any], Callable[[], object]]
 #: Returns the number of questions that the server gets while a function runs.
 Count = Callable[[Callable[[], object]], int]
 
@@ -60,6 +59,10 @@ class Backend:
     serves_children: bool = True
     #: The kinds of connections that differ in what a child can do to its parent's session.
     vias: tuple[Via, ...] = ("tcp",)
+    #: More keys of an entry of DATABASES.
+    entry: Mapping[str, str] = field(default_factory=dict)
+    #: Whether the driver works in the children of a process that has used it.
+    outlives_forks: bool = True
 
     def __str__(self) -> str:
         return self.name

@@ -10,20 +10,21 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.kit.backends import BACKENDS, POSTGRESQL, SERVED, postgresql
+from tests.kit.backends import BACKENDS, JDBC, POSTGRESQL, SERVED, postgresql
 from tests.kit.description import Backend
 from tests.kit.table import PROPERTY, lines
-from tests.support import PYTEST_WITHOUT, ROOT
+from tests.support import PYTEST_WITHOUT, ROOT, needs
 
 MODULES = sorted(path.stem for path in Path(__file__).parent.glob("test_inv*.py"))
 #: Names that no module of the kit may have in it, and ways to leave a driver out.
 UNWANTED = re.compile(
-    r"mysqlclient|pymysql|psycopg|sqlite|MySQLdb|mariadb|postgres|oracle|skip|xfail", re.IGNORECASE
+    r"mysqlclient|pymysql|psycopg|sqlite|MySQLdb|mariadb|postgres|oracle|jdbc|skip|xfail", re.IGNORECASE
 )
 
 #: psycopg_c is built from source.
@@ -91,22 +92,45 @@ def test_each_test_runs_with_a_driver_that_needs_a_process_of_its_own(
     record_property: Callable[[str, object], None],
 ) -> None:
     """Django chooses a driver when it is loaded, and psycopg its implementation when it is imported."""
-    path = tmp_path / "outcomes"
+    more = ["tests/compatibility/test_gis.py", "-k", "not mysql_gis"] if name == "psycopg2" else []
+    found = run_kit(name, missing, environment, tmp_path, more)
+    record_property(PROPERTY, found)
+    assert Counter(map(tuple, found)) == expected(postgresql(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", JDBC, ids=str)
+def test_each_test_runs_with_a_driver_of_java_in_a_process_of_its_own(
+    backend: Backend, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """A process keeps its JVM, and is of another size with it."""
+    found = run_kit(str(backend), "", needs.java(), tmp_path)
+    record_property(PROPERTY, found)
+    assert Counter(map(tuple, found)) == expected(backend)
+
+
+def run_kit(
+    name: str, missing: str, environment: dict[str, str], folder: Path, more: Sequence[str] = ()
+) -> list[Any]:
+    """Run the kit in a process of its own, and return its outcomes.
+
+    :param name: the driver.
+    :param missing: a module that the process does without; empty: none.
+    :param more: further arguments of pytest.
+    """
+    path = folder / "outcomes"
     arguments = ["-q", "-p", "no:cacheprovider", *(f"tests/kit/{module}.py" for module in MODULES)]
-    if name == "psycopg2":  # GeoDjango with psycopg is tested in this process
-        arguments += ["tests/compatibility/test_gis.py", "-k", "not mysql_gis"]
     done = subprocess.run(
-        [sys.executable, "-c", PYTEST_WITHOUT, missing, *arguments],
+        [sys.executable, "-c", PYTEST_WITHOUT, missing, *arguments, *more],
         cwd=ROOT,
         env={**os.environ, **environment, "POOLLIFE_KIT": name, "POOLLIFE_KIT_OUTCOMES": str(path)},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
-    found = json.loads(path.read_text())
-    record_property(PROPERTY, found)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert Counter(map(tuple, found)) == expected(postgresql(name))
+    found: list[Any] = json.loads(path.read_text())
+    return found
 
 
 def test_table_says_how_often_each_test_has_passed_with_each_driver() -> None:

@@ -19,11 +19,8 @@ pytestmark = pytest.mark.slow
 def test_no_child_harms_its_parent_whatever_either_is_doing(bed: Bed) -> None:
     """Each state of the parent with each deed of the child, which then ends normally."""
     settings = connections.settings[bed.alias]
-    entry: dict[str, Any] = {
-        key: settings[key]
-        for key in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "POOL")
-        if key in settings
-    }
+    keys = "ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "POOL", *bed.backend.entry
+    entry: dict[str, Any] = {key: settings[key] for key in keys if key in settings}
     entries = {
         via: {**entry, **(bed.server.database(settings["NAME"], via=via) if bed.server else {})}
         for via in bed.backend.vias

@@ -93,6 +93,8 @@ def starts(block: Block, runner: Runner) -> None:
 
 def check_settings(text: str, runner: Runner) -> None:
     """What a page leaves out comes from the site."""
+    if "JDBC_URL" in text:
+        runner.environment.update(needs.java())
     base = "tests.support.docs_site.base"
     top, end = f"from {base} import *", f"from {base} import fill_in"
     if "*INSTALLED_APPS" in text:

@@ -58,6 +58,25 @@ def chromium() -> None:
         raise Missing(f"missing: Chromium and ChromeDriver; {INSTALL}")
 
 
+def java() -> dict[str, str]:
+    """Look for JPype, a Java runtime and JDBC drivers; return the environment of a program that uses them."""
+    if importlib.util.find_spec("jpype") is None:
+        raise Missing("missing: JPype; pip install JPype1")
+    if not system_packages.has_java():
+        raise Missing(f"missing: a Java runtime; {INSTALL}")
+    jars = system_packages.MARIADB_JAR, system_packages.POSTGRESQL_JAR
+    if missing := [str(jar) for jar in jars if not jar.exists()]:
+        raise Missing(f"missing: the JDBC drivers {' and '.join(missing)}; {INSTALL}")
+    # A driver takes its time zone from the JVM, and that from TZ.
+    return {"CLASSPATH": ":".join(map(str, jars)), "TZ": "UTC"}
+
+
+def h2() -> None:
+    """Look for H2, a database in the process of the JVM."""
+    if not system_packages.H2_JAR.exists():
+        raise Missing(f"missing: the database H2; {INSTALL}")
+
+
 def uwsgi_of_debian() -> None:
     """Look for Debian's uWSGI, if there is one for this Python."""
     if not system_packages.has_uwsgi():

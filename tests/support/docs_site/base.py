@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ def fill_in(databases: dict[str, dict[str, Any]]) -> None:
         elif "oracle" in entry["ENGINE"]:
             entry.update(_ORACLE)
         else:
+            if "JDBC_URL" in entry:
+                server = f"//{_SERVER['HOST']}:{_SERVER['PORT']}/"
+                entry["JDBC_URL"] = re.sub(r"//[\w.:]+/", server, entry["JDBC_URL"])
+                entry.setdefault("NAME", "shop")
             entry.update(_SERVER)
             _create(entry.setdefault("NAME", "docs"))
 

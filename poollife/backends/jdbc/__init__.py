@@ -1,0 +1,1 @@
+"""``ENGINE = "poollife.backends.jdbc"``: raw SQL on any database with a JDBC driver."""

@@ -1,0 +1,1 @@
+"""JDBC: databases through Java drivers, and JPype."""
