@@ -169,12 +169,14 @@ class PrivateServer(PrivateProgram):
             self._make_data(self._data)
             return
         kind = type(self)
-        if not (kind._made and kind._made.exists()):
+        # Not those of a base class: a node of a cluster begins with other data than a server alone.
+        made = vars(kind).get("_made")
+        if not (made and made.exists()):
             made = self.folder / "new"
             self._make_data(made)
             kind._made = made
         # Root keeps the owner of each file with -p: the data may belong to the user of the server.
-        subprocess.run(["cp", "-Rp", kind._made, self._data], check=True)
+        subprocess.run(["cp", "-Rp", made, self._data], check=True)
 
     def _run_tool(self, command: Sequence[str | Path], data: Path) -> None:
         """Run the server's tool that makes the data.

@@ -312,8 +312,8 @@ def test_whatever_is_in_the_file_checkouts_go_on(
     assert other.said()
     assert other.end() == 0
     # An order puts it right.
-    assert "Ordered for default" in site.order("pool_suspend", "default", "--for", "1")
-    assert orders.order_for(site.folder, "default").suspended_until > 0
+    assert "Ordered for default" in site.order("pool_renew", "default")
+    assert orders.order_for(site.folder, "default").renewed > 0
 
 
 TIMES = st.floats() | st.integers() | st.none() | st.text(max_size=2)
