@@ -39,7 +39,7 @@ __version__ = "0.1.0"
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        # They are Django's errors: imported here, so that a master that loads no site imports no Django.
+        # These errors are subclasses of Django's. A gunicorn master that loads no site imports no Django.
         if name in ("ForkedTransaction", "PoolOverloaded", "PoolTimeout"):
             return getattr(import_module("poollife.errors"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

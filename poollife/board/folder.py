@@ -62,11 +62,10 @@ def site() -> tuple[str, str]:
 
 
 def _base() -> Path:
-    shared = os.access(SHARED_MEMORY, os.W_OK)
     # Not tempfile.gettempdir(): where no folder can be written to, it fails or takes the working directory.
-    return (
-        SHARED_MEMORY if shared else Path(os.environ.get("TMPDIR") or "/tmp")
-    ) / f"poollife-{os.geteuid()}"
+    temporary = Path(os.environ.get("TMPDIR") or "/tmp")
+    base = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else temporary
+    return base / f"poollife-{os.geteuid()}"
 
 
 def prepared() -> Path:

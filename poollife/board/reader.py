@@ -15,6 +15,8 @@ from poollife.board.page import page
 from poollife.board.views import Holder, Process, TimedOut, Totals, holds_sessions, parse
 from poollife.process.atfork import at_fork
 
+#: The time-outs that are shown to people, the latest ones.
+TIMEOUTS_SHOWN = 20
 #: Seconds for which a read waits for another process that adds up the past.
 WAIT = 1.0
 

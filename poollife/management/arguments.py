@@ -10,6 +10,7 @@ MOST = 1_000_000
 
 def number(text: str) -> int:
     """Return the value of an option that is a whole number from 1 to ``MOST``."""
+    # Only so many digits, because int() refuses very long texts with an error of its own.
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) <= MOST:
         raise ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST:,}")
     return int(text)

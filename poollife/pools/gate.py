@@ -121,14 +121,26 @@ class Gate:
         :param error: the driver's.
         :raises Postponed: if another attempt makes sense, and the checkout has time for that.
         """
-        driver, wait = self._pool.driver, self._pool.options.outage_wait
-        self._admitted.remove(ticket)
-        if (unreachable := driver.unreachable(error)) is False:
-            self._outage.over()
-            if driver.is_full(error):
-                self._wait_for_return(ticket, error)
+        driver = self._pool.driver
+        if (unreachable := driver.unreachable(error)) is not False:
+            self._note_unreachable(ticket, error, certain=bool(unreachable))
             return
-        self._outage.failed(ticket, error, certain=bool(unreachable))
+        self._admitted.remove(ticket)
+        self._outage.over()
+        if driver.is_full(error):
+            self._wait_for_return(ticket, error)
+
+    def unanswered(self, ticket: Ticket, error: Exception) -> None:
+        """Note that a session was opened in doubt, and does not answer a ping. Otherwise as ``failed()``.
+
+        :param error: of the pool's.
+        """
+        self._note_unreachable(ticket, error, certain=False)
+
+    def _note_unreachable(self, ticket: Ticket, error: Exception, *, certain: bool) -> None:
+        wait = self._pool.options.outage_wait
+        self._admitted.remove(ticket)
+        self._outage.failed(ticket, error, certain=certain)
         if wait and not isinstance(ticket, SpareTicket) and self._outage.is_worth_waiting(ticket, wait):
             raise Postponed
         self._call_probe(ticket, error)

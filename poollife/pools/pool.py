@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
 import traceback
 from collections.abc import Callable
@@ -12,30 +11,30 @@ from typing import Any
 
 from django.db import OperationalError
 from sqlalchemy import event, exc
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
+from sqlalchemy.pool import Pool, QueuePool
 
 from poollife import clock
-from poollife.board.layout import CLOSED, CONNECT_ERRORS, LENT, OPENED, ORDERS, PINGED, TICKETED, TIMEOUTS
+from poollife.board.layout import LENT, ORDERS, PINGED, TICKETED
 from poollife.board.page import page
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import RETURNED, Driver
-from poollife.errors import PoolTimeout, remembered
+from poollife.errors import remembered
 from poollife.pools import log
 from poollife.pools.base import Borrower, PoolClosed, PoolKey
 from poollife.pools.collector import OWN_SHARE, collector
-from poollife.pools.exhaustion import noted, overload_of, timeout_of
+from poollife.pools.exhaustion import noted, overload_of
 from poollife.pools.gate import Gate
 from poollife.pools.housekeeper import Housekeeping
 from poollife.pools.leaks import watch_for
 from poollife.pools.lease import Lease
 from poollife.pools.live import closed_pools, live_pools
-from poollife.pools.liveness import LONGEST_PING, SHORTEST_LIFETIME, Liveness, RoleLiveness
+from poollife.pools.liveness import Liveness, RoleLiveness
 from poollife.pools.meters import Meters
-from poollife.pools.operated import OperatedPool
+from poollife.pools.opening import OpeningPool
 from poollife.pools.outage import outage_of
 from poollife.pools.poolclass import pool_class, slots_of
 from poollife.pools.sqlalchemy import detach_finalizer
-from poollife.pools.tickets import SpareTicket, Ticket, current
+from poollife.pools.tickets import Ticket, current
 from poollife.pools.waiting import QueueFull
 from poollife.work import caller, current_work
 
@@ -43,9 +42,6 @@ logger = logging.getLogger("poollife")
 
 #: Seconds after which a waiting checkout looks for leases whose borrower is gone.
 RECLAIM_INTERVAL = 0.25
-#: The error of a session that was opened, and does not answer the first statement. The number is one of
-#: MySQL's client. To no driver does it mean that no server was reached.
-UNANSWERED = (2013, "The server has accepted the login, and answers no statement")
 
 
 def server_name(key: PoolKey) -> str:
@@ -55,7 +51,7 @@ def server_name(key: PoolKey) -> str:
     return f"Server {host or 'localhost'}" + "".join(f":{number}" for number in port if number)
 
 
-class LeasePool(OperatedPool):
+class LeasePool(OpeningPool):
     """The sessions of one ``PoolKey`` in this process, and the checkouts that wait for them."""
 
     def __init__(self, key: PoolKey, options: PoolOptions, driver: Driver) -> None:
@@ -330,75 +326,6 @@ class LeasePool(OperatedPool):
         self.last_used = clock.monotonic()
         self._slots.free(lease.handle)
 
-    def _open(self) -> Any:
-        ticket = current.checkout
-        assert ticket, "a session is opened for a borrower"
-        self._gate.check(ticket)
-        # Before admit(): asking for a password may take time, or need a session at the same server.
-        params = self._parameters(ticket.borrower)
-        if not self._gate.admit(ticket):
-            raise self._timeout(ticket, admitted=False) from self.connect_error
-        began, doubts = clock.monotonic(), self._gate.doubts
-        try:
-            connection = ticket.borrower.open_connection(params)
-            if doubts and not (driver := self.driver.unwrap(connection)).answers(LONGEST_PING):
-                driver.close()
-                raise ticket.borrower.Database.OperationalError(*UNANSWERED)
-        except Exception as error:
-            self._note_failure(error)
-            # Any other error, such as a time limit's exception, says nothing of the server.
-            if isinstance(error, ticket.borrower.Database.Error):
-                if self.driver.refused(error):
-                    self.liveness.note_refusal()
-                self._gate.failed(ticket, error)
-            raise
-        self.connect_error = None
-        self._gate.opened()
-        # Drawn from the system: children of one parent must not all draw the same.
-        driver = self.driver.unwrap(connection)
-        driver.lifetime = random.SystemRandom().uniform(SHORTEST_LIFETIME, 1)
-        driver.idle = isinstance(ticket, SpareTicket)
-        self.liveness.note_opening(driver)
-        self._driver_class = type(driver) if driver is connection else None
-        self.meters.create_time.observe(driver.born - began)
-        # An order to replace the sessions that are there means this one, too, if it came meanwhile.
-        driver.born = began
-        with self._lock:
-            self.counters[OPENED] += 1
-        driver.session = driver.number_at_server()
-        driver.row = page.enter_session(self.number, driver.session, driver.born)
-        return connection
-
-    def _parameters(self, borrower: Borrower) -> Any:
-        try:
-            return borrower.get_connection_params()
-        except Exception as error:
-            self._note_failure(error)
-            raise
-
-    def _note_failure(self, error: Exception) -> None:
-        with self._lock:
-            self.counters[CONNECT_ERRORS] += 1
-        self.connect_error = remembered(error)
-        if isinstance(error, exc.TimeoutError):
-            # Another pool is exhausted (a password that is kept in a database): no timeout of this pool.
-            raise OperationalError(f"Pool {self.key.alias!r}: {error}") from error
-
-    def _note_close(self, connection: Any, record: ConnectionPoolEntry) -> None:
-        with self._lock:
-            self.counters[CLOSED] += 1
-        if (row := self.driver.unwrap(connection).row) is not None:
-            row.free()
-
     def watch(self) -> None:
         """Keep the borrowers' stacks from now on, or no longer, as settings and ``tracing()`` ask."""
         self._watch = watch_for(self, self._watch)
-
-    def _timeout(self, ticket: Ticket, admitted: bool = True) -> PoolTimeout:
-        self._count_timeout()
-        waited = clock.monotonic() - (ticket.deadline - self.options.timeout)
-        return noted(timeout_of(self, waited, admitted))
-
-    def _count_timeout(self) -> None:
-        with self._lock:
-            self.counters[TIMEOUTS] += 1

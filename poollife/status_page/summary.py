@@ -10,13 +10,10 @@ from typing import Any
 
 from poollife import clock
 from poollife.board.folder import NoBoard
-from poollife.board.reader import Board, read_board
+from poollife.board.reader import TIMEOUTS_SHOWN, Board, read_board
 from poollife.board.views import Holder, Pool, Process, Totals
 from poollife.status_page.causes import likeliest_cause
 from poollife.status_page.recent import Looks, Recent
-
-#: The time-outs that are shown, the latest ones.
-TIMEOUTS = 20
 
 looks = Looks()
 
@@ -53,7 +50,7 @@ def summary() -> dict[str, Any]:
         "holders": [_holder(holder) for holder in board.holders],
         "timeouts": [
             {**asdict(timeout), "ago": max(0.0, found["at"] - timeout.at)}
-            for timeout in board.timeouts[:TIMEOUTS]
+            for timeout in board.timeouts[:TIMEOUTS_SHOWN]
         ],
         "deaths": [
             {**_holder(holder), "command": death.command}

@@ -16,14 +16,11 @@ from django.db import NotSupportedError, connections
 
 from poollife import clock
 from poollife.board.folder import NoBoard
-from poollife.board.reader import Board, read_board
+from poollife.board.reader import TIMEOUTS_SHOWN, Board, read_board
 from poollife.management.arguments import amount
 from poollife.management.tables import Table, write_table
 from poollife.monitoring.check import error_text
 from poollife.monitoring.server import ServerSession, server_sessions
-
-#: The time-outs that are shown, the latest ones. JSON has all that the board has.
-TIMEOUTS = 20
 
 
 class Command(BaseCommand):
@@ -161,7 +158,7 @@ def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table
             ],
         )
     if timeouts := board.timeouts:
-        more = f", {TIMEOUTS} of {len(timeouts)}" if len(timeouts) > TIMEOUTS else ""
+        more = f", {TIMEOUTS_SHOWN} of {len(timeouts)}" if len(timeouts) > TIMEOUTS_SHOWN else ""
         yield (
             f"The last time-outs, the latest first{more}",
             ["at", "pool", "waited (s)", "work", "pid", "likeliest cause"],
@@ -170,7 +167,7 @@ def tables(board: Board, sessions: list[ServerSession] | None) -> Iterator[Table
                     *(_clock(each.at), each.alias, f"{each.waited:.1f}"),
                     *(each.work, each.pid, each.likeliest_cause),
                 ]
-                for each in timeouts[:TIMEOUTS]
+                for each in timeouts[:TIMEOUTS_SHOWN]
             ],
         )
 
