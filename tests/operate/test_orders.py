@@ -143,20 +143,24 @@ def test_sizes_are_checked_together_with_those_that_were_ordered_before(make_ali
         order("pool_resize", alias, "--reset")
 
 
+@pytest.mark.parametrize("connected", [False, True])
 def test_an_order_that_comes_while_a_session_is_opened_is_for_that_session_too(
-    alias: str, monkeypatch: pytest.MonkeyPatch
+    alias: str, monkeypatch: pytest.MonkeyPatch, *, connected: bool
 ) -> None:
+    """Whether it comes ahead of the driver's ``connect()`` or after it."""
     order("pool_renew", alias)
     opened: list[Any] = []
     wrapper: Any = type(connections[alias])
     open_connection = wrapper.open_connection
 
     def slowly(self: Any, params: Any) -> Any:
-        connection = open_connection(self, params)
-        opened.append(connection)
-        if len(opened) == 1:
+        first = not opened
+        if first and not connected:
             order("pool_renew", alias)
-        return connection
+        opened.append(open_connection(self, params))
+        if first and connected:
+            order("pool_renew", alias)
+        return opened[-1]
 
     monkeypatch.setattr(wrapper, "open_connection", slowly)
     answer = ask(alias)
