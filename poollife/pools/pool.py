@@ -263,11 +263,9 @@ class LeasePool(OpeningPool):
         while True:
             try:
                 handle = self._slots.take(ticket)
-                if page.orders[0] == self.counters[ORDERS] or not ticket.served:
+                # With listeners to SQLAlchemy's events there is another object around the record.
+                if handle is not ticket.entry or not self._is_overtaken(ticket):
                     return handle
-                # An order came while the session was opened or pinged: it may have ended this session.
-                self._slots.step_back(ticket)
-                self.obey()
                 continue
             except QueueFull as error:
                 self._count_timeout()
@@ -291,6 +289,20 @@ class LeasePool(OpeningPool):
                 self.reclaim(needed=True)
             else:
                 self._look(thoroughly=True)
+
+    def _is_overtaken(self, ticket: Ticket) -> bool:
+        """Give a session back if the pool was suspended or renewed meanwhile; return whether that was so.
+
+        :param ticket: a checkout that has opened or pinged the session.
+        """
+        self.obey()
+        born = self.driver.unwrap(ticket.entry.dbapi_connection).born
+        if not (outdated := born <= self.liveness.renewed) and not self._slots.suspended:
+            return False
+        self._slots.step_back(ticket)
+        if outdated:
+            self.close_idle()
+        return True
 
     def _look(self, *, thoroughly: bool) -> None:
         """Reclaim.

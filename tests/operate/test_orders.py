@@ -144,22 +144,29 @@ def test_sizes_are_checked_together_with_those_that_were_ordered_before(make_ali
 
 
 @pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize("obeyed", [False, True])
 def test_an_order_that_comes_while_a_session_is_opened_is_for_that_session_too(
-    alias: str, monkeypatch: pytest.MonkeyPatch, *, connected: bool
+    alias: str, monkeypatch: pytest.MonkeyPatch, *, connected: bool, obeyed: bool
 ) -> None:
-    """Whether it comes ahead of the driver's ``connect()`` or after it."""
+    """It comes ahead of the driver's ``connect()`` or after it, and another checkout may obey it first."""
     order("pool_renew", alias)
     opened: list[Any] = []
+
+    def renew() -> None:
+        order("pool_renew", alias)
+        if obeyed:
+            pool_of(alias).obey()
+
     wrapper: Any = type(connections[alias])
     open_connection = wrapper.open_connection
 
     def slowly(self: Any, params: Any) -> Any:
         first = not opened
         if first and not connected:
-            order("pool_renew", alias)
+            renew()
         opened.append(open_connection(self, params))
         if first and connected:
-            order("pool_renew", alias)
+            renew()
         return opened[-1]
 
     monkeypatch.setattr(wrapper, "open_connection", slowly)
