@@ -13,10 +13,9 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 
 DJANGOS = {"3.11": ["5.2"], "3.12": ["5.2", "6.0", "6.1"], "3.13": ["5.2", "6.0", "6.1"]}
-#: The oldest drivers that are supported go with the older SQLAlchemy; oracledb 2.3 with Python 3.11 only: see
-#: docs/oracle.md.
+#: The oldest drivers that are supported go with the older SQLAlchemy; oracledb 2.3 is older than Python 3.13.
 DRIVERS = {
-    "2.0": ["mysqlclient==2.2.*", "oracledb==2.3.*; python_version < '3.12'"],
+    "2.0": ["mysqlclient==2.2.*", "oracledb==2.3.*; python_version < '3.13'"],
     "2.1": ["mysqlclient>=2.3", "oracledb>=26"],
 }
 #: Beside that of `make test` (3.11, 5.2, 2.1): each other version that is supported is in one of these.

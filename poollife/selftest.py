@@ -45,11 +45,11 @@ class Trial(NamedTuple):
 
     #: The number of the guarantee.
     number: int
-    #: What holds if the trial succeeds.
+    #: The sentence that is true if the trial succeeds.
     text: str
-    #: Returns what was found, for people; raises ``Failed``.
+    #: The trial itself. It returns its findings as a text for people, and raises ``Failed``.
     run: Callable[[Selftest], str]
-    #: Whether the database has to have a socket.
+    #: True if the trial needs a database with a socket.
     needs_socket: bool = False
 
 
@@ -58,7 +58,7 @@ class Failed(Exception):
 
 
 class Selftest:
-    """The database, and what the trials do with it."""
+    """The database that is tried, and the operations that the trials share."""
 
     def __init__(self, alias: str) -> None:
         """Add an alias with a small pool to the settings of this process.
@@ -118,9 +118,8 @@ class Selftest:
             self.close()
             yield
         finally:
-            if (
-                os.getpid() == self.owner
-            ):  # a child of a trial ends by an exception, which passes through here
+            # A child of a trial ends by an exception, which passes through here.
+            if os.getpid() == self.owner:
                 self.close()
                 self.do(f"DROP TABLE {self.table}")
                 self.close()
@@ -336,8 +335,12 @@ def run(test: Selftest, say: Callable[[str], object]) -> int:
     :param say: prints a line.
     :returns: the number of trials that have failed.
     """
+
+    def line(number: object, text: str, result: str) -> None:
+        say(f"{number:<3}{text:<54}{result}")
+
     failed = 0
-    say(f"{'':<3}{'what':<54}result")
+    line("", "what", "result")
     with test.table_made():
         has_socket = test.session().guard.fd is not None
         test.close()
@@ -347,12 +350,13 @@ def run(test: Selftest, say: Callable[[str], object]) -> int:
             else:
                 result, bad = _result(test, trial)
                 failed += bad
-            say(f"{trial.number:<3}{trial.text:<54}{result}")
-    say("8  tests never touch the real database                  not tried: it makes databases")
+            line(trial.number, trial.text, result)
+    line(8, "tests never touch the real database", "not tried: it makes databases")
     return failed
 
 
 def _result(test: Selftest, trial: Trial) -> tuple[str, bool]:
+    """Run a trial; return its result as a text, and True if the trial has failed."""
     try:
         found = trial.run(test)
     except Exception as error:

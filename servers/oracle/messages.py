@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from servers.oracle.wire import Reader, Writer
 PROTOCOL, DATA_TYPES, FUNCTION, ERROR, ROW_HEADER, ROW, STATUS = 1, 2, 3, 4, 6, 7, 9
 BIND_DIRECTIONS, DESCRIPTION, PIGGYBACK = 11, 16, 17
 #: Options of an execution.
-PARSE, EXECUTE, FETCH, COMMIT, DEFINE = 0x01, 0x20, 0x40, 0x100, 0x10
+COMMIT, DEFINE = 0x100, 0x10
 #: A flag of a call's end: a transaction is open.
 IN_TRANSACTION = 0x02
 NO_DATA_FOUND = 1403
@@ -47,12 +47,11 @@ class Execution:
     is_query: bool = False
     #: The types of the binds; None: those of the last execution.
     binds: list[Bind] | None = None
-    reader: Reader | None = field(default=None, repr=False)
 
 
 def read_execution(reader: Reader) -> Execution:
     """Read a full request. The values of the binds are left in the reader."""
-    found = Execution(reader.number(), reader.number(), reader=reader)
+    found = Execution(reader.number(), reader.number())
     reader.byte()
     sql_length = reader.number()
     reader.skip("bnbbn")

@@ -21,15 +21,7 @@ from servers.oracle.wire import Reader, Writer
 
 #: The numbers of functions.
 REEXECUTE, FETCH, LOGOFF, COMMIT, ROLLBACK, REEXECUTE_AND_FETCH, EXECUTE, LOB = 4, 5, 9, 14, 15, 78, 94, 96
-CLOSE_CURSORS, LOGON_2, LOGON_1, SET_ATTRIBUTES, PING, SET_SCHEMA, APP_CONTEXT = (
-    105,
-    115,
-    118,
-    135,
-    147,
-    152,
-    154,
-)
+CLOSE_CURSORS, LOGON_2, LOGON_1, SET_ATTRIBUTES, PING, SET_SCHEMA = 105, 115, 118, 135, 147, 152
 #: 19.0.0.0.0, as Oracle 12.1 numbers versions.
 VERSION = 19 << 24
 
@@ -247,7 +239,7 @@ class Session:
         return messages.parameters(facts, {}) + messages.status(0)
 
     def logoff(self, reader: Reader) -> bytes:
-        """Say goodbye."""
+        """Roll back, before the client ends its session."""
         self._note("logoff")
         self.handle.rollback()
         return messages.status(0)

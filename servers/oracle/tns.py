@@ -9,7 +9,7 @@ import struct
 #: Types of packets.
 CONNECT, ACCEPT, REFUSE, DATA, MARKER = 1, 2, 4, 6, 12
 #: Kinds of markers: a client interrupts its own call, and then both sides begin anew.
-BREAK, RESET, INTERRUPT = 1, 2, 3
+BREAK, RESET = 1, 2
 #: The version of the protocol, that of Oracle 12.1: no out-of-band breaks, and no marks for the end of a
 #: response.
 VERSION = 315
@@ -60,7 +60,7 @@ class Line:
         """
         kind, body = self.packet()
         if kind == MARKER:
-            raise Broken(body[2])
+            raise Broken
         flags = struct.unpack(">H", body[:2])[0]
         if flags & AT_END and len(body) == 2:
             raise Gone("closed by the client")
@@ -120,7 +120,3 @@ class Line:
 
 class Broken(Exception):
     """The client has interrupted its call."""
-
-    def __init__(self, kind: int) -> None:
-        super().__init__("interrupted by the client")
-        self.kind = kind

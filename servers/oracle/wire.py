@@ -14,7 +14,7 @@ LONGEST_SHORT, LONGEST_PIECE = 252, 32767
 #: The numbers of data types.
 VARCHAR, NUMBER, DATE, RAW, CHAR, BINARY_DOUBLE = 1, 2, 12, 23, 96, 101
 CLOB, BLOB, TIMESTAMP, TIMESTAMP_TZ, INTERVAL_DS, TIMESTAMP_LTZ = 112, 113, 180, 181, 183, 231
-LONG, LONG_RAW, BINARY_INTEGER = 8, 24, 3
+LONG, BINARY_INTEGER = 8, 3
 TEXTS = {VARCHAR, CHAR, LONG}
 DATES = {DATE, TIMESTAMP, TIMESTAMP_TZ, TIMESTAMP_LTZ}
 LOBS = {CLOB, BLOB}
@@ -33,11 +33,6 @@ class Reader:
         """
         self._data = bytearray(data)
         self._more = more
-
-    @property
-    def has_more(self) -> bool:
-        """True while bytes that have arrived are unread."""
-        return bool(self._data)
 
     def take(self, size: int) -> bytes:
         """Return the next bytes."""

@@ -10,7 +10,14 @@ from typing import Any
 
 import oracledb
 
-from poollife.drivers.connection import GuardedSocket, guarded, guarded_property, leaving, live
+from poollife.drivers.connection import (
+    CLEANING_LIMIT,
+    GuardedSocket,
+    guarded,
+    guarded_property,
+    leaving,
+    live,
+)
 from poollife.drivers.contract import CLOSED, HELD, SET_OTHERWISE
 from poollife.drivers.cursors import enter_lease
 from poollife.drivers.effects import CHECKED, SETS, UNKNOWN
@@ -22,11 +29,11 @@ from poollife.drivers.verdicts import Verdict
 from poollife.process.guard import alive
 
 Connection: Any = oracledb.Connection
-#: Seconds after which a rollback of the pool's, and the goodbye of a session, are given up.
-CLEANING_LIMIT, CLOSING_LIMIT = 30.0, 2.0
+#: Seconds after which the logoff of a session is given up.
+CLOSING_LIMIT = 2.0
 #: Methods that send nothing, or what the rollback at the return ends.
 HARMLESS = frozenset(
-    {"commit", "rollback", "ping", "createlob", "gettype", "encode_oson", "decode_oson", "is_healthy", "xid"}
+    {"commit", "rollback", "ping", "createlob", "gettype", "encode_oson", "decode_oson", "xid"}
 )
 #: Methods after which a transaction may go on elsewhere: no rollback here would end it.
 DISTRIBUTED = frozenset(
@@ -47,14 +54,16 @@ class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):  # type: ign
     """A connection that works only in the process that opened it, and says whether it may be reused.
 
     ``adopt()`` makes it from the result of ``oracledb.connect``, by assigning the class. Each public method
-    and property of the driver's that is not in this class refuses to work without a lease. Unless it is known
-    to be harmless, it makes the session dirty: a later version of the driver may have methods that this one
-    does not know.
+    of the driver's that is not in this class refuses to work without a lease, and so does each assignment to
+    a public property. The assignment makes the session unshareable. A method makes it dirty unless it is
+    known to be harmless: a later version of the driver may have methods that this one does not know.
     """
 
     CHANGING = GuardedSocket.CHANGING | {"_impl", "_pool", "_version", "autocommit_at_rest"}
     #: The state of autocommit in a clean session.
     autocommit_at_rest: bool
+    #: The driver's property. A change of it does not make the session dirty: ``clean()`` undoes it.
+    autocommit = guarded_property(Connection, "autocommit")
     InterfaceError = oracledb.InterfaceError
     NotSupportedError = oracledb.NotSupportedError
 
@@ -78,7 +87,7 @@ class OracleConnection(GuardedSocket, Connection, metaclass=_Meta):  # type: ign
     def close(self) -> None:
         """End the session; in a foreign process only abandon it.
 
-        The driver rolls back, says goodbye and waits for the answers. Where the state of the session is not
+        The driver rolls back, logs off and waits for the answers. Where the state of the session is not
         known, none may come: then its socket is ended first.
         """
         if self.guard.foreign:
@@ -208,7 +217,7 @@ def _reconfiguring(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _of_living(method: Callable[..., Any]) -> Callable[..., Any]:
+def _unless_lost(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method that refuses to work in a lost session, which python-oracledb 2.3 may not know."""
 
     @wraps(method)
@@ -221,6 +230,8 @@ def _of_living(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _distributing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method after which no other borrower may have the session, because of its transaction."""
+
     @wraps(method)
     def call(self: OracleConnection, *args: Any, **kwargs: Any) -> Any:
         self.unshareable = "it was part of a distributed transaction"
@@ -237,14 +248,13 @@ def _guard_all() -> None:
         value = getattr(Connection, name)
         if isinstance(value, property):
             if value.fset is not None:
-                mark = (lambda method: method) if name == "autocommit" else _reconfiguring
-                setattr(OracleConnection, name, guarded_property(Connection, name, mark))
+                setattr(OracleConnection, name, guarded_property(Connection, name, _reconfiguring))
         elif callable(value) and name != "is_healthy":
             if name in DISTRIBUTED:
                 value = _distributing(value)
             elif name not in HARMLESS:
                 value = leaving(value)
-            setattr(OracleConnection, name, guarded(_of_living(value)))
+            setattr(OracleConnection, name, guarded(_unless_lost(value)))
 
 
 _guard_all()

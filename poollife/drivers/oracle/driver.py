@@ -12,7 +12,7 @@ from poollife.drivers.connection import begin
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import Driver
 from poollife.drivers.oracle.connection import OracleConnection
-from poollife.drivers.oracle.errors import foreign_cause, verdict_on_opening
+from poollife.drivers.oracle.errors import asynchronous_cause, verdict_on_opening
 from poollife.drivers.oracle.opening import ended_if_silent
 from poollife.drivers.verdicts import Verdict
 from poollife.process.atfork import address
@@ -121,14 +121,14 @@ class Oracle(Driver):
         :param params: the arguments of ``connect()``.
         :returns: the result of ``connect``.
         :raises Error: the driver's, for an error of the system, too.
-        :raises BaseException: what has struck from outside, in place of the driver's error around it.
+        :raises BaseException: an asynchronous exception, in place of the driver's error around it.
         """
         try:
             with ended_if_silent(addresses, float(params.get("tcp_connect_timeout") or CONNECT_TIMEOUT)):
                 return connect()
         except oracledb.Error as error:
-            if foreign := foreign_cause(error):
-                raise foreign from error
+            if cause := asynchronous_cause(error):
+                raise cause from error
             raise
         except OSError as error:  # the name of the host is not known
             raise oracledb.OperationalError(f"can't connect: {error}") from error

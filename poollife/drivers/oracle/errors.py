@@ -74,8 +74,8 @@ def verdict_on_opening(error: BaseException) -> Verdict:
     return verdict_on(cause) or (Verdict.CUT_OFF if cause is error and _is_internal(error) else Verdict.NONE)
 
 
-def foreign_cause(error: BaseException) -> BaseException | None:
-    """Return the exception that has struck from outside in ``connect()``; None: the error is the driver's.
+def asynchronous_cause(error: BaseException) -> BaseException | None:
+    """Return the asynchronous exception that has ended ``connect()``; None: the error is the driver's.
 
     The driver takes each exception there for a failure of the network: a task's time limit, too.
 

@@ -141,9 +141,7 @@ def test_listener_that_accepts_and_never_answers_ends_the_checkout(
         assert pool_of(alias).out == 0
 
 
-def test_time_limit_that_strikes_in_connect_reaches_its_owner(
-    oracle: OracleStandIn, make_alias: MakeAlias
-) -> None:
+def test_time_limit_that_ends_connect_reaches_the_task(oracle: OracleStandIn, make_alias: MakeAlias) -> None:
     """The driver takes it for a failure of the network."""
     with port_that_nothing_answers() as port:
         alias = make_alias(ENGINE, server=oracle, PORT=str(port), POOL={"timeout": 60})
@@ -188,7 +186,7 @@ def test_session_of_a_server_that_hangs_does_not_answer(
 
 
 def test_pool_is_closed_although_its_server_hangs(single: OracleStandIn, make_alias: MakeAlias) -> None:
-    """The goodbye of a session has a limit."""
+    """The logoff of a session has a limit."""
     alias = make_alias(ENGINE, server=single, NAME="single")
     do(alias, "SELECT 1 FROM DUAL")
     connections[alias].close()
@@ -198,7 +196,7 @@ def test_pool_is_closed_although_its_server_hangs(single: OracleStandIn, make_al
         assert pool.opened - pool.closed == 0
 
 
-def test_session_that_was_lost_is_closed_without_a_goodbye(
+def test_session_that_was_lost_is_closed_without_a_logoff(
     single: OracleStandIn, make_alias: MakeAlias
 ) -> None:
     alias = make_alias(ENGINE, server=single, NAME="single")

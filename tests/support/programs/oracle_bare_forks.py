@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +59,12 @@ def uses() -> None:
         assert "belongs to process" in refusal(attempt)
     raw.close()
 
+
+# python-oracledb before 3.0 starts a thread when it is imported. A child of a bare fork has lost it, and
+# would wait for it at its end. Python waits for no daemon thread, and a thread of a daemon thread is one.
+importer = threading.Thread(target=importlib.import_module, args=("oracledb",), daemon=True)
+importer.start()
+importer.join()
 
 entry = json.loads(sys.argv[1])
 set_up({"default": entry, "other": dict(entry)})
