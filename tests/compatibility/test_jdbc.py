@@ -1,4 +1,4 @@
-"""``poollife.backends.jdbc``: what is its own. ``tests/kit/`` has the invariants."""
+"""The behaviour that only ``poollife.backends.jdbc`` has. ``tests/kit/`` tests the invariants."""
 
 from __future__ import annotations
 
@@ -266,8 +266,8 @@ def test_child_of_a_bare_fork_ends_without_the_jvm(run: Run) -> None:
     assert report["same"]
 
 
-def test_private_names_of_jpype() -> None:
-    """The functions that JPype adds to ``gc.callbacks``, by their module."""
+def test_jpype_adds_two_functions_to_gc_callbacks() -> None:
+    """``forget_java()`` knows them by their module, which is no public name."""
     program = (
         "import gc, jpype, jpype.config; jpype.startJVM('-Xrs', interrupt=False);"
         "print([each.__module__ for each in gc.callbacks], jpype.config.onexit)"

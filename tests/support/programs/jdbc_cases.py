@@ -45,7 +45,7 @@ def ask(alias: str, sql: str, params: Any = None) -> Any:
 
 
 def start() -> Report:
-    """When does the JVM run?"""
+    """Return whether the JVM runs before the first query, and the answer to that query."""
     import jpype
 
     wrapper = connections["mariadb"]
