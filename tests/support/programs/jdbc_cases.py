@@ -280,6 +280,17 @@ def session() -> Report:
     return {"session": ask("mariadb", "SELECT CONNECTION_ID()")[0]}
 
 
+def handed_out() -> Report:
+    """Take the ``java.sql.Connection``, and return whether the next borrower gets its session."""
+    mine = session()
+    wrapper: Any = connections["mariadb"]
+    with wrapper.cursor():
+        usable = wrapper.is_usable()
+        java = wrapper.connection.get_java_connection()
+    wrapper.close()
+    return {"usable": usable, "closed": bool(java.isClosed()), "same": session() == mine}
+
+
 def forks() -> Report:
     """Fork in each way, before and after the JVM runs; each child ends normally."""
     ways: dict[str, Callable[[Callable[[], Report]], children.Child]] = {
