@@ -76,7 +76,7 @@ def needs() -> list[Need]:
         ),
         # For the status page, which tests look at in a browser.
         Need("Chromium and ChromeDriver", has_chromium, ["chromium", "chromium-driver"], optional=True),
-        # 44 MB. The drivers are 0.6, 1 and 2 MB.
+        # For JDBC: raw SQL through a JVM.
         Need("a Java runtime", has_java, ["default-jre-headless"], optional=True),
         Need("MariaDB's JDBC driver", MARIADB_JAR.exists, ["libmariadb-java"], optional=True),
         Need("PostgreSQL's JDBC driver", POSTGRESQL_JAR.exists, ["libpostgresql-jdbc-java"], optional=True),

@@ -1,4 +1,4 @@
-"""``poollife.backends.jdbc``: what is its own. ``tests/kit/`` has the invariants."""
+"""The behaviour that only ``poollife.backends.jdbc`` has. ``tests/kit/`` tests the invariants."""
 
 from __future__ import annotations
 
@@ -152,6 +152,19 @@ def test_wrong_java_home_is_told(run: Run, mariadb: MariaDB, home: str, told: st
     assert "There is a JVM in /" in report["driver"]
 
 
+def test_session_whose_java_connection_was_handed_out_is_not_lent_again(run: Run) -> None:
+    report = run("handed_out")
+    assert (report["usable"], report["closed"], report["same"]) == (True, True, False)
+
+
+def test_fork_in_a_handshake_looks_for_each_host_of_the_url() -> None:
+    needs.java()
+    from poollife.drivers.jdbc.connection import driver
+
+    url = "jdbc:mariadb:replication://127.0.0.1:1,[::1]:2,db/shop?user=x"
+    assert driver.remote_addresses({"url": url}) == {("127.0.0.1", 1), ("::1", 2), (None, 3306)}
+
+
 def test_session_ends_with_its_process_in_order(run: Run) -> None:
     """A pool that was there before JPype would otherwise end after the JVM."""
     with MariaDB() as server:
@@ -266,8 +279,8 @@ def test_child_of_a_bare_fork_ends_without_the_jvm(run: Run) -> None:
     assert report["same"]
 
 
-def test_private_names_of_jpype() -> None:
-    """The functions that JPype adds to ``gc.callbacks``, by their module."""
+def test_jpype_adds_two_functions_to_gc_callbacks() -> None:
+    """``forget_java()`` knows them by their module, which is no public name."""
     program = (
         "import gc, jpype, jpype.config; jpype.startJVM('-Xrs', interrupt=False);"
         "print([each.__module__ for each in gc.callbacks], jpype.config.onexit)"

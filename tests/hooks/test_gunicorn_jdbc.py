@@ -1,4 +1,4 @@
-"""gunicorn with JDBC: each worker has a JVM of its own, and a master with one is told."""
+"""gunicorn with JDBC: each worker has a JVM of its own, and a worker of a master with a JVM is refused."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_workers_have_a_jvm_each_and_end_in_good_order(gunicorn: Gunicorn, serve
     assert len(set(answers.values())) == 2
     assert ended_well(gunicorn), gunicorn.log
     eventually("all sessions end", lambda: not gunicorn.sessions())
-    # A JVM that takes SIGTERM for itself would end the worker without a goodbye.
+    # A JVM that takes SIGTERM for itself would end the worker before its sessions are closed.
     assert gunicorn.aborted == 0
 
 

@@ -53,7 +53,7 @@ class JDBCMixin(BaseDatabaseWrapper):
     @property
     def dialect(self) -> Dialect:
         """The kind of database, as far as JDBC_URL shows it."""
-        return dialect_of(self._jdbc_setting("JDBC_URL", "jdbc:mariadb://{HOST}:{PORT}/{NAME}"))
+        return dialect_of(self.jdbc_url)
 
     def get_connection_params(self) -> dict[str, Any]:
         """Return the arguments of ``connect()``. OPTIONS are properties of the JDBC driver."""
@@ -81,7 +81,7 @@ class JDBCMixin(BaseDatabaseWrapper):
             self.connection.autocommit = autocommit
 
     def is_usable(self) -> bool:
-        return bool(self.connection.is_valid(HEALTH_CHECK_LIMIT))
+        return bool(self.connection.answers(HEALTH_CHECK_LIMIT))
 
 
 class PooledJDBCMixin(PooledMixin, JDBCMixin):

@@ -89,13 +89,13 @@ class JDBCConnection(GuardedSocket):
     @guarded
     def commit(self) -> None:
         """Commit, unless autocommit is on: JDBC refuses that."""
-        if not self.call(self.java.getAutoCommit):
+        if not self.autocommit:
             self.call(self.java.commit)
 
     @guarded
     def rollback(self) -> None:
         """Roll back, unless autocommit is on: JDBC refuses that."""
-        if not self.call(self.java.getAutoCommit):
+        if not self.autocommit:
             self.call(self.java.rollback)
 
     @property
@@ -128,17 +128,6 @@ class JDBCConnection(GuardedSocket):
         rows.close()
         return found
 
-    def is_valid(self, seconds: float) -> bool:
-        """Return whether the server answers.
-
-        :param seconds: the longest time that the answer may take; JDBC counts in whole seconds.
-        """
-        self.check_process()
-        try:
-            return bool(self.call(self.java.isValid, max(1, math.ceil(seconds))))
-        except dbapi.Error:
-            return False
-
     def close(self) -> None:
         """End the session; in a foreign process only abandon it."""
         if self.guard.foreign:
@@ -147,8 +136,8 @@ class JDBCConnection(GuardedSocket):
         try:
             if not self.is_closed:
                 # Some drivers commit an open transaction when they close.
-                if self.failure is None and not self.java.getAutoCommit():
-                    with suppress(dbapi.Error):
+                with suppress(dbapi.Error):
+                    if self.failure is None and not self.autocommit:
                         self.call(self.java.rollback)
                 self.call(self.java.close)
         finally:
@@ -201,11 +190,11 @@ class JDBCConnection(GuardedSocket):
     @property
     def begun(self) -> bool:
         """True if autocommit was changed by the driver's own method. (A BEGIN makes the session dirty.)"""
-        return not self.is_closed and bool(self.java.getAutoCommit()) != self.autocommit_at_rest
+        return not self.is_closed and self.autocommit != self.autocommit_at_rest
 
     def mark_clean(self) -> None:
         self.dirty = False
-        self.autocommit_at_rest = bool(self.call(self.java.getAutoCommit))
+        self.autocommit_at_rest = self.autocommit
         self.marks_at_rest = marks_of(self, self.CHANGING)
 
     def reason_to_close(self) -> str | None:
@@ -215,7 +204,7 @@ class JDBCConnection(GuardedSocket):
 
     def clean(self) -> None:
         restore(self, self.marks_at_rest, self.CHANGING)
-        autocommit = bool(self.java.getAutoCommit())
+        autocommit = self.autocommit
         if not autocommit:
             self.call(self.java.rollback)
         elif self.dirty:
@@ -223,13 +212,6 @@ class JDBCConnection(GuardedSocket):
         self.dirty = False
         if autocommit != self.autocommit_at_rest:
             self.call(self.java.setAutoCommit, self.autocommit_at_rest)
-
-    def reset_session(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Refuse: JDBC has no reset. The pool opens another session.
-
-        :raises NotSupportedError: always.
-        """
-        raise dbapi.NotSupportedError("JDBC can't reset a session")
 
     def run(self, sql: str) -> None:
         """Run a statement for the pool."""
@@ -240,8 +222,12 @@ class JDBCConnection(GuardedSocket):
             self.call(statement.close)
 
     def answers(self, seconds: float) -> bool:
-        """Implement ``Guarded.answers()`` by ``Connection.isValid()``."""
-        return self.is_valid(seconds)
+        """Implement ``Guarded.answers()`` by ``Connection.isValid()``, which takes whole seconds."""
+        self.check_process()
+        try:
+            return bool(self.call(self.java.isValid, max(1, math.ceil(seconds))))
+        except dbapi.Error:
+            return False
 
 
 def connect(driver: str, url: str, properties: Mapping[str, Any]) -> JDBCConnection:

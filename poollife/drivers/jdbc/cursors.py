@@ -9,7 +9,7 @@ from typing import Any
 
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedCursor
-from poollife.drivers.effects import INSERT_ID, MAY_SET_INSERT_ID, SETS, UPSERTS
+from poollife.drivers.effects import INSERT_ID, LONGEST_REMEMBERED, MAY_SET_INSERT_ID, SETS, UPSERTS
 from poollife.drivers.jdbc.dbapi import InterfaceError, ProgrammingError
 from poollife.drivers.jdbc.parameters import Template
 from poollife.drivers.jdbc.values import Getter, getter_of, set_parameter, to_python
@@ -18,8 +18,6 @@ from poollife.process.guard import alive
 #: java.sql.Statement.RETURN_GENERATED_KEYS, and what a batch says of a statement whose rows were not counted.
 RETURN_GENERATED_KEYS, SUCCESS_NO_INFO = 1, -2
 
-#: The most characters of a statement that is remembered.
-LONGEST_REMEMBERED = 8192
 _remembered = lru_cache(maxsize=1024)(Template)
 
 
@@ -145,8 +143,6 @@ class Cursor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- Java; inside of call() ------------------------------------------------------------------------
-
     def _begin(self) -> None:
         if self._closed:
             raise InterfaceError("the cursor is closed")
@@ -158,6 +154,12 @@ class Cursor:
         statement, self._statement, self._rows, self.description = self._statement, None, None, None
         if statement is not None:
             self.connection.call(statement.close)
+
+    def _check_rows(self) -> None:
+        if self._closed or self._rows is None:
+            raise InterfaceError("the cursor has no rows: no statement that returns rows was executed")
+
+    # --- Java; inside of call() ------------------------------------------------------------------------
 
     @property
     def _wants_key(self) -> bool:
@@ -174,18 +176,20 @@ class Cursor:
         return self._execute_set(params)
 
     def _execute_set(self, params: Any) -> Any:
-        for number, value in enumerate(params, 1):
-            set_parameter(self._statement, number, value)
+        self._set_parameters(params)
         return self._statement.execute()
 
     def _execute_batch(self, text: str, rows: list[Any]) -> int:
         self._prepare(text)
         for params in rows:
-            for number, value in enumerate(params, 1):
-                set_parameter(self._statement, number, value)
+            self._set_parameters(params)
             self._statement.addBatch()
         counts = [int(count) for count in self._statement.executeBatch()]
         return -1 if SUCCESS_NO_INFO in counts else sum(counts)
+
+    def _set_parameters(self, params: Any) -> None:
+        for number, value in enumerate(params, 1):
+            set_parameter(self._statement, number, value)
 
     def _prepare(self, text: str) -> None:
         prepare = self.connection.java.prepareStatement
@@ -210,13 +214,8 @@ class Cursor:
 
     def _take_key(self) -> None:
         keys = self._statement.getGeneratedKeys()
-        while keys.next():  # of several rows, the first
+        if keys.next():  # of several rows, the first
             self.lastrowid = to_python(keys.getObject(1))
-            return
-
-    def _check_rows(self) -> None:
-        if self._closed or self._rows is None:
-            raise InterfaceError("the cursor has no rows: no statement that returns rows was executed")
 
     def _read_row(self) -> tuple[Any, ...] | None:
         rows = self._rows

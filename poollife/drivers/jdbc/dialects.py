@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from poollife.drivers.comments import without_comments_around
 from poollife.drivers.effects import LEAVES, UNKNOWN, Memory
@@ -65,15 +64,9 @@ class Dialect:
         return self.verdict_on(error)
 
 
-def _is_of_class_08(error: Error) -> bool:
-    return (error.sqlstate or "").startswith("08")
-
-
 def _verdict_by_class(error: Error) -> Verdict:
     """Return the meaning of an error by the class of its SQLSTATE alone."""
-    if _is_of_class_08(error):
-        return OVER
-    return Verdict.REFUSED if (error.sqlstate or "").startswith("28") else Verdict.NONE
+    return {"08": OVER, "28": Verdict.REFUSED}.get((error.sqlstate or "")[:2], Verdict.NONE)
 
 
 def _verdict_by_number(error: Error) -> Verdict:
@@ -162,7 +155,7 @@ POSTGRESQL = Dialect(
     number_methods=("getBackendPID",),
 )
 #: Dialects by a part of the URL before its "//".
-BY_SUBPROTOCOL: dict[str, Any] = {"mariadb": MYSQL, "mysql": MYSQL, "postgresql": POSTGRESQL}
+BY_SUBPROTOCOL: dict[str, Dialect] = {"mariadb": MYSQL, "mysql": MYSQL, "postgresql": POSTGRESQL}
 
 
 def dialect_of(url: str) -> Dialect:

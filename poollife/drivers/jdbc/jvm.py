@@ -53,11 +53,6 @@ class JVM:
         self.owner: int | None = None
         self._starting = threading.RLock()
 
-    @property
-    def is_foreign(self) -> bool:
-        """True in a process that was forked from one with a JVM."""
-        return self.owner is not None and self.owner != getpid()
-
     def start(self) -> None:
         """Start the JVM, unless it runs already.
 
@@ -65,7 +60,7 @@ class JVM:
         :raises ImproperlyConfigured: there is no JVM, or it does not start. The message says what was looked
             for, and where.
         """
-        if self.is_foreign:
+        if self.owner not in (None, getpid()):
             raise ForkedJVM(FORKED.format(me=getpid(), owner=self.owner))
         if self.owner is None or not jpype.isJVMStarted():
             with self._starting, at_fork.gate.handshake(wait=START_WAIT):
@@ -174,7 +169,7 @@ def driver_class(name: str) -> Any:
 
 
 def _told_classpath() -> str:
-    """Return the entries in which the JVM looks for classes, and which of them are missing, for people."""
+    """Return a sentence with the entries of CLASSPATH, and which of them are missing."""
     text = str(java_class("java.lang.System").getProperty("java.class.path"))
     entries = [each for each in text.split(os.pathsep) if not each.endswith("org.jpype.jar")]
     if not entries:

@@ -12,7 +12,8 @@ _LINE_COMMENT = r"--[^\n]*"
 _COMMENT = r"/\*.*?(?:\*/|\Z)"
 _STRING = r"'(?:[^']++|'')*(?:'|\Z)"
 _NAME = r'"(?:[^"]++|"")*(?:"|\Z)'
-_WITH_BACKSLASHES = r"'(?:[^'\\]++|''|\\.)*(?:'|\Z)" + r'|"(?:[^"\\]++|""|\\.)*(?:"|\Z)'
+_ESCAPED_STRING = r"'(?:[^'\\]++|''|\\.)*(?:'|\Z)"
+_DOUBLE_QUOTED = r'"(?:[^"\\]++|""|\\.)*(?:"|\Z)'
 _BACKQUOTED = r"`(?:[^`]++|``)*(?:`|\Z)"
 _DOLLAR_QUOTED = r"(?<![\w$])\$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z)"
 _PARAMETER = r"(?P<parameter>%(?:\((?P<name>[^)]+)\))?s)"
@@ -24,9 +25,9 @@ def _pattern(*texts: str) -> re.Pattern[str]:
 
 #: Patterns of literals, names in quotes and comments, in which nothing is a parameter, and of parameters.
 STANDARD = _pattern(_STRING, _NAME, _LINE_COMMENT, _COMMENT)
-MYSQL = _pattern(_WITH_BACKSLASHES, _BACKQUOTED, r"--(?=\s|\Z)[^\n]*", r"\#[^\n]*", _COMMENT)
+MYSQL = _pattern(_ESCAPED_STRING, _DOUBLE_QUOTED, _BACKQUOTED, r"--(?=\s|\Z)[^\n]*", r"\#[^\n]*", _COMMENT)
 POSTGRESQL = _pattern(
-    r"(?<![\w$])[eE]'(?:[^'\\]++|''|\\.)*(?:'|\Z)", _STRING, _NAME, _LINE_COMMENT, _COMMENT, _DOLLAR_QUOTED
+    rf"(?<![\w$])[eE]{_ESCAPED_STRING}", _STRING, _NAME, _LINE_COMMENT, _COMMENT, _DOLLAR_QUOTED
 )
 
 

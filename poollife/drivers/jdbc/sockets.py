@@ -12,16 +12,15 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from poollife.drivers.jdbc.jvm import Throwable, java_class
+from poollife.process.atfork import descriptors
 
 #: The most objects that are looked at.
 MOST_OBJECTS = 2000
 #: Packages whose objects have no driver's fields: the JDK keeps theirs closed.
 OF_THE_JDK = ("java.", "javax.", "jdk.", "sun.", "com.sun.")
-
 
 #: A way from one object to the next: a field of its class, or a function.
 Step = Callable[[Any], Any]
@@ -104,9 +103,7 @@ def _value_of(field: Any, thing: Any) -> Any:
 
 def _descriptor_with(local_port: int, port: int) -> int | None:
     """Return the descriptor of the TCP socket with these two ports."""
-    folder = Path("/proc/self/fd") if Path("/proc/self/fd").is_dir() else Path("/dev/fd")
-    for entry in folder.iterdir():
-        fd = int(entry.name)
+    for fd in descriptors():
         try:
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 continue

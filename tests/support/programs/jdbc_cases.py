@@ -45,7 +45,7 @@ def ask(alias: str, sql: str, params: Any = None) -> Any:
 
 
 def start() -> Report:
-    """When does the JVM run?"""
+    """Return whether the JVM runs before the first query, and the answer to that query."""
     import jpype
 
     wrapper = connections["mariadb"]
@@ -278,6 +278,17 @@ def child() -> Report:
 
 def session() -> Report:
     return {"session": ask("mariadb", "SELECT CONNECTION_ID()")[0]}
+
+
+def handed_out() -> Report:
+    """Take the ``java.sql.Connection``, and return whether the next borrower gets its session."""
+    mine = session()
+    wrapper: Any = connections["mariadb"]
+    with wrapper.cursor():
+        usable = wrapper.is_usable()
+        java = wrapper.connection.get_java_connection()
+    wrapper.close()
+    return {"usable": usable, "closed": bool(java.isClosed()), "same": session() == mine}
 
 
 def forks() -> Report:
