@@ -78,7 +78,7 @@ def test_page_of_versions_has_the_cells_and_the_oldest_drivers() -> None:
     assert cells == {tuple(cell.args) for cell in noxfile.CELLS}
     drivers = {row["driver"]: row["supported"] for row in versions.table("driver | supported")}
     extras = PROJECT["project"]["optional-dependencies"]
-    for name in ("mysql", "pymysql", "postgresql", "postgresql-psycopg2"):
+    for name in ("mysql", "pymysql", "postgresql", "postgresql-psycopg2", "oracle", "jdbc"):
         driver, _, oldest = extras[name][0].partition(">=")
         assert drivers[driver].startswith(f"{oldest} and later")
 
