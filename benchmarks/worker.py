@@ -29,6 +29,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.urls import path
 
+from benchmarks import forks
 from benchmarks.dialects import DIALECTS
 from benchmarks.items import DRAWN
 from benchmarks.process import first_line, take_orders
@@ -152,9 +153,7 @@ class Worker:
 
     def fork(self, state: str, deed: str) -> str:
         """Return what becomes of this process and of a child. Arguments as for ``forks.verdict()``."""
-        from benchmarks import forks
-
-        return forks.verdict(self._dialect, lambda sql: self.ask(sql), state, deed)
+        return forks.verdict(self._dialect, self.ask, state, deed)
 
     # --- the work of the orders -------------------------------------------------------------------------
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -24,63 +26,56 @@ from typing import Any
 LIMIT = 1
 
 
-class MySQL:
-    """The questions to MySQL and MariaDB."""
+def mysql(host: str, port: int) -> dict[str, bool]:
+    """Ask MySQL or MariaDB, and return the answers to the paths, by their names."""
+    import MySQLdb
 
-    def __init__(self, host: str, port: int) -> None:
-        self._address = {"host": host, "port": port}
-
-    def facts(self) -> dict[str, bool]:
-        """Return the answers to the paths, by their names."""
-        import MySQLdb
-
-        connection = MySQLdb.connect(
-            **self._address,
-            user=os.environ["AGENT_USER"],
-            password=os.environ["AGENT_PASSWORD"],
-            connect_timeout=LIMIT,
-            read_timeout=LIMIT,
-        )
-        with closing(connection), closing(connection.cursor()) as cursor:
-            cursor.execute("SELECT @@global.read_only, @@global.innodb_read_only")
-            read_only = any(str(each).upper() not in ("0", "OFF") for each in cursor.fetchone())
-            cursor.execute("SHOW STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_local_state')")
-            galera = dict(cursor.fetchall())
-        in_cluster = galera.get("wsrep_ready") == "ON" and galera.get("wsrep_local_state") == "4"
-        return {"primary": not read_only, "replica": read_only, "galera": in_cluster}
+    connection = MySQLdb.connect(
+        host=host,
+        port=port,
+        user=os.environ["AGENT_USER"],
+        password=os.environ["AGENT_PASSWORD"],
+        connect_timeout=LIMIT,
+        read_timeout=LIMIT,
+    )
+    with closing(connection), closing(connection.cursor()) as cursor:
+        cursor.execute("SELECT @@global.read_only, @@global.innodb_read_only")
+        read_only = any(str(each).upper() not in ("0", "OFF") for each in cursor.fetchone())
+        cursor.execute("SHOW STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_local_state')")
+        galera = dict(cursor.fetchall())
+    in_cluster = galera.get("wsrep_ready") == "ON" and galera.get("wsrep_local_state") == "4"
+    return {"primary": not read_only, "replica": read_only, "galera": in_cluster}
 
 
-class PostgreSQL:
-    """The questions to PostgreSQL."""
+def postgresql(host: str, port: int) -> dict[str, bool]:
+    """Ask PostgreSQL, and return the answers to the paths, by their names."""
+    import psycopg
 
-    def __init__(self, host: str, port: int) -> None:
-        self._address = {"host": host, "port": port}
-
-    def facts(self) -> dict[str, bool]:
-        """Return the answers to the paths, by their names."""
-        import psycopg
-
-        connection = psycopg.connect(
-            **self._address,
-            user=os.environ["AGENT_USER"],
-            password=os.environ["AGENT_PASSWORD"],
-            dbname="postgres",
-            connect_timeout=2,  # libpq takes 1 for 2
-            autocommit=True,
-        )
-        with closing(connection):
-            row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
-        read_only = bool(row and row[0])
-        return {"primary": not read_only, "replica": read_only, "galera": False}
+    connection = psycopg.connect(
+        host=host,
+        port=port,
+        user=os.environ["AGENT_USER"],
+        password=os.environ["AGENT_PASSWORD"],
+        dbname="postgres",
+        connect_timeout=2,  # libpq takes 1 for 2
+        autocommit=True,
+    )
+    with closing(connection):
+        row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+    read_only = bool(row and row[0])
+    return {"primary": not read_only, "replica": read_only, "galera": False}
 
 
-def handler(server: MySQL | PostgreSQL) -> type[BaseHTTPRequestHandler]:
-    """Return the class that answers requests."""
+def handler(ask: Callable[[], dict[str, bool]]) -> type[BaseHTTPRequestHandler]:
+    """Return the class that answers requests.
+
+    :param ask: asks the server.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             try:
-                good, text = server.facts().get(self.path.strip("/"), False), ""
+                good, text = ask().get(self.path.strip("/"), False), ""
             except Exception as error:  # the driver's, whatever its name is
                 good, text = False, f"{type(error).__name__}: {error}"
             body = f"{'yes' if good else text or 'no'}\n".encode(errors="replace")
@@ -100,14 +95,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kind = parser.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--mysql", action="store_const", const=MySQL, dest="kind")
-    kind.add_argument("--postgresql", action="store_const", const=PostgreSQL, dest="kind")
+    kind.add_argument("--mysql", action="store_const", const=mysql, dest="ask")
+    kind.add_argument("--postgresql", action="store_const", const=postgresql, dest="ask")
     parser.add_argument("--host", default="127.0.0.1", help="of the database server")
     parser.add_argument("--port", type=int, required=True, help="of the database server")
     parser.add_argument("--listen", default="127.0.0.1:9201", help="address and port of the answers")
     given = parser.parse_args()
     address, _, port = given.listen.rpartition(":")
-    ThreadingHTTPServer((address, int(port)), handler(given.kind(given.host, given.port))).serve_forever()
+    ask = partial(given.ask, given.host, given.port)
+    ThreadingHTTPServer((address, int(port)), handler(ask)).serve_forever()
 
 
 if __name__ == "__main__":

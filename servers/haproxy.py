@@ -68,6 +68,16 @@ class HAProxy(PrivateProgram):
         """Return the path of HAProxy's binary, or None where there is none."""
         return which("haproxy", FOLDERS)
 
+    @classmethod
+    def binary(cls) -> Path:
+        """Return the path of HAProxy's binary.
+
+        :raises Missing: if it is not installed.
+        """
+        if path := cls.find():
+            return path
+        raise Missing("missing: HAProxy; python3 tools/system_packages.py installs it")
+
     # --- used by the lab --------------------------------------------------------------------------------
 
     def ask(self, command: str) -> str:
@@ -102,10 +112,7 @@ class HAProxy(PrivateProgram):
 
     def _command(self) -> list[str]:
         """Return the command line, and write the file of settings."""
-        binary = self.find()
-        if not binary:
-            raise Missing("missing: HAProxy; python3 tools/system_packages.py installs it")
-        return [str(binary), "-db", "-f", self._write("haproxy.cfg", "\n".join(self._lines()) + "\n")]
+        return [str(self.binary()), "-db", "-f", self._write("haproxy.cfg", "\n".join(self._lines()) + "\n")]
 
     def _lines(self) -> list[str]:
         how = self.behaviour

@@ -211,11 +211,11 @@ def run(name: str, server: PrivateServer, database: str, folder: Path, broker: s
         site.end()
     if len(report.sessions) > example.limit:
         raise RuntimeError(f"{name} had {len(report.sessions)} sessions, more than {example.limit}")
-    eventually("the server has none of its sessions", lambda: not of(server, database))
+    eventually("the server has none of its sessions", lambda: not open_sessions(server, database))
     return report
 
 
-def of(server: PrivateServer, database: str) -> list[int]:
+def open_sessions(server: PrivateServer, database: str) -> list[int]:
     """Return the sessions of a database that are open."""
     return [session.id for session in server.sessions() if session.db == database]
 

@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks import plots
 from benchmarks.__main__ import PARTS, arguments, named
+from benchmarks.bench import VIEWS
 from benchmarks.cpu import KINDS as CPU_KINDS
 from benchmarks.dialects import DIALECTS, MYSQL
 from benchmarks.leaks import KINDS
@@ -147,7 +148,7 @@ def test_scenario_is_left_out_with_the_option_that_poollife_lacks() -> None:
     assert Scenario("a title").missing() is None
 
 
-def test_plots_have_a_bar_for_each_peer_and_text_for_readers_without_eyes(tmp_path: Path) -> None:
+def test_plots_have_a_bar_for_each_peer_and_a_text_for_screen_readers(tmp_path: Path) -> None:
     views = {"one SELECT": {"extra": 5}, "atomic <&>": {"extra": 8}}
     found = {
         "round_trips": {"stock": views, "poollife": {name: {"extra": 0} for name in views}},
@@ -170,6 +171,15 @@ def test_plots_have_a_bar_for_each_peer_and_text_for_readers_without_eyes(tmp_pa
         bars = [each for each in tree if each.tag.endswith("rect") and each is not background]
         assert [float(each.attrib["width"]) for each in bars] == [plots.LONGEST, 1]
         assert [each.attrib["fill"] for each in bars] == [plots.OTHER, plots.OWN]
+
+
+def test_plots_of_the_page_have_the_numbers_of_their_views() -> None:
+    """Otherwise ``--plots docs/images`` would write the figures of another view into a picture."""
+    paths = list((ROOT / "docs/images").glob("bench-*-round-trips-*.svg"))
+    assert len(paths) == 2
+    for path in paths:
+        view = list(VIEWS)[int(path.stem.rpartition("-")[2]) - 1]
+        assert f"Round trips beside the view's own: {view}: " in path.read_text()
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import runpy
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from servers import MariaDB, Missing, PgBouncer, PostgreSQL
+from servers import MariaDB, PgBouncer, PostgreSQL
 from servers.haproxy import HAProxy
 from servers.role_agent import RoleAgent
 from tests.support import ROOT
@@ -18,9 +19,7 @@ DEPLOY = ROOT / "deploy"
 
 
 def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
-    program = HAProxy.find()
-    if program is None:
-        raise Missing("missing: HAProxy; python3 tools/system_packages.py installs it")
+    program = HAProxy.binary()
     text = (DEPLOY / "haproxy.cfg").read_text().replace("/run/haproxy/", f"{tmp_path}/")
     (tmp_path / "haproxy.cfg").write_text(text)
     done = subprocess.run(
@@ -45,19 +44,25 @@ def test_pgbouncer_starts_with_its_configuration(postgresql: PostgreSQL) -> None
     assert "WARNING" not in log
 
 
+def graceful_timeout() -> int:
+    """Return the seconds that gunicorn gives its workers."""
+    seconds: int = runpy.run_path(str(DEPLOY / "gunicorn.conf.py"))["graceful_timeout"]
+    return seconds
+
+
 def test_pods_have_time_to_end() -> None:
-    """preStop and gunicorn's graceful_timeout, 30 seconds in deploy/gunicorn.conf.py, come first."""
+    """preStop and gunicorn's graceful_timeout come first."""
     pod = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     stop = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod["terminationGracePeriodSeconds"] >= stop + 30 + 5
+    assert pod["terminationGracePeriodSeconds"] >= stop + graceful_timeout() + 5
 
 
 def test_systemd_waits_for_gunicorn() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string((DEPLOY / "site.service").read_text())
-    assert int(unit["Service"]["TimeoutStopSec"]) > 30
+    assert int(unit["Service"]["TimeoutStopSec"]) > graceful_timeout()
     assert unit["Service"]["Environment"] == f"POOLLIFE_RUN_DIR=/run/{unit['Service']['RuntimeDirectory']}"
 
 

@@ -20,6 +20,8 @@ from tools import release_check
 
 GITHUB = ROOT / ".github"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+#: The extras for this project's own work.
+OWN = {"demo", "bench", "docs", "release", "dev"}
 FILES = ("CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", ".github/PULL_REQUEST_TEMPLATE.md")
 
 
@@ -76,7 +78,7 @@ def test_page_of_versions_has_the_cells_and_the_oldest_drivers() -> None:
     assert cells == {tuple(cell.args) for cell in noxfile.CELLS}
     drivers = {row["driver"]: row["supported"] for row in versions.table("driver | supported")}
     extras = PROJECT["project"]["optional-dependencies"]
-    for name in ("mysql", "pymysql", "postgresql", "postgresql-psycopg2"):
+    for name in ("mysql", "pymysql", "postgresql", "postgresql-psycopg2", "oracle", "jdbc"):
         driver, _, oldest = extras[name][0].partition(">=")
         assert drivers[driver].startswith(f"{oldest} and later")
 
@@ -126,9 +128,7 @@ def test_links_of_project_files_lead_somewhere(name: str) -> None:
 
 
 def test_release_check_knows_all_extras() -> None:
-    assert (
-        PROJECT["project"]["optional-dependencies"].keys() == release_check.EXTRAS.keys() | release_check.OWN
-    )
+    assert PROJECT["project"]["optional-dependencies"].keys() == release_check.EXTRAS.keys() | OWN
 
 
 def test_page_of_the_package_has_no_relative_link() -> None:

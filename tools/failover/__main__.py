@@ -8,6 +8,7 @@ depend on the machine and on what else it does: repeat a figure before you belie
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from servers import Missing
@@ -27,6 +28,7 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := set(given.scenarios) - SCENARIOS.keys():
         parser.error(f"no such scenario: {', '.join(unknown)}")
+    os.environ.setdefault("POOLLIFE_RUN_DIR", "")  # no board, but in the scenario that needs one
     wishes = Wishes(given.database, given.engines, given.rate, given.length)
     harmed = False
     for name in given.scenarios or SCENARIOS:

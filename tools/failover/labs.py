@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -16,25 +15,13 @@ from servers.galera import GaleraNode
 from servers.haproxy import Behaviour, HAProxy, Target
 from servers.postgresql import REPLICATES
 from servers.role_agent import RoleAgent
+from tests.support.web_server import eventually
 
 #: The database of the site, its tables, and its user, who has no privilege to write past ``read_only``.
 DATABASE, SITE = "lab", "site"
 TABLES = ("CREATE TABLE few (n INT)", "CREATE TABLE written (id {serial} PRIMARY KEY, marker VARCHAR(100))")
-WAIT = 30.0
 #: The check of HAProxy that only asks whether a MySQL server answers.
 MYSQL_CHECK = ("option mysql-check user haproxy",)
-
-
-def wait_until(what: str, holds: Callable[[], bool], seconds: float = WAIT) -> None:
-    """Wait for a state of the lab.
-
-    :raises TimeoutError: if it does not come; ``what`` is the text.
-    """
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            raise TimeoutError(what)
-        time.sleep(0.02)
 
 
 class Lab(ABC):
@@ -88,7 +75,7 @@ class Lab(ABC):
             "USER": SITE,
             "PASSWORD": SITE,
             "PORT": str(self.proxy.port),
-            # As the documentation recommends it to everybody.
+            # docs/behind-a-proxy.md recommends it.
             "OPTIONS": {**entry["OPTIONS"], "connect_timeout": 3},
         }
 
@@ -103,22 +90,21 @@ class Lab(ABC):
         """Return the number of rows that a server has, by their text."""
         return dict(server.execute("SELECT marker, COUNT(*) FROM written GROUP BY marker", database=DATABASE))
 
-    def kill(self, server: PrivateServer) -> None:
-        """End a server at once."""
-        server.halt(immediate=True)
-
     def pause(self, server: PrivateServer) -> None:
         """Have a server hang. Its kernel, and the proxy's, still answer."""
         assert server.pid
         os.kill(server.pid, signal.SIGSTOP)
 
+    def opened(self) -> int:
+        """Return the number of connections that the site has opened."""
+        return self.proxy.opened
+
     def wait_for_proxy(self, *names: str) -> None:
         """Wait until the check of just these targets passes."""
-        for target in self.proxy.targets:
-            wait_until(
-                f"{target.name} is {'up' if target.name in names else 'down'}",
-                lambda target=target: self.proxy.is_up(target.name) == (target.name in names),  # type: ignore[misc]
-            )
+        eventually(
+            f"of the proxy's targets just these are up: {', '.join(names)}",
+            lambda: {each.name for each in self.proxy.targets if self.proxy.is_up(each.name)} == set(names),
+        )
 
 
 class Pair(Lab):
@@ -158,7 +144,7 @@ class MariaDBPair(Pair):
         )
         self.replica.execute("START SLAVE")
         self.replica.execute("SET GLOBAL read_only = ON")
-        wait_until("the replica has the tables", lambda: self._has_tables(self.replica))
+        eventually("the replica has the tables", lambda: self._has_tables(self.replica))
         self.primary.execute("SET GLOBAL rpl_semi_sync_master_enabled = ON")
         return [self.primary, self.replica]
 
@@ -169,7 +155,7 @@ class MariaDBPair(Pair):
     def promote(self) -> None:
         # The relay log has what the primary has sent. This waits until all of it is applied.
         self.replica.execute("STOP SLAVE IO_THREAD")
-        wait_until("all is applied", self._all_applied)
+        eventually("all is applied", self._all_applied)
         self.replica.execute("STOP SLAVE")
         self.replica.execute("SET GLOBAL read_only = OFF")
 
@@ -222,7 +208,7 @@ class PostgreSQLPair(Pair):
         self.primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
         self.primary.execute("SELECT pg_reload_conf()")
         sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
-        wait_until("the standby follows", lambda: self.primary.execute(sql) == [(1,)])
+        eventually("the standby follows", lambda: self.primary.execute(sql) == [(1,)])
         return [self.primary, self.replica]
 
     def promote(self) -> None:
@@ -248,14 +234,3 @@ class GaleraCluster(Lab):
         _make_site(nodes[0])
         self._make_tables(nodes[0], "INT AUTO_INCREMENT")
         return nodes
-
-
-@contextmanager
-def paused(lab: Lab, server: PrivateServer) -> Iterator[None]:
-    """Have a server hang for the block."""
-    lab.pause(server)
-    try:
-        yield
-    finally:
-        assert server.pid
-        os.kill(server.pid, signal.SIGCONT)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import PEERS, Peer
+from tests.support import ROOT
 from tools.failover.load import ROWS, Plan, Report, Request, report_of
 
 #: The names of the engines that are compared, by database.
@@ -34,7 +33,6 @@ COMPARED = {
 }
 #: Seconds for which a load goes on before something happens.
 BEFORE = 3.0
-ROOT = Path(__file__).parent.parent.parent
 #: Letters of an error's text that tell it from others.
 TEXT = 60
 
@@ -239,6 +237,3 @@ def print_table(title: str, outcomes: Sequence[Outcome]) -> None:
         print("| " + " | ".join([*cells, line[-1]]) + " |", flush=True)
         if number == 0:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|---|", flush=True)
-
-
-os.environ.setdefault("POOLLIFE_RUN_DIR", "")

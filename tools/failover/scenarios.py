@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 from benchmarks.peers import Peer
@@ -52,25 +53,34 @@ class Wishes:
         return PAIRS[self.database]
 
 
+def primary_dies(lab: labs.Pair, load: Load) -> float:
+    """Kill the primary, and promote the replica later; return the time of the death."""
+    event = time.monotonic()
+    lab.primary.halt(immediate=True)
+    time.sleep(PROMOTION)
+    lab.promote()
+    return event
+
+
+def roles_change(lab: labs.Pair, load: Load) -> float:
+    """Have primary and replica change their roles in an orderly way; return the time of the begin."""
+    event = time.monotonic()
+    lab.demote()
+    lab.promote()
+    return event
+
+
 def kill(wishes: Wishes) -> Iterator[Outcome]:
     """The primary dies, and the replica is promoted 2 s later."""
-
-    def happens(lab: labs.Pair, load: Load) -> float:
-        event = time.monotonic()
-        lab.kill(lab.primary)
-        time.sleep(PROMOTION)
-        lab.promote()
-        return event
-
     for peer in wishes.peers:
         with wishes.pair() as lab:
             yield measure(
                 "kill -9",
                 peer,
                 lab.entry,
-                partial(happens, lab),
-                rows=lambda lab=lab: lab.rows(lab.replica),  # type: ignore[misc]
-                opened=lambda lab=lab: lab.proxy.opened,  # type: ignore[misc]
+                partial(primary_dies, lab),
+                rows=partial(lab.rows, lab.replica),
+                opened=lab.opened,
                 rate=wishes.rate,
                 seconds=BEFORE + 9 * wishes.length,
             )
@@ -78,13 +88,6 @@ def kill(wishes: Wishes) -> Iterator[Outcome]:
 
 def switch(wishes: Wishes, pool: dict[str, Any] | None = None) -> Iterator[Outcome]:
     """The roles change in an orderly way, with and without an end of the old sessions."""
-
-    def happens(lab: labs.Pair, load: Load) -> float:
-        event = time.monotonic()
-        lab.demote()
-        lab.promote()
-        return event
-
     for cuts in (True, False):
         for kinds in (["read", "write", "atomic"], ["read"]):
             for peer in wishes.peers if cuts and len(kinds) > 1 else [wishes.ours]:
@@ -93,9 +96,9 @@ def switch(wishes: Wishes, pool: dict[str, Any] | None = None) -> Iterator[Outco
                         f"switch, {'cut' if cuts else 'not cut'}, {'all' if len(kinds) > 1 else 'readers'}",
                         peer,
                         lab.entry,
-                        partial(happens, lab),
-                        rows=lambda lab=lab: lab.rows(lab.replica),  # type: ignore[misc]
-                        opened=lambda lab=lab: lab.proxy.opened,  # type: ignore[misc]
+                        partial(roles_change, lab),
+                        rows=partial(lab.rows, lab.replica),
+                        opened=lab.opened,
                         pool=pool if peer is wishes.ours else None,
                         kinds=kinds,
                         rate=wishes.rate if len(kinds) > 1 else wishes.rate / 5,
@@ -141,7 +144,7 @@ def down(wishes: Wishes) -> Iterator[Outcome]:
                     peer,
                     {**lab.entry, "PORT": str(lab.primary.port)},
                     partial(happens, lab),
-                    rows=lambda lab=lab: lab.rows(lab.primary),  # type: ignore[misc]
+                    rows=partial(lab.rows, lab.primary),
                     rate=80,
                     quiet=quiet,
                     seconds=BEFORE + away + 6,
@@ -169,10 +172,10 @@ def percentile(durations: Sequence[float]) -> float:
 
 def galera(wishes: Wishes) -> Iterator[Outcome]:
     """A node of three is killed, stopped, or cut off from the others, with two kinds of checks."""
-    ways: dict[str, Callable[[labs.GaleraCluster, Any], None]] = {
-        "kill -9": lambda lab, node: lab.kill(node),
-        "stop": lambda lab, node: node.halt(),
-        "split": lambda lab, node: node.isolate(),
+    ways: dict[str, Callable[[Any], None]] = {
+        "kill -9": lambda node: node.halt(immediate=True),
+        "stop": lambda node: node.halt(),
+        "split": lambda node: node.isolate(),
     }
     for check in ((), labs.MYSQL_CHECK):
         for way, act in ways.items():
@@ -183,9 +186,9 @@ def galera(wishes: Wishes) -> Iterator[Outcome]:
                     with labs.GaleraCluster(Behaviour(check, balance="leastconn")) as lab:
                         node = lab.servers[-1]
 
-                        def happens(load: Load, lab: Any = lab, node: Any = node, act: Any = act) -> float:
+                        def happens(load: Load, node: Any = node, act: Any = act) -> float:
                             event = time.monotonic()
-                            act(lab, node)
+                            act(node)
                             return event
 
                         outcome = measure(
@@ -193,8 +196,8 @@ def galera(wishes: Wishes) -> Iterator[Outcome]:
                             peer,
                             lab.entry,
                             happens,
-                            rows=lambda lab=lab: lab.rows(lab.servers[0]),  # type: ignore[misc]
-                            opened=lambda lab=lab: lab.proxy.opened,  # type: ignore[misc]
+                            rows=partial(lab.rows, lab.servers[0]),
+                            opened=lab.opened,
                             threads=9,
                             rate=wishes.rate,
                             kinds=kinds,
@@ -213,15 +216,15 @@ def galera(wishes: Wishes) -> Iterator[Outcome]:
 def idle(wishes: Wishes) -> Iterator[Outcome]:
     """A proxy's limit of idleness, and requests that come just as it ends a session."""
     limit = 1.0
-    for side, ping in (("client", 30), ("server", 30), ("client", 0.5), ("server", 0.5)):
-        how = Behaviour(**{f"{side}_timeout": limit})  # type: ignore[arg-type]
-        with wishes.pair(how) as lab:
+    sides = {"client": Behaviour(client_timeout=limit), "server": Behaviour(server_timeout=limit)}
+    for ping, side in product((30, 0.5), sides):
+        with wishes.pair(sides[side]) as lab:
             outcome = measure(
                 f"timeout {side} {limit:.0f} s, ping_idle {ping}",
                 wishes.ours,
                 lab.entry,
                 lambda load: load.began,
-                opened=lambda lab=lab: lab.proxy.opened,  # type: ignore[misc]
+                opened=lab.opened,
                 pool={"ping_idle": ping},
                 threads=12,
                 aim=limit,
@@ -251,8 +254,8 @@ def silent(wishes: Wishes) -> Iterator[Outcome]:
             wishes.ours,
             {**entry, "OPTIONS": {**entry["OPTIONS"], **options}},
             partial(happens, lab),
-            rows=lambda: lab.rows(lab.replica),
-            opened=lambda: lab.proxy.opened,
+            rows=partial(lab.rows, lab.replica),
+            opened=lab.opened,
             rate=wishes.rate,
             seconds=BEFORE + 9,
         )
@@ -260,22 +263,8 @@ def silent(wishes: Wishes) -> Iterator[Outcome]:
 
 def hosts(wishes: Wishes) -> Iterator[Outcome]:
     """No proxy: HOST lists both servers. The primary dies, or stays and takes no writes any more."""
-
-    def dies(lab: labs.Pair, load: Load) -> float:
-        event = time.monotonic()
-        lab.kill(lab.primary)
-        time.sleep(PROMOTION)
-        lab.promote()
-        return event
-
-    def stays(lab: labs.Pair, load: Load) -> float:
-        event = time.monotonic()
-        lab.demote()
-        lab.promote()
-        return event
-
     pools: list[dict[str, Any]] = [{}, {"role": "primary"}]
-    for what, happens in (("kill -9", dies), ("switch", stays)):
+    for what, happens in (("kill -9", primary_dies), ("switch", roles_change)):
         for pool in pools:
             with wishes.pair() as lab:
                 entry = lab.entry_of_hosts(lab.primary, lab.replica)
@@ -286,7 +275,7 @@ def hosts(wishes: Wishes) -> Iterator[Outcome]:
                     wishes.ours,
                     entry,
                     partial(happens, lab),
-                    rows=lambda lab=lab: lab.rows(lab.replica),  # type: ignore[misc]
+                    rows=partial(lab.rows, lab.replica),
                     pool=pool,
                     rate=wishes.rate / 5,
                     seconds=BEFORE + 9,
@@ -329,8 +318,8 @@ def suspend(wishes: Wishes) -> Iterator[Outcome]:
                 wishes.ours,
                 lab.entry,
                 partial(happens, lab),
-                rows=lambda lab=lab: lab.rows(lab.replica),  # type: ignore[misc]
-                opened=lambda lab=lab: lab.proxy.opened,  # type: ignore[misc]
+                rows=partial(lab.rows, lab.replica),
+                opened=lab.opened,
                 rate=rate,
                 seconds=BEFORE + 25,
             )
@@ -357,7 +346,7 @@ def maintenance(wishes: Wishes) -> Iterator[Outcome]:
                 wishes.ours,
                 lab.entry,
                 happens,
-                opened=lambda lab=lab: lab.proxy.opened,  # type: ignore[misc]
+                opened=lab.opened,
                 pool={"recycle": recycle},
                 threads=9,
                 rate=300,
