@@ -625,13 +625,13 @@ class Interrupt:
         self._modules = modules
 
     def __enter__(self) -> Interrupt:
-        sys.settrace(self._trace)
+        sys.settrace(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(None)
 
-    def _trace(self, frame: Any, event: str, argument: object) -> Any:
+    def __call__(self, frame: Any, event: str, argument: object) -> Any:
         module = frame.f_globals.get("__name__", "")
         if not module.startswith(self._modules) or is_in_destructor(frame):
             return None
@@ -640,7 +640,7 @@ class Interrupt:
             if self.left == 0:
                 sys.settrace(None)
                 raise Interruption(f"{module}:{frame.f_lineno}")
-        return self._trace
+        return self
 
 
 def is_in_destructor(frame: FrameType | None) -> bool:
@@ -1100,20 +1100,24 @@ def test_a_waiter_gets_what_a_dead_thread_left(make_alias: MakeAlias, name: str,
 
 
 class Meanwhile:
-    """At the nth line of poollife's pools that this thread runs, another thread gets in between."""
+    """At the nth line of poollife's pools that this thread runs, another thread gets in between.
+
+    The object itself is the trace function. A bound method would be freed by ``settrace(None)`` while it
+    runs, and CPython 3.11 may call what takes its place in memory.
+    """
 
     def __init__(self, line: int, other: threading.Thread, until: threading.Event) -> None:
         self.left = line
         self._other, self._until = other, until
 
     def __enter__(self) -> Meanwhile:
-        sys.settrace(self._trace)
+        sys.settrace(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(None)
 
-    def _trace(self, frame: Any, event: str, argument: object) -> Any:
+    def __call__(self, frame: Any, event: str, argument: object) -> Any:
         if not frame.f_globals.get("__name__", "").startswith("poollife.pools."):
             return None
         if event == "line":
@@ -1123,7 +1127,7 @@ class Meanwhile:
                 self._other.start()
                 # It may have to wait for this thread: for a lock, or for the connection itself.
                 eventually("its turn is over", lambda: self._until.is_set() or is_blocked(self._other))
-        return self._trace
+        return self
 
 
 def is_blocked(thread: threading.Thread) -> bool:

@@ -125,13 +125,13 @@ class Points:
         self.passed = 0
 
     def __enter__(self) -> Points:
-        sys.setprofile(self._profile)
+        sys.setprofile(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
 
-    def _profile(self, frame: Any, event: str, argument: object) -> None:
+    def __call__(self, frame: Any, event: str, argument: object) -> None:
         if event not in ("call", "c_return"):
             return
         if not frame.f_globals.get("__name__", "").startswith(OURS):
@@ -143,7 +143,7 @@ class Points:
                 self._handler()
             finally:
                 if self._number is None:
-                    sys.setprofile(self._profile)
+                    sys.setprofile(self)
 
 
 class Locks:
@@ -441,7 +441,7 @@ def test_a_handler_at_any_point_between_forks_and_handshakes(kind: str) -> None:
 class AtForkPoints(Points):
     """The points of the gate."""
 
-    def _profile(self, frame: Any, event: str, argument: object) -> None:
+    def __call__(self, frame: Any, event: str, argument: object) -> None:
         if event in ("call", "c_return") and frame.f_globals.get("__name__") == "poollife.process.atfork":
             self.passed += 1
             if self.passed == self._number:

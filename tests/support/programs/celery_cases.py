@@ -83,9 +83,9 @@ class TimeLimit:
         self.where: str | None = None
 
     def start(self) -> None:
-        sys.setprofile(self._profile)
+        sys.setprofile(self)
 
-    def _profile(self, frame: Any, event: str, argument: Any) -> None:
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
         module = frame.f_globals.get("__name__", "")
         if event not in ("call", "c_return") or not module.startswith(STRUCK) or is_in_finalizer(frame):
             return
