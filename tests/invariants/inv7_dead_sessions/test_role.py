@@ -12,6 +12,7 @@ from django.db import OperationalError, connections
 
 from benchmarks.wiretap import Wiretap
 from poollife import pool_available
+from poollife.drivers.mysql import mysqlclient
 from poollife.drivers.mysql.mysqlclient import driver
 from poollife.pools import liveness
 from servers import MariaDB
@@ -147,6 +148,23 @@ def test_question_for_the_role_takes_two_packets_where_statements_go_one_by_one(
     assert heard[:3] == ["DO 1", QUESTION, "SET @mine = 1"]
     assert heard[3:7] == ["ROLLBACK", "SET ROLE NONE", "SELECT 1", "COM_CHANGE_USER"]
     assert not any(";" in each for each in heard)
+
+
+@pytest.mark.usefixtures("asked_each_time")
+@pytest.mark.parametrize("together", [True, False], ids=["one packet", "two packets"])
+def test_session_whose_server_does_not_know_roles_is_kept(
+    together: bool, make_alias: MakeAlias, failover: Failover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers with an error."""
+    monkeypatch.setattr(mysqlclient, "ROLE", b"SELECT @@global.nothing")
+    entry = {"OPTIONS": {"multi_statements": together}, "POOL": PRIMARY, **WRITER}
+    alias = make_alias(NAME=failover.name, **entry)
+    connection = connections[alias]
+    for _ in range(3):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        connection.close()
+    assert (pool_of(alias).opened, pool_of(alias).closed) == (1, 0)
 
 
 def test_session_that_does_not_answer_the_question_is_replaced(
