@@ -266,6 +266,28 @@ def test_list_whose_primary_is_away_leads_writers_nowhere_and_readers_to_the_res
     connections[alias].close()
 
 
+def test_sessions_of_a_list_are_closed_if_the_opening_is_interrupted(
+    make_alias: MakeAlias, failover: Failover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Struck(BaseException):
+        """An asynchronous exception."""
+
+    opened: list[Any] = []
+
+    def has_role(session: Any, role: str, seconds: float) -> bool:
+        opened.append(session)
+        if len(opened) == 2:
+            raise Struck
+        return False
+
+    monkeypatch.setattr(mysqlclient.GuardedConnection, "has_role", has_role)
+    listed = hosts(failover.primary, failover.heir)
+    alias = make_alias(NAME=failover.name, POOL=PRIMARY, **listed, **WRITER)
+    with pytest.raises(Struck):
+        connections[alias].ensure_connection()
+    assert [session.open for session in opened] == [0, 0]
+
+
 def test_error_of_a_server_in_a_list_is_not_passed_over(make_alias: MakeAlias, failover: Failover) -> None:
     """The server was reached, and the next one would refuse the user, too."""
     alias = make_alias(
