@@ -82,15 +82,20 @@ class Memory(dict[object, int]):
     Synchronization: there is no lock. Threads that meet the same new text at once read it twice.
     """
 
-    def __init__(self, read: Callable[..., int], **options: bool) -> None:
+    def __init__(
+        self,
+        read: Callable[[object], int],
+        simplify: Callable[[object], object] = without_comments_around,
+    ) -> None:
         """Take the function of a dialect.
 
         :param read: returns the effects of a text that is not remembered.
-        :param options: arguments for it, and for ``without_comments_around()``.
+        :param simplify: returns a text without its parts that differ each time and have no effect, or the
+            text itself if it has no such parts.
         """
         super().__init__()
-        self._read = partial(read, **options)
-        self._simplify = partial(without_comments_around, **options)
+        self._read = read
+        self._simplify = simplify
         self._older: dict[object, int] = {}
 
     def __missing__(self, text: object) -> int:
@@ -113,4 +118,9 @@ def memories(read: Callable[..., int]) -> dict[bool, Memory]:
 
     :param read: returns the effects of a text, with the argument ``is_template``.
     """
-    return {is_template: Memory(read, is_template=is_template) for is_template in (False, True)}
+    return {
+        is_template: Memory(
+            partial(read, is_template=is_template), partial(without_comments_around, is_template=is_template)
+        )
+        for is_template in (False, True)
+    }
