@@ -144,26 +144,30 @@ class OpeningMixin(BaseDatabaseWrapper):
         if len(places) == 1:
             return self.driver.adopt(self._connect_with_answers(params), pid, params)
         role = self.pool_options.role
-        wrong: list[Any] = []
+        opened: list[Any] = []
+        chosen: Any = None
         failure: Exception | None = None
-        for place in places:
-            try:
-                connection = self.driver.adopt(self._connect_with_answers(place), pid, place)
-            except self.Database.Error as error:
-                if self.driver.unreachable(error) is False:
-                    raise
-                failure = error
-                continue
-            if role is None or self.driver.unwrap(connection).has_role(role, ROLE_LIMIT):
-                break
-            wrong.append(connection)
-        else:
-            connection = wrong.pop(0) if wrong and not (failure and role == "primary") else None
-        for other in wrong:
-            self.driver.unwrap(other).close()
-        if connection is None and failure:
-            raise failure
-        return connection
+        try:
+            for place in places:
+                try:
+                    opened.append(self.driver.adopt(self._connect_with_answers(place), pid, place))
+                except self.Database.Error as error:
+                    if self.driver.unreachable(error) is False:
+                        raise
+                    failure = error
+                else:
+                    if role is None or self.driver.unwrap(opened[-1]).has_role(role, ROLE_LIMIT):
+                        chosen = opened[-1]
+                        break
+            else:
+                if failure and (role == "primary" or not opened):
+                    raise failure
+                chosen = opened[0]
+            return chosen
+        finally:
+            for connection in opened:
+                if connection is not chosen:
+                    self.driver.unwrap(connection).close()
 
     def _connect_with_answers(self, params: dict[str, Any]) -> Any:
         """Open a physical connection; Oracle's backend reads the settings here, and finds the answers."""

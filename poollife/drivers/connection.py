@@ -56,13 +56,16 @@ def begin(driver: Any, guard: Guard, guarded_class: type[GuardedSocket] | None =
 
 
 @contextmanager
-def ended_after(guard: Guard, seconds: float) -> Iterator[None]:
-    """Shut a session's socket down if the block takes longer than this, for a driver without such a limit.
+def ended_after(seconds: float, end: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Call a function if the block takes longer than this, for a call of a driver that has no limit.
 
-    :param guard: the guard of the session.
+    It costs the start of a thread, which calls the function.
+
     :param seconds: the limit.
+    :param end: a function that ends the block's wait, such as ``Guard.shut_down()``.
+    :param arguments: the arguments of the function.
     """
-    watchdog = threading.Timer(seconds, guard.shut_down)
+    watchdog = threading.Timer(seconds, end, arguments)
     watchdog.daemon = True
     try:
         watchdog.start()

@@ -8,6 +8,9 @@ is only sent if an earlier statement of the same lease has set that bit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+
+from poollife.drivers.comments import without_comments_around
 
 #: The statement may leave state in the session, which then is reset at its return.
 LEAVES = 1
@@ -79,8 +82,12 @@ class Memory(dict[object, int]):
     Synchronization: there is no lock. Threads that meet the same new text at once read it twice.
     """
 
-    def __init__(self, read: Callable[[object], int], simplify: Callable[[object], object]) -> None:
-        """Take the functions of a dialect.
+    def __init__(
+        self,
+        read: Callable[[object], int],
+        simplify: Callable[[object], object] = without_comments_around,
+    ) -> None:
+        """Take the function of a dialect.
 
         :param read: returns the effects of a text that is not remembered.
         :param simplify: returns a text without its parts that differ each time and have no effect, or the
@@ -104,3 +111,16 @@ class Memory(dict[object, int]):
                 self.clear()
             self[text] = effects
         return effects
+
+
+def memories(read: Callable[..., int]) -> dict[bool, Memory]:
+    """Return a memory for each kind of text, by whether the driver puts parameters into the text.
+
+    :param read: returns the effects of a text, with the argument ``is_template``.
+    """
+    return {
+        is_template: Memory(
+            partial(read, is_template=is_template), partial(without_comments_around, is_template=is_template)
+        )
+        for is_template in (False, True)
+    }

@@ -87,6 +87,65 @@ def test_calls_of_the_driver(begun: bool, psycopg2_pair: Pair) -> None:
     assert differing == {}
 
 
+#: Arguments of execute() and executemany(): by position and by name, with percent signs, and wrong ones.
+ARGUMENTS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("execute", ("SELECT '%'",), {}),
+    ("execute", ("SELECT '%%'", None), {}),
+    ("execute", ("SELECT '%%'", ()), {}),
+    ("execute", ("SELECT '%%'", []), {}),
+    ("execute", ("SELECT '%%'", {}), {}),
+    ("execute", ("SELECT '%'", ()), {}),
+    ("execute", ("SELECT %s",), {}),
+    ("execute", ("SELECT %s", ()), {}),
+    ("execute", ("SELECT %s || '%%'", ("a",)), {}),
+    ("execute", (b"SELECT %s", ["a"]), {}),
+    ("execute", ("SELECT %(a)s || '%%'", {"a": "b", "c": 1}), {}),
+    ("execute", ("SELECT %(a)s", {}), {}),
+    ("execute", ("SELECT 1", (1,)), {}),
+    ("execute", ("SELECT %s", "a"), {}),
+    ("execute", ("SELECT %s", 1), {}),
+    ("execute", ("SELECT set_config('a.b', %s, false)", ["%"]), {}),
+    ("execute", ("SELECT %s",), {"vars": ["a"]}),
+    ("execute", (), {"query": "SELECT '%%'", "vars": ()}),
+    ("execute", ("SELECT 1",), {"params": None}),
+    ("execute", ("",), {}),
+    ("execute", (None,), {}),
+    ("execute", (), {}),
+    ("executemany", ("SELECT %s", [(1,), (2,)]), {}),
+    ("executemany", (), {"query": "SELECT %s", "vars_list": [(1,), (2,)]}),
+    ("executemany", ("SELECT %s",), {}),
+]
+
+
+def result_of(alias: str, method: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Return what a call leaves as the first of a transaction, or its error."""
+    with auto_close_db(), transaction.atomic(using=alias):
+        transaction.set_rollback(True, using=alias)
+        connections[alias].ensure_connection()
+        with connections[alias].connection.cursor() as cursor:
+            try:
+                getattr(cursor, method)(*args, **named)
+            except Exception as error:
+                # psycopg2 names its function, and Python the class, too.
+                return type(error).__name__, isinstance(error, TypeError) or str(error)
+            # executemany() leaves no rows.
+            rows = cursor.fetchall() if cursor.description else None
+            return list(map(repr, rows)) if rows else rows, cursor.query, cursor.rowcount
+
+
+def test_arguments_of_a_statement_arrive_as_with_psycopg2_alone(
+    psycopg2_pair: Pair, make_alias: MakeAlias, postgresql: Any
+) -> None:
+    plain = make_alias("poollife.backends.postgresql", server=postgresql)
+    differing = []
+    for call in ARGUMENTS:
+        found = [result_of(alias, *call) for alias in (psycopg2_pair.stock, plain, psycopg2_pair.lazy)]
+        if found[1:] != found[:1] * 2:
+            differing.append((call, found))
+    connections[plain].close()
+    assert differing == []
+
+
 def test_isolation_level_of_the_settings_is_in_the_begin(postgresql: Any, make_alias: MakeAlias) -> None:
     """psycopg2 by itself sends one packet more for each transaction, which sets the session's default."""
     with PacketProxy(postgresql.host, postgresql.port) as proxy:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
-from poollife.drivers.comments import without_comments_around
-from poollife.drivers.effects import LEAVES, UNKNOWN, Memory
+from poollife.drivers.effects import LEAVES, UNKNOWN, memories
 from poollife.drivers.jdbc import parameters
 from poollife.drivers.jdbc.dbapi import Error
 from poollife.drivers.mysql import effects as mysql_effects
@@ -121,18 +119,9 @@ def _read_standard(sql: object, is_template: bool) -> int:
     return 0 if head and not any(_TOKEN.findall(text, head.end())) else UNKNOWN
 
 
-def _memories(read: Callable[..., int]) -> Reader:
-    return {
-        is_template: Memory(
-            partial(read, is_template=is_template), partial(without_comments_around, is_template=is_template)
-        )
-        for is_template in (False, True)
-    }
-
-
 # --- the dialects ---------------------------------------------------------------------------------------
 
-STANDARD = Dialect(None, '"', parameters.STANDARD, _memories(_read_standard), _verdict_by_class)
+STANDARD = Dialect(None, '"', parameters.STANDARD, memories(_read_standard), _verdict_by_class)
 MYSQL = Dialect(
     3306,
     "`",
@@ -148,7 +137,7 @@ POSTGRESQL = Dialect(
     5432,
     '"',
     parameters.POSTGRESQL,
-    _memories(_read_postgresql),
+    memories(_read_postgresql),
     postgresql_errors.verdict_on,
     postgresql_effects.told_by,
     maintenance="postgres",

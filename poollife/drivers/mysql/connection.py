@@ -5,19 +5,11 @@ from __future__ import annotations
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from operator import itemgetter
 from typing import Any
 
-from poollife.drivers.connection import (
-    CLEANING_LIMIT,
-    NO_RECONNECT,
-    GuardedSocket,
-    begin,
-    ended_after,
-    live,
-)
+from poollife.drivers.connection import CLEANING_LIMIT, NO_RECONNECT, GuardedSocket, begin, live
 from poollife.drivers.contract import HELD
 from poollife.drivers.cursors import LeasedClasses
 from poollife.drivers.effects import (
@@ -298,10 +290,11 @@ class MySQLConnection(GuardedSocket):
             self.drop_marks(self.marks_at_rest)
         autocommit = self._get_autocommit()
         if self.dirty or not autocommit:
-            with self.bounded():
-                self._rollback()
+            self._ask(CLEANING_LIMIT, b"ROLLBACK")
             self.dirty = False
         if autocommit != self.autocommit_at_rest:
+            self._ask(CLEANING_LIMIT, b"SET autocommit=%d" % self.autocommit_at_rest)
+            # PyMySQL keeps the value in an attribute, too. Nothing is sent.
             self._autocommit(self.autocommit_at_rest)
 
     def drop_marks(self, marks: dict[str, Any]) -> None:
@@ -321,18 +314,6 @@ class MySQLConnection(GuardedSocket):
         """
         if weakref.getweakrefcount(self) > self.references_at_birth:
             raise self.NotSupportedError("weak references to it may be marks of its borrower")
-
-    def bounded(self) -> AbstractContextManager[None]:
-        """Return a block in which statements of the pool's end at last, although nothing answers.
-
-        Behind a proxy ``network_timeout`` can't end them: the proxy's kernel acknowledges all that is sent.
-        """
-        return nullcontext() if self.own_limit else ended_after(self.guard, CLEANING_LIMIT)
-
-    @property
-    def own_limit(self) -> float | None:
-        """Seconds after which the driver gives up an answer: ``read_timeout``; None: it does not."""
-        raise NotImplementedError
 
     def answers(self, seconds: float) -> bool:
         """Implement ``Guarded.answers()``."""
@@ -354,9 +335,12 @@ class MySQLConnection(GuardedSocket):
         return read_only == (role == "replica")
 
     def _ask(self, seconds: float, question: bytes = QUESTION) -> None:
-        """Make a round trip.
+        """Make a round trip for the pool, without the guard.
 
-        :param seconds: the longest time that the answer may take.
+        It ends also behind a proxy, where ``network_timeout`` ends nothing: the proxy's kernel acknowledges
+        all that is sent.
+
+        :param seconds: the longest time that the answer may take, or ``read_timeout`` if that is shorter.
         :param question: the statement. Rows of its answer are not read.
         :raises Error: the driver's, if no answer came in that time.
         """

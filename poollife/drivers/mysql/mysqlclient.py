@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import MySQLdb
 from MySQLdb.connections import Connection
 from MySQLdb.converters import conversions
 
-from poollife.drivers.connection import NO_RECONNECT, guarded, leaving
+from poollife.drivers.connection import CLEANING_LIMIT, NO_RECONNECT, ended_after, guarded, leaving
 from poollife.drivers.connection import unwrap as connection_of
 from poollife.drivers.contract import CLOSED, HELD, SET_OTHERWISE, UNREAD
 from poollife.drivers.cursors import LeasedClasses, LeasedCursor, leased
@@ -142,8 +143,8 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
 
     @guarded
     def read_query_result(self) -> None:
+        self.in_flight = False  # as in _ask(); all other exceptions make the session unusable
         super().read_query_result()
-        self.in_flight = False
         self.note_answer()
 
     @guarded
@@ -207,7 +208,10 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
                 raise MySQLdb.NotSupportedError("new sessions have another user by now")
             self.params = params = {**params, **{key: now[key] for key in SECRETS & now.keys()}}
         self.drop_marks(self.marks_at_birth)
-        with self.bounded():
+        # The C client itself waits for the answers to a change of user: only its own limit, or a thread, ends
+        # that. (It waits by poll(), so SO_RCVTIMEO on its socket has no effect.)
+        own_limit = nullcontext() if params.get("read_timeout") else None
+        with own_limit or ended_after(CLEANING_LIMIT, self.guard.shut_down):
             self._reset(params)
 
     def _reset(self, params: Mapping[str, Any]) -> None:
@@ -237,8 +241,9 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         self._send_query(question)
         if not self.poller.poll(1000 * self._at_most(seconds)):
             raise self.OperationalError(*LOST)
-        self._read_query_result()
+        # First, because an error of the server is an answer, too.
         self.in_flight = False
+        self._read_query_result()
 
     def _ask_for_role(self, seconds: float) -> tuple[Any, ...]:
         if self.shares_packets and self.params.get("multi_statements", True):
@@ -250,13 +255,9 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         (row,) = store_result(self).fetch_row()
         return row  # type: ignore[no-any-return]
 
-    @property
-    def own_limit(self) -> float | None:
-        return self.params.get("read_timeout") or None
-
     def _at_most(self, seconds: float) -> float:
         """Return these seconds, or ``read_timeout`` if that is shorter."""
-        return min(seconds, self.own_limit or seconds)
+        return min(seconds, self.params.get("read_timeout") or seconds)
 
     def number_at_server(self) -> int:
         """Implement ``MySQLConnection.number_at_server()``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from operator import attrgetter, is_
 from typing import Any, NoReturn
 
@@ -155,13 +155,6 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         # PyMySQL escapes a text before it encodes it, so a character may still become a quote or a backslash.
         return self.charset_is_safe
 
-    def reset_session(self, ask: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Refuse: PyMySQL can neither change the user nor reset a session. The pool opens another session.
-
-        :raises NotSupportedError: always.
-        """
-        raise pymysql.NotSupportedError("PyMySQL can't reset a session")
-
     def _ask(self, seconds: float, question: bytes = QUESTION) -> None:
         own = self._read_timeout
         self._read_timeout = min(seconds, own or seconds)
@@ -176,10 +169,6 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # P
         self._ask(seconds, ROLE)
         assert self._result
         return self._result.rows[0]  # type: ignore[no-any-return]
-
-    @property
-    def own_limit(self) -> float | None:
-        return self._read_timeout
 
     def number_at_server(self) -> int:
         """Implement ``MySQLConnection.number_at_server()``."""

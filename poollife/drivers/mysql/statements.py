@@ -8,10 +8,8 @@ the next.
 from __future__ import annotations
 
 import re
-from functools import partial
 
-from poollife.drivers.comments import without_comments_around
-from poollife.drivers.effects import LEAVES, UNKNOWN, Memory
+from poollife.drivers.effects import LEAVES, UNKNOWN, memories
 from poollife.drivers.mysql.effects import code_of, effects_of, text_of
 
 #: Native functions that leave nothing, so no setters (GET_LOCK, SETVAL). Called without white space and
@@ -136,9 +134,4 @@ def read(sql: object, is_template: bool = False) -> int:
 
 
 #: The effects of texts, by whether the driver puts parameters into the text.
-EFFECTS = {
-    is_template: Memory(
-        partial(read, is_template=is_template), partial(without_comments_around, is_template=is_template)
-    )
-    for is_template in (False, True)
-}
+EFFECTS = memories(read)

@@ -29,23 +29,21 @@ LONGEST = 1 << 16
 class LazyConnection(MySQLConnection):
     """The part of a guarded connection that begins and ends transactions, to be put before its class."""
 
-    #: True if autocommit is off for the borrower and still on at the server: the next statement switches it
-    #: off.
-    begins: bool
-    #: The SAVEPOINTs that follow this.
-    savepoints: tuple[str, ...]
+    #: The statements that are due in front of the next one: OFF, and the SAVEPOINTs behind it. There are some
+    #: while autocommit is off for the borrower and still on at the server.
+    due: tuple[str, ...]
 
     @property
     def keeps_savepoints(self) -> bool:
         """True if the transaction is due, and the next statement may share its packet."""
-        return self.begins and self.shares_packets and self.failure is None
+        return bool(self.due) and self.shares_packets and self.failure is None
 
     def keep_savepoint(self, statement: str) -> None:
-        self.savepoints += (statement,)
+        self.due += (statement,)
 
     def get_autocommit(self) -> bool:
         """Return whether autocommit is on for the borrower. Sends nothing."""
-        return not self.begins and bool(self._get_autocommit())
+        return not self.due and bool(self._get_autocommit())
 
     @guarded
     def autocommit(self, on: Any) -> None:
@@ -54,7 +52,7 @@ class LazyConnection(MySQLConnection):
         :param on: the driver's argument.
         """
         on_at_server = bool(self._get_autocommit())
-        self.begins, self.savepoints = on_at_server and not on, ()
+        self.due = (OFF,) if on_at_server and not on else ()
         if on and not on_at_server:
             self._autocommit(True)
 
@@ -69,14 +67,14 @@ class LazyConnection(MySQLConnection):
         self._end("ROLLBACK", self._rollback)
 
     def _end(self, word: str, method: Callable[[], None]) -> None:
-        self.savepoints = ()
+        self.due = self.due[:1]  # without SAVEPOINTs
         if not self._get_autocommit():
             # First, because the server may have switched autocommit on when an asynchronous exception comes.
-            self.begins = True
+            self.due = (OFF,)
             self._send_together(f"{word};{ON}".encode(), 1)
         # Otherwise nothing has begun. But a BEGIN of the borrower's own makes the session dirty, and in a
         # lost session the method raises its error.
-        elif not self.begins or self.dirty or self.failure is not None:
+        elif not self.due or self.dirty or self.failure is not None:
             method()
 
     def _send_together(self, statements: Any, further: int, *rest: Any) -> Any:
@@ -104,35 +102,32 @@ class LazyConnection(MySQLConnection):
         return result
 
     def _send_or_begin(self, statement: Any, *rest: Any) -> Any:
-        if not self.begins:
+        if not (due := self.due):
             return self._query(statement, *rest)
         # A statement that is not understood goes alone: it may be several, or one about the transaction.
         if not self.shares_packets or self.effects & LEAVES or len(statement) > LONGEST:
             self.begin_alone()
             return self._query(statement, *rest)
-        first = (OFF, *self.savepoints)
-        begin = ";".join((*first, ""))
+        begin = ";".join((*due, ""))
         try:
             together = (begin if isinstance(statement, str) else begin.encode()) + statement
-            return self._send_together(together, len(first), *rest)
+            return self._send_together(together, len(due), *rest)
         finally:
-            # If the first statement has not run, it is still due.
-            self.begins = bool(self._get_autocommit())
-            if not self.begins:
-                self.savepoints = ()
+            # If the first statement has not run, all are still due.
+            if not self._get_autocommit():
+                self.due = ()
 
     query = sending(_send_or_begin)
 
     def begin_alone(self) -> None:
-        if self.begins:
-            for statement in (OFF, *self.savepoints):
-                self._query(statement.encode())
-            self.begins, self.savepoints = False, ()
+        for statement in self.due:
+            self._query(statement.encode())
+        self.due = ()
 
     @property
     def begun(self) -> bool:
         """True if the borrower may have begun a transaction, or has switched autocommit off."""
-        return super().begun or self.begins
+        return super().begun or bool(self.due)
 
     def mark_clean(self) -> None:
         # With ``AUTOCOMMIT`` that was set to False at run time, a clean session is one with autocommit off.
@@ -140,10 +135,7 @@ class LazyConnection(MySQLConnection):
         super().mark_clean()
 
     def clean(self) -> None:
-        if not self._get_autocommit():
-            with self.bounded():
-                self._end("ROLLBACK", self._rollback)
-        self.begins, self.savepoints = False, ()
+        self.due = ()
         super().clean()
 
 
@@ -153,7 +145,7 @@ def lazy(connection_class: type[MySQLConnection]) -> type[LazyConnection]:
 
     :param connection_class: the class of a driver's guarded connection.
     """
-    more = {"CHANGING": connection_class.CHANGING | {"begins", "savepoints"}}
+    more = {"CHANGING": connection_class.CHANGING | {"due"}}
     return type("LazyConnection", (LazyConnection, connection_class), more)
 
 
@@ -162,6 +154,6 @@ def begin_lazily(driver: Any) -> None:
 
     :param driver: the guarded connection.
     """
-    driver.begins, driver.savepoints = False, ()
+    driver.due = ()
     driver.__class__ = lazy(type(driver))  # type: ignore[arg-type]  # a class is hashable
     driver.mark_clean()

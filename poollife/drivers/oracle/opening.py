@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from poollife.drivers.connection import live
+from poollife.drivers.connection import ended_after, live
 from poollife.process.atfork import descriptors, is_connected_to
 from poollife.process.guard import Guard, getpid
 
 
-@contextmanager
-def ended_if_silent(addresses: set[Any], seconds: float) -> Iterator[None]:
-    """End the socket that the block opens to one of these addresses, if the block takes longer than this.
+def ended_if_silent(addresses: set[Any], seconds: float) -> AbstractContextManager[None]:
+    """Return a block whose socket to one of these addresses is ended if the block takes longer than this.
 
     ``tcp_connect_timeout`` ends when the connection is accepted. A listener that accepts and never answers
     would hold the caller for ever. The driver shows its socket only after the logon: so a thread looks for
@@ -25,13 +22,7 @@ def ended_if_silent(addresses: set[Any], seconds: float) -> Iterator[None]:
     :param addresses: as ``is_connected_to()`` takes them.
     :param seconds: the limit.
     """
-    watchdog = threading.Timer(seconds, _end_new, (addresses, set(_sockets(addresses)), getpid()))
-    watchdog.daemon = True
-    try:
-        watchdog.start()
-        yield
-    finally:
-        watchdog.cancel()
+    return ended_after(seconds, _end_new, addresses, set(_sockets(addresses)), getpid())
 
 
 def _end_new(addresses: set[Any], known: set[int], pid: int) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 
-from poollife.drivers.comments import without_comments_around
 from poollife.drivers.effects import LAST_NUMBER, LEAVES, PINS, READS, UNKNOWN, Memory, upper_text
 from poollife.drivers.oracle.functions import FUNCTIONS, KEYWORDS, QUALIFIED, TYPES
 
@@ -111,4 +110,4 @@ def _is_clean(text: bytes) -> bool:
     return _KNOWN.issuperset(found)
 
 
-EFFECTS = Memory(read, without_comments_around)
+EFFECTS = Memory(read)

@@ -209,10 +209,10 @@ class Psycopg2(PostgreSQLDriver):
 
     def begin_lazily(self, connection: Any) -> None:
         """Implement ``Driver.begin_lazily()``."""
-        connection.shares_packets, connection.has_begun, connection.savepoints = True, False, ()
-        connection.has_autocommit = connection.autocommit
+        autocommit = connection.autocommit
+        connection.shares_packets = True
         connection.__class__ = lazy(type(connection))  # type: ignore[arg-type]  # a class is hashable
-        connection.set_autocommit_again(connection.has_autocommit)
+        connection.set_autocommit_again(autocommit)
         connection.mark_clean()
 
     def params(self, params: dict[str, Any]) -> dict[str, Any]:

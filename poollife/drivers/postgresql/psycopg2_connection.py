@@ -172,7 +172,7 @@ class Psycopg2Connection(PostgreSQLConnection):
         if self.autocommit:
             self.run("ROLLBACK", seconds)
         else:
-            with ended_after(self.guard, seconds):
+            with ended_after(seconds, self.guard.shut_down):
                 Connection.rollback(self)
 
     def run(self, sql: str, seconds: float) -> list[tuple[Any, ...]]:
@@ -184,7 +184,7 @@ class Psycopg2Connection(PostgreSQLConnection):
         if is_idle:  # otherwise the driver would begin a transaction
             self.set_autocommit_again(True)
         try:
-            with ended_after(self.guard, seconds):
+            with ended_after(seconds, self.guard.shut_down):
                 cursor = Cursor(self)
                 cursor.execute(sql or "SELECT 1")
                 rows = cursor.fetchall() if cursor.description else []

@@ -52,7 +52,17 @@ class UnreadCalls:
             raise
 
 
-class Psycopg2Cursor(UnreadCalls, ReadingCursor):
+class ReadCalls(UnreadCalls):
+    """The calls whose statements are read. Their arguments have psycopg2's names, which psycopg 3 has not."""
+
+    def execute(self, query: Any, vars: Any = None) -> Any:  # noqa: A002
+        return super().execute(query, vars)  # type: ignore[misc]  # that of ReadingCursor
+
+    def executemany(self, query: Any, vars_list: Any) -> Any:
+        return super().executemany(query, vars_list)  # type: ignore[misc]
+
+
+class Psycopg2Cursor(ReadCalls, ReadingCursor):
     """A cursor whose rows the client has."""
 
 
@@ -83,15 +93,15 @@ class LazyCursor(BeginningCursor, Psycopg2Cursor):
         self._first = driver.first_statements(self)
         if self._first:
             begin, text = in_front(self._first), driver.text_of(query)
-            return send((begin.decode() if isinstance(text, str) else begin) + text, params)
-        if driver.is_due and query:
+            query = (begin.decode() if isinstance(text, str) else begin) + text
+        elif driver.is_due and query:
             # First the parameters: without lazy_begin an error in them comes before the BEGIN.
             query, params = self.mogrify(query, params), None  # type: ignore[attr-defined]  # the driver's
             driver.begin_alone()
-        return send(query, params)
+        return send(query, params, **kwargs)
 
 
-class Psycopg2NamedCursor(UnreadCalls, NamedCursor):
+class Psycopg2NamedCursor(ReadCalls, NamedCursor):
     """A cursor on the server."""
 
 

@@ -19,10 +19,8 @@ parentheses (``SELECT t.f FROM t`` calls ``f(t)`` if ``t`` has no column ``f``).
 from __future__ import annotations
 
 import re
-from functools import partial
 
-from poollife.drivers.comments import without_comments_around
-from poollife.drivers.effects import UNKNOWN, Memory
+from poollife.drivers.effects import UNKNOWN, memories
 from poollife.drivers.postgresql.effects import (
     APART,
     COMMENT,
@@ -201,9 +199,4 @@ def _is_suspect(sql: object, text: bytes) -> bool:
 
 
 #: The effects of texts, by whether the driver puts parameters into the text.
-EFFECTS = {
-    is_template: Memory(
-        partial(read, is_template=is_template), partial(without_comments_around, is_template=is_template)
-    )
-    for is_template in (False, True)
-}
+EFFECTS = memories(read)

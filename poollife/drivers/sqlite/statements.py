@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-from poollife.drivers.comments import without_comments_around
 from poollife.drivers.effects import (
     INSERT_ID,
     LAST_STATEMENT,
@@ -117,4 +116,4 @@ def set_by_script(script: str) -> int:
     return SETS if inserts else SETS & ~INSERT_ID
 
 
-EFFECTS = Memory(read, without_comments_around)
+EFFECTS = Memory(read)

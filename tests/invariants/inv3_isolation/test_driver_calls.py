@@ -64,6 +64,12 @@ def send_and_read(connection: Any) -> None:
     connection.read_query_result()
 
 
+def send_and_be_refused(connection: Any) -> None:
+    """The error is the whole answer."""
+    connection.send_query("SELECT 1 FROM nowhere")
+    connection.read_query_result()
+
+
 def use_result(connection: Any) -> None:
     connection.query("SELECT 1")
     connection.result = connection.use_result()
@@ -92,6 +98,7 @@ CALLS: dict[str, dict[str, Case]] = {
         "_get_native_connection()": Case(lambda connection: connection._get_native_connection(), "closed"),
         "send_query()": Case(lambda connection: connection.send_query("SELECT 1"), "closed"),
         "send_query(); read_query_result()": Case(send_and_read, "reset"),
+        "send_query(); read_query_result(), refused": Case(send_and_be_refused, "kept", "1146"),
         "use_result()": Case(use_result, "closed"),
         "query()": Case(lambda connection: connection.query("SET @left = 1"), "reset"),
         "begin()": Case(lambda connection: connection.begin(), "reset"),

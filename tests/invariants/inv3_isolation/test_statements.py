@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import NoSuchExample
 
-from poollife.drivers.comments import without_comments_around
 from poollife.drivers.effects import LEAVES, LONGEST_REMEMBERED, MOST_REMEMBERED, Memory
 from poollife.drivers.mysql.statements import (
     EFFECTS,
@@ -308,7 +307,7 @@ def test_a_comment_that_differs_each_time_costs_neither_a_reading_nor_a_place() 
         texts.append(sql)
         return read(sql)
 
-    memory = Memory(note, without_comments_around)
+    memory = Memory(note)
     for number in range(100):
         assert not memory[f"/*{number}*/ SELECT a FROM t /*traceparent='{number}'*/ /*b*/;"] & LEAVES
     assert (texts, list(memory)) == (["SELECT a FROM t"], ["SELECT a FROM t"])
@@ -326,7 +325,7 @@ def test_the_memory_keeps_what_was_read_of_late() -> None:
         reads[sql] += 1
         return read(sql)
 
-    memory = Memory(note, without_comments_around)
+    memory = Memory(note)
     for number in range(3 * MOST_REMEMBERED):
         memory["SELECT a FROM t"]
         memory[f"SELECT {number}"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connections, transaction
+from django.db import OperationalError, connections
 
 from poollife.backends.mysql import common as mysql_backend
 from poollife.backends.postgresql import base as postgresql_backend
@@ -16,6 +18,8 @@ from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
 
 ENGINES = ["poollife.backends.mysql", "poollife.backends.mysql_pymysql"]
+engines = pytest.mark.parametrize("engine", ENGINES, ids=["mysqlclient", "PyMySQL"])
+lazily = pytest.mark.parametrize("lazy", [False, True], ids=["", "lazy_begin"])
 
 
 @pytest.fixture
@@ -24,20 +28,70 @@ def proxy(mariadb: MariaDB) -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=["mysqlclient", "PyMySQL"])
-@pytest.mark.parametrize("lazy", [False, True], ids=["", "lazy_begin"])
-def test_rollback_at_the_return_ends_without_read_timeout(
-    engine: str, lazy: bool, make_alias: MakeAlias, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mysql, "CLEANING_LIMIT", 0.2)
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread can be started."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise AssertionError(f"{thread} was started")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def begin(engine: str, lazy: bool, make_alias: MakeAlias, proxy: Proxy) -> str:
+    """Return the alias of a session in a transaction, which its return rolls back."""
     options = {"client_flag": 1 << 16} if lazy and "pymysql" in engine else {}  # MULTI_STATEMENTS
     alias = make_alias(engine, PORT=str(proxy.port), POOL={"lazy_begin": lazy}, OPTIONS=options)
     connection = connections[alias]
     connection.set_autocommit(False)
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
+    return alias
+
+
+@engines
+@lazily
+def test_rollback_at_the_return_ends_without_read_timeout(
+    engine: str, lazy: bool, make_alias: MakeAlias, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "CLEANING_LIMIT", 0.2)
+    alias = begin(engine, lazy, make_alias, proxy)
     with proxy.stalled():
-        connection.close()
+        connections[alias].close()
+    pool = pool_of(alias)
+    assert (pool.out, pool.idle, pool.closed) == (0, 0, 1)
+
+
+@engines
+@lazily
+def test_rollback_at_the_return_starts_no_thread(
+    engine: str, lazy: bool, make_alias: MakeAlias, proxy: Proxy, request: pytest.FixtureRequest
+) -> None:
+    alias = begin(engine, lazy, make_alias, proxy)
+    request.getfixturevalue("no_threads")
+    connections[alias].close()
+    pool = pool_of(alias)
+    assert (pool.out, pool.idle, pool.closed) == (0, 1, 0)
+
+
+@engines
+@lazily
+def test_change_of_autocommit_at_the_return_ends_without_read_timeout(
+    engine: str, lazy: bool, make_alias: MakeAlias, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server goes silent behind its answer to the ROLLBACK."""
+    monkeypatch.setattr(mysql, "CLEANING_LIMIT", 0.2)
+    alias = begin(engine, lazy, make_alias, proxy)
+    guarded_class: Any = type(connections[alias].connection)
+    ask = guarded_class._ask
+    with ExitStack() as silence:
+
+        def ask_once(driver: Any, seconds: float, question: bytes) -> None:
+            ask(driver, seconds, question)
+            silence.enter_context(proxy.stalled())
+
+        monkeypatch.setattr(guarded_class, "_ask", ask_once)
+        connections[alias].close()
     pool = pool_of(alias)
     assert (pool.out, pool.idle, pool.closed) == (0, 0, 1)
 
@@ -56,14 +110,22 @@ def test_reset_ends_without_read_timeout(
     assert (pool.out, pool.idle, pool.closed) == (0, 0, 1)
 
 
-def test_read_timeout_of_the_site_is_the_limit(make_alias: MakeAlias, proxy: Proxy) -> None:
-    """No thread is started that would watch."""
+@pytest.mark.parametrize("statement", ["SELECT 1", "SET @mine = 1"], ids=["rollback", "reset"])
+def test_read_timeout_of_the_site_is_the_limit(
+    statement: str,
+    make_alias: MakeAlias,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """No thread is started that would watch. The pool's own limit would hold up the test."""
+    monkeypatch.setattr(mysql, "CLEANING_LIMIT", 3600.0)
     alias = make_alias(PORT=str(proxy.port), OPTIONS={"read_timeout": 1})
     connection = connections[alias]
-    with transaction.atomic(alias):
-        pass
     connection.set_autocommit(False)
-    assert connection.connection.own_limit == 1
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    request.getfixturevalue("no_threads")
     with proxy.stalled():
         connection.close()
     assert pool_of(alias).closed == 1

@@ -12,6 +12,7 @@ from django.db import OperationalError, connections
 
 from benchmarks.wiretap import Wiretap
 from poollife import pool_available
+from poollife.drivers.mysql import mysqlclient
 from poollife.drivers.mysql.mysqlclient import driver
 from poollife.pools import liveness
 from servers import MariaDB
@@ -149,6 +150,23 @@ def test_question_for_the_role_takes_two_packets_where_statements_go_one_by_one(
     assert not any(";" in each for each in heard)
 
 
+@pytest.mark.usefixtures("asked_each_time")
+@pytest.mark.parametrize("together", [True, False], ids=["one packet", "two packets"])
+def test_session_whose_server_does_not_know_roles_is_kept(
+    together: bool, make_alias: MakeAlias, failover: Failover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers with an error."""
+    monkeypatch.setattr(mysqlclient, "ROLE", b"SELECT @@global.nothing")
+    entry = {"OPTIONS": {"multi_statements": together}, "POOL": PRIMARY, **WRITER}
+    alias = make_alias(NAME=failover.name, **entry)
+    connection = connections[alias]
+    for _ in range(3):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        connection.close()
+    assert (pool_of(alias).opened, pool_of(alias).closed) == (1, 0)
+
+
 def test_session_that_does_not_answer_the_question_is_replaced(
     make_alias: MakeAlias, mariadb: MariaDB, failover: Failover
 ) -> None:
@@ -246,6 +264,28 @@ def test_list_whose_primary_is_away_leads_writers_nowhere_and_readers_to_the_res
     assert len(visitors.failed) == (role == "primary")
     assert sessions(heir, alias)
     connections[alias].close()
+
+
+def test_sessions_of_a_list_are_closed_if_the_opening_is_interrupted(
+    make_alias: MakeAlias, failover: Failover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Struck(BaseException):
+        """An asynchronous exception."""
+
+    opened: list[Any] = []
+
+    def has_role(session: Any, role: str, seconds: float) -> bool:
+        opened.append(session)
+        if len(opened) == 2:
+            raise Struck
+        return False
+
+    monkeypatch.setattr(mysqlclient.GuardedConnection, "has_role", has_role)
+    listed = hosts(failover.primary, failover.heir)
+    alias = make_alias(NAME=failover.name, POOL=PRIMARY, **listed, **WRITER)
+    with pytest.raises(Struck):
+        connections[alias].ensure_connection()
+    assert [session.open for session in opened] == [0, 0]
 
 
 def test_error_of_a_server_in_a_list_is_not_passed_over(make_alias: MakeAlias, failover: Failover) -> None:
