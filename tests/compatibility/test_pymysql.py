@@ -497,6 +497,17 @@ def test_after_that_a_statement_may_take_its_time(make_alias: MakeAlias, own: in
     assert raw(alias)._read_timeout == own
 
 
+def test_borrower_that_has_switched_autocommit_off_leaves_no_trace(alias: str) -> None:
+    """PyMySQL keeps the mode in an attribute, beside the server's flag."""
+    connections[alias].set_autocommit(False)
+    ask(alias, "SELECT 1")
+    driver = raw(alias)
+    connections[alias].close()
+    ask(alias, "SELECT 1")
+    assert raw(alias) is driver
+    assert (driver.autocommit_mode, bool(driver.get_autocommit())) == (True, True)
+
+
 # --- private names of PyMySQL ------------------------------------------------------------------------------
 
 

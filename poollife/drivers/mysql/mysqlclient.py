@@ -210,8 +210,8 @@ class GuardedConnection(MySQLConnection, Connection):  # type: ignore[misc]  # m
         self.drop_marks(self.marks_at_birth)
         # The C client itself waits for the answers to a change of user: only its own limit, or a thread, ends
         # that. (It waits by poll(), so SO_RCVTIMEO on its socket has no effect.)
-        own_limit = nullcontext() if params.get("read_timeout") else None
-        with own_limit or ended_after(CLEANING_LIMIT, self.guard.shut_down):
+        limit = CLEANING_LIMIT
+        with nullcontext() if params.get("read_timeout") else ended_after(limit, self.guard.shut_down):
             self._reset(params)
 
     def _reset(self, params: Mapping[str, Any]) -> None:

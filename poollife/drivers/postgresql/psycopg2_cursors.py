@@ -62,11 +62,11 @@ class ReadCalls(UnreadCalls):
         return super().executemany(query, vars_list)  # type: ignore[misc]
 
 
-class Psycopg2Cursor(ReadCalls, ReadingCursor):
+class Psycopg2Cursor(ReadCalls, ReadingCursor):  # type: ignore[misc]  # the names of arguments
     """A cursor whose rows the client has."""
 
 
-class LazyCursor(BeginningCursor, Psycopg2Cursor):
+class LazyCursor(BeginningCursor, Psycopg2Cursor):  # type: ignore[misc]  # the names of arguments
     """A plain cursor with ``POOL["lazy_begin"]``: a first statement has the BEGIN in its packet.
 
     psycopg2 keeps the last result only, which is that of the statement.
@@ -101,7 +101,7 @@ class LazyCursor(BeginningCursor, Psycopg2Cursor):
         return send(query, params, **kwargs)
 
 
-class Psycopg2NamedCursor(ReadCalls, NamedCursor):
+class Psycopg2NamedCursor(ReadCalls, NamedCursor):  # type: ignore[misc]  # the names of arguments
     """A cursor on the server."""
 
 

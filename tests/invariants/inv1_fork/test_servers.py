@@ -98,8 +98,10 @@ def test_without_the_guard_a_worker_ends_a_session_of_its_parent(server: MariaDB
     assert count(server, "site", tmp_path, gunicorn, REQUESTS, without="guard").alive < 2
 
 
-def test_uvicorn_without_a_goodbye(server: MariaDB, tmp_path: Path) -> None:
-    """At its end it has the signal that ended it strike once more, so no exit handler runs."""
+def test_uvicorn_without_the_middleware_ends_sessions_without_a_quit_packet(
+    server: MariaDB, tmp_path: Path
+) -> None:
+    """At its end it raises the signal that ended it once more, so no exit handler runs."""
     server.create_database("site")
     without = replace(UVICORN, arguments=(*UVICORN.arguments[:-1], ASGI))
     assert count(server, "site", tmp_path, without, 8).aborted > 0

@@ -13,6 +13,7 @@ from django.db import OperationalError, connections
 from poollife.backends.mysql import common as mysql_backend
 from poollife.backends.postgresql import base as postgresql_backend
 from poollife.drivers.mysql import connection as mysql
+from poollife.drivers.mysql import mysqlclient
 from servers import MariaDB, PrivateServer, Proxy
 from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
@@ -99,7 +100,7 @@ def test_change_of_autocommit_at_the_return_ends_without_read_timeout(
 def test_reset_ends_without_read_timeout(
     make_alias: MakeAlias, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql, "CLEANING_LIMIT", 0.2)
+    monkeypatch.setattr(mysqlclient, "CLEANING_LIMIT", 0.2)
     alias = make_alias(PORT=str(proxy.port))
     connection = connections[alias]
     with connection.cursor() as cursor:
@@ -119,7 +120,8 @@ def test_read_timeout_of_the_site_is_the_limit(
     request: pytest.FixtureRequest,
 ) -> None:
     """No thread is started that would watch. The pool's own limit would hold up the test."""
-    monkeypatch.setattr(mysql, "CLEANING_LIMIT", 3600.0)
+    for module in (mysql, mysqlclient):
+        monkeypatch.setattr(module, "CLEANING_LIMIT", 3600.0)
     alias = make_alias(PORT=str(proxy.port), OPTIONS={"read_timeout": 1})
     connection = connections[alias]
     connection.set_autocommit(False)

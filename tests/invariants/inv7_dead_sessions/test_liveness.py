@@ -199,7 +199,7 @@ def next_session(alias: str) -> Any:
 def dead_at_checkout(server: MariaDB, alias: str) -> None:
     connection = next_session(alias)
     server.execute(f"KILL {connection.thread_id()}")
-    # The goodbye comes by way of the tap.
+    # The end of the session comes by way of the tap.
     eventually("it is told", connection.closed_by_server)
     visitors = Visitors(alias)
     visitors.come(1, threads=1)

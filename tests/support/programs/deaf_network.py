@@ -157,7 +157,7 @@ def idle_sessions(network: Loopback) -> dict[str, Any]:
 
 
 def own_pings(network: Loopback) -> dict[str, Any]:
-    """No time of the kernel's or the driver's bounds them; nor does the goodbye wait for anything."""
+    """No time of the kernel's or the driver's bounds them. The close waits for nothing either."""
     before = session("pinged")
     connections["pinged"].close()
     with network.deaf():

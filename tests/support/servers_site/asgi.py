@@ -11,4 +11,4 @@ application = get_asgi_application()
 loading.settle()
 
 #: For a server whose workers end by a signal, so that no exit handler runs: uvicorn.
-with_goodbye = PoolASGIMiddleware(application)
+with_middleware = PoolASGIMiddleware(application)

@@ -116,7 +116,7 @@ SERVERS = {
         "uvicorn",
         (
             *("--port", "{port}", "--workers", "{workers}", "--limit-max-requests", "{share}"),
-            *("--log-level", "warning", "tests.support.servers_site.asgi:with_goodbye"),
+            *("--log-level", "warning", "tests.support.servers_site.asgi:with_middleware"),
         ),
     ),
     "hypercorn": WebServer(
