@@ -152,6 +152,18 @@ def test_wrong_java_home_is_told(run: Run, mariadb: MariaDB, home: str, told: st
     assert "There is a JVM in /" in report["driver"]
 
 
+def test_pool_is_renewed_only_by_a_server_that_became_read_only(run: Run) -> None:
+    """A write in the borrower's own READ ONLY transaction has the same error."""
+    with PostgreSQL(superuser=True) as server:
+        server.create_database("shop")
+        admin = {**server.database("shop"), "ENGINE": "poollife.backends.postgresql"}
+        databases = {"default": {}, "admin": admin, "postgresql": entry(server, "shop")}
+        report = run("read_only", databases)
+    first, after_its_own, after_the_servers = report["sessions"]
+    assert report["errors"] == ["25006", "25006"]
+    assert first == after_its_own != after_the_servers
+
+
 def test_session_whose_java_connection_was_handed_out_is_not_lent_again(run: Run) -> None:
     report = run("handed_out")
     assert (report["usable"], report["closed"], report["same"]) == (True, True, False)

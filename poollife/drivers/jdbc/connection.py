@@ -42,7 +42,11 @@ class JDBCConnection(GuardedSocket):
     effects: int
     #: The state of autocommit in a clean session.
     autocommit_at_rest: bool
-    CHANGING: frozenset[str] = GuardedSocket.CHANGING | {"java", "dialect", "effects", "autocommit_at_rest"}
+    #: ``writability()`` of a clean session.
+    expected_writability: list[str] | None
+    CHANGING: frozenset[str] = GuardedSocket.CHANGING | {
+        *("java", "dialect", "effects", "autocommit_at_rest", "expected_writability"),
+    }
 
     def __init__(self, java: Any, dialect: Dialect) -> None:
         """Take a connection of Java's. ``adopt()`` guards it.
@@ -185,7 +189,18 @@ class JDBCConnection(GuardedSocket):
             self.failure = f"{type(error).__name__}: {error}"
             self.lost = verdict is not None
         elif Verdict.READ_ONLY in verdict:
-            self.failed_over = True
+            found = self.writability()
+            # If it is known and the same, the borrower's own READ ONLY transaction has refused the statement.
+            self.failed_over = found is None or found != self.expected_writability
+
+    def writability(self) -> list[str] | None:
+        """Return what the server has reported of whether it takes writes. Sends nothing.
+
+        :returns: None if the server does not report it, or the driver has no method for it.
+        """
+        if not (names := self.dialect.writability) or not hasattr(self.java, "getParameterStatus"):
+            return None
+        return [str(self.call(self.java.getParameterStatus, name)) for name in names]
 
     @property
     def begun(self) -> bool:
@@ -195,6 +210,7 @@ class JDBCConnection(GuardedSocket):
     def mark_clean(self) -> None:
         self.dirty = False
         self.autocommit_at_rest = self.autocommit
+        self.expected_writability = self.writability()
         self.marks_at_rest = marks_of(self, self.CHANGING)
 
     def reason_to_close(self) -> str | None:

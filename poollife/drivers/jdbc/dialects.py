@@ -14,6 +14,7 @@ from poollife.drivers.jdbc.dbapi import Error
 from poollife.drivers.mysql import effects as mysql_effects
 from poollife.drivers.mysql import errors as mysql_errors
 from poollife.drivers.mysql import statements as mysql
+from poollife.drivers.postgresql import connection as postgresql_connection
 from poollife.drivers.postgresql import effects as postgresql_effects
 from poollife.drivers.postgresql import errors as postgresql_errors
 from poollife.drivers.postgresql import statements as postgresql
@@ -49,6 +50,8 @@ class Dialect:
     number_methods: tuple[str, ...] = ()
     #: Whether the driver tells the id that an INSERT has generated, without another statement.
     returns_keys: bool = False
+    #: The parameters by which the server reports, with any answer, whether it takes writes.
+    writability: tuple[str, ...] = ()
 
     def verdict_on(self, error: Error) -> Verdict:
         """Return the meaning of an error in a session."""
@@ -153,6 +156,7 @@ POSTGRESQL = Dialect(
     postgresql_effects.told_by,
     maintenance="postgres",
     number_methods=("getBackendPID",),
+    writability=postgresql_connection.REPORTED[-2:],
 )
 #: Dialects by a part of the URL before its "//".
 BY_SUBPROTOCOL: dict[str, Dialect] = {"mariadb": MYSQL, "mysql": MYSQL, "postgresql": POSTGRESQL}
