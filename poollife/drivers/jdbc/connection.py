@@ -112,6 +112,12 @@ class JDBCConnection(GuardedSocket):
         self.check()
         self.call(self.java.setAutoCommit, value)
 
+    @property
+    def version(self) -> str:
+        """The version of the database, such as "19.0"."""
+        data = self.call(self.java.getMetaData)
+        return f"{self.call(data.getDatabaseMajorVersion)}.{self.call(data.getDatabaseMinorVersion)}"
+
     def get_java_connection(self) -> Any:
         """Return the ``java.sql.Connection``. The session is closed at its return, and not lent again."""
         self.check()
@@ -246,13 +252,14 @@ class JDBCConnection(GuardedSocket):
             return False
 
 
-def connect(driver: str, url: str, properties: Mapping[str, Any]) -> JDBCConnection:
+def connect(driver: str, url: str, properties: Mapping[str, Any], dialect: Dialect) -> JDBCConnection:
     """Open a session. The first call starts the JVM.
 
     :param driver: the class of the JDBC driver.
     :param url: the JDBC URL.
     :param properties: the driver's properties, ``user`` and ``password`` among them. Those that are None are
         left out.
+    :param dialect: the kind of the database.
     :raises ImproperlyConfigured: there is no JVM, CLASSPATH does not have the driver, or the URL is not one
         of this driver's.
     :raises ForkedJVM: in a process that was forked from one with a JVM.
@@ -260,7 +267,6 @@ def connect(driver: str, url: str, properties: Mapping[str, Any]) -> JDBCConnect
     """
     jvm.start()
     enter_thread()
-    dialect = dialect_of(url)
     given = java_class("java.util.Properties")()
     for name, value in properties.items():
         if value is not None:
