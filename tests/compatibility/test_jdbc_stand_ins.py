@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.utils import ConnectionHandler
 
 from poollife.drivers.effects import LAST_NUMBER, LEAVES, READS
 from servers import MariaDB
@@ -73,13 +74,34 @@ def test_django_s_oracle_backend_works_on_a_stub_of_oracle_s_driver(run: Run) ->
         "rolled back": 2,
         # A count, no new session, one statement.
         "warm": [2, None, 0, 1],
+        "commit": "django.db.utils",
     }
+
+
+def test_oceanbase_in_oracle_mode_has_oracle_s_dialect_and_its_own_driver() -> None:
+    needs.java()
+    from poollife.backends.jdbc.oracle.base import DatabaseWrapper
+    from poollife.drivers.jdbc.dialects import ORACLE
+
+    entry = {
+        "ENGINE": "poollife.backends.jdbc.oracle",
+        "JDBC_DRIVER": "com.oceanbase.jdbc.Driver",
+        "JDBC_URL": "jdbc:oceanbase://{HOST}:{PORT}/{NAME}",
+        "NAME": "shop",
+        "HOST": "db",
+        "PORT": "2881",
+    }
+    wrapper = DatabaseWrapper(ConnectionHandler({"default": entry}).settings["default"], "default")
+    params = wrapper.get_connection_params()
+    assert params["driver"] == "com.oceanbase.jdbc.Driver"
+    assert params["url"] == "jdbc:oceanbase://db:2881/shop"
+    assert params["dialect"] is ORACLE
 
 
 def test_raw_sql_works_on_a_stub_of_oceanbase_s_driver(
     run: Run, mariadb: MariaDB, new_database: NewDatabase
 ) -> None:
-    """The stub is MariaDB's driver, and the server is MariaDB: its protocol is that of OceanBase's MySQL mode."""
+    """The stub is MariaDB's driver. MariaDB's server speaks the protocol of OceanBase's MySQL mode."""
     name = new_database(mariadb)
     report = run("oceanbase", {**mariadb.database(name), "ENGINE": "poollife.backends.jdbc.oceanbase"})
     assert report == {

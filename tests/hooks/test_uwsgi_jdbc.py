@@ -1,4 +1,4 @@
-"""uWSGI with JDBC: with lazy-apps each worker has a JVM of its own. Workers of a master with one are refused."""
+"""uWSGI with JDBC: each worker has a JVM of its own with lazy-apps, and is refused if the master has one."""
 
 from __future__ import annotations
 

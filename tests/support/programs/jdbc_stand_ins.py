@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -42,7 +43,8 @@ def oracle() -> Report:
     do(
         "CREATE SEQUENCE ENTRY_SQ",
         'CREATE TABLE ENTRY ("ID" NUMBER(19) DEFAULT ENTRY_SQ.NEXTVAL PRIMARY KEY,'
-        ' "NAME" NVARCHAR2(20) UNIQUE, "NUMBER" NUMBER(11), "PRICE" NUMBER(10, 2), "RATIO" DOUBLE PRECISION, "DAY" DATE, "AT" TIMESTAMP,'
+        ' "NAME" NVARCHAR2(20) UNIQUE, "NUMBER" NUMBER(11), "PRICE" NUMBER(10, 2), "RATIO" DOUBLE PRECISION,'
+        ' "DAY" DATE, "AT" TIMESTAMP,'
         ' "IS_OPEN" NUMBER(1), "TEXT" NCLOB);',
         "CREATE VIEW USER_TAB_IDENTITY_COLS AS SELECT 'x' SEQUENCE_NAME, 'x' TABLE_NAME, 'x' COLUMN_NAME",
     )
@@ -89,7 +91,20 @@ def oracle() -> Report:
     found["renewed"] = [str(each) for each in java_class.heard][:3]
     found["version"] = wrapper.oracle_version
     found["queries"] = logged(entries)
+    found["commit"] = failed_commit(wrapper)
     return found
+
+
+def failed_commit(wrapper: Any) -> str:
+    """Return the module of the error of a COMMIT in a session that has ended."""
+    logging.disable(logging.CRITICAL)
+    wrapper.set_autocommit(False)
+    wrapper.connection.java.close()
+    try:
+        wrapper.commit()
+    except Exception as error:
+        return type(error).__module__
+    return ""
 
 
 def logged(entries: Any) -> list[str]:
