@@ -157,7 +157,7 @@ def number_getter(columns: Any, number: int) -> Getter:
         convert: Callable[[str], Any] = float
     elif precision and scale >= 0:
         unit = Decimal(1).scaleb(-scale)
-        context = Context(prec=max(precision, 1))
+        context = Context(prec=precision)
         convert = int if scale == 0 else lambda text: Decimal(text).quantize(unit, context=context)
     else:  # an expression, or a number of any size
         convert = _integer_or_decimal
