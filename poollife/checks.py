@@ -73,6 +73,7 @@ def _of_one(database: Database) -> Iterator[CheckMessage]:
     yield from _of_django(database)
     if found := database.wrapper.driver.objection():
         yield checks.Error(f"{database.place}: {found[0]}", hint=found[1], id="poollife.E008")
+    yield from _of_the_engine(database)
     try:
         options = database.options
     except ImproperlyConfigured as error:
@@ -94,6 +95,20 @@ def _of_one(database: Database) -> Iterator[CheckMessage]:
         )
     if options.pooled:
         yield from _of_options(database, options)
+
+
+def _of_the_engine(database: Database) -> Iterator[CheckMessage]:
+    """Check the keys that only this ENGINE has, and say what was never tried with it."""
+    needed = database.wrapper.needed_settings
+    if missing := [key for key in needed if not database.entry.get(key)]:
+        engine = database.entry["ENGINE"]
+        yield checks.Error(
+            f"{database.place} has no {' and no '.join(missing)}, which ENGINE {engine!r} needs.",
+            hint=f"Such as {', '.join(f'{key!r}: {needed[key]!r}' for key in missing)}.",
+            id="poollife.E009",
+        )
+    if caveat := database.wrapper.caveat:
+        yield checks.Info(f"{database.place}: {caveat[0]}", hint=caveat[1], id="poollife.I004")
 
 
 def _of_django(database: Database) -> Iterator[CheckMessage]:

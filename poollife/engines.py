@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,8 +14,15 @@ from django.db.utils import load_backend
 
 from poollife.conf import PoolOptions
 
+#: The beginning of the names of all ENGINEs of poollife.
+PREFIX = "poollife.backends."
 #: Other names of databases and drivers, and the names of their backends.
-OTHER_NAMES = {"mariadb": "mysql", "gis": "mysql_gis", "pymysql": "mysql_pymysql"}
+OTHER_NAMES = {
+    "oceanbase": "jdbc.oceanbase",
+    "mariadb": "mysql",
+    "gis": "mysql_gis",
+    "pymysql": "mysql_pymysql",
+}
 
 
 class Database(NamedTuple):
@@ -83,8 +89,9 @@ def wrapper_of(engine: str) -> type | None:
 def engines() -> list[str]:
     """Return the names of all ENGINEs of poollife, such as "poollife.backends.mysql"."""
     folder = Path(__file__).with_name("backends")
-    modules = pkgutil.iter_modules([str(folder)], "poollife.backends.")
-    return [module.name for module in modules if module.ispkg]
+    # A backend is a package with this module in it, as Django looks for it. One may be inside of another.
+    backends = (path.parent.relative_to(folder).parts for path in folder.rglob("base.py"))
+    return sorted(PREFIX + ".".join(parts) for parts in backends)
 
 
 def missing_engine(alias: str, engine: str) -> tuple[str, str] | None:
@@ -95,8 +102,8 @@ def missing_engine(alias: str, engine: str) -> tuple[str, str] | None:
     """
     if not engine.startswith("poollife.") or engine in (known := engines()):
         return None
-    name = engine.rpartition(".")[2]
-    names = {each.rpartition(".")[2]: each for each in known}
+    name = engine.removeprefix(PREFIX)
+    names = {each.removeprefix(PREFIX): each for each in known}
     near = [OTHER_NAMES.get(name, name), *get_close_matches(name, names, n=1)]
     guess = next((f"Did you mean {names[each]!r}? " for each in near if each in names), "")
     message = f"DATABASES[{alias!r}]: ENGINE {engine!r} does not exist."

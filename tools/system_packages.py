@@ -78,6 +78,8 @@ def needs() -> list[Need]:
         Need("Chromium and ChromeDriver", has_chromium, ["chromium", "chromium-driver"], optional=True),
         # For JDBC: raw SQL through a JVM.
         Need("a Java runtime", has_java, ["default-jre-headless"], optional=True),
+        # For stubs of drivers that can't be had.
+        Need("a Java compiler", lambda: has_program("javac"), ["default-jdk-headless"], optional=True),
         Need("MariaDB's JDBC driver", MARIADB_JAR.exists, ["libmariadb-java"], optional=True),
         Need("PostgreSQL's JDBC driver", POSTGRESQL_JAR.exists, ["libpostgresql-jdbc-java"], optional=True),
         Need("the database H2", H2_JAR.exists, ["libh2-java"], optional=True),

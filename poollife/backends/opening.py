@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from django.db.backends.base import base as wrapper
@@ -56,6 +57,10 @@ class OpeningMixin(BaseDatabaseWrapper):
     driver: Driver
     #: The driver's module; the stubs leave it out.
     Database: Any
+    #: Keys that an entry of ``DATABASES`` needs beside Django's, with examples.
+    needed_settings: Mapping[str, str] = {}
+    #: What was never tried with this ENGINE, and the ENGINE to take in its place; None: it has no such gap.
+    caveat: tuple[str, str] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: The present lease; None while this wrapper has no session of a pool.

@@ -126,7 +126,8 @@ LEFT_OVER = {
     "django-pg-real-pool": {"poollife.E002", "poollife.W011"},
     "django-mysqlpool": {"poollife.W011"},
     "django-db-connection-pool": {"poollife.W011"},
-    "django-db-connection-pool on JDBC": {"poollife.W011", "poollife.I002"},
+    # The other alias has the ENGINE, too, and no JDBC_URL.
+    "django-db-connection-pool on JDBC": {"poollife.E009", "poollife.W011", "poollife.I002"},
     "django-db-conn-pool": {"poollife.E001"},
     "django-mysql-geventpool": {"poollife.E004"},
     # It has two aliases on one server.

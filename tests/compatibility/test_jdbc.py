@@ -87,7 +87,7 @@ def test_parameters_are_none_in_literals_names_and_comments(run: Run) -> None:
 
 def test_parts_of_django_around_raw_sql_work_and_the_others_are_refused(run: Run) -> None:
     report = run("django_s_own")
-    refused = ["ENGINE 'poollife.backends.jdbc' makes no SQL: it r"] * 4
+    refused = ["This ENGINE of JDBC makes no SQL: it runs your own"] * 4
     shell = "JDBC has no shell: use the client program of this database"
     for alias in ("mariadb", "postgresql"):
         assert report[alias] == [[[7, "Altair"]], True, *refused, shell]
@@ -150,6 +150,18 @@ def test_wrong_java_home_is_told(run: Run, mariadb: MariaDB, home: str, told: st
     assert f"JAVA_HOME is {home!r}" in report["driver"]
     assert told in report["driver"]
     assert "There is a JVM in /" in report["driver"]
+
+
+def test_pool_is_renewed_only_by_a_server_that_became_read_only(run: Run) -> None:
+    """A write in the borrower's own READ ONLY transaction has the same error."""
+    with PostgreSQL(superuser=True) as server:
+        server.create_database("shop")
+        admin = {**server.database("shop"), "ENGINE": "poollife.backends.postgresql"}
+        databases = {"default": {}, "admin": admin, "postgresql": entry(server, "shop")}
+        report = run("read_only", databases)
+    first, after_its_own, after_the_servers = report["sessions"]
+    assert report["errors"] == ["25006", "25006"]
+    assert first == after_its_own != after_the_servers
 
 
 def test_session_whose_java_connection_was_handed_out_is_not_lent_again(run: Run) -> None:

@@ -354,6 +354,42 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
         "Did you mean 'poollife.backends.mysql'? There are 'poollife.backends.jdbc', ",
     ),
     (
+        {"shop": mysql(ENGINE="poollife.backends.jdbc.oracel")},
+        "E005",
+        "ENGINE 'poollife.backends.jdbc.oracel' does not exist",
+        "Did you mean 'poollife.backends.jdbc.oracle'?",
+    ),
+    (
+        {"shop": mysql(ENGINE="poollife.backends.oceanbase")},
+        "E005",
+        "ENGINE 'poollife.backends.oceanbase' does not exist",
+        "Did you mean 'poollife.backends.jdbc.oceanbase'?",
+    ),
+    (
+        {"shop": mysql(ENGINE="poollife.backends.jdbc")},
+        "E009",
+        "DATABASES['shop'] has no JDBC_DRIVER and no JDBC_URL, which ENGINE 'poollife.backends.jdbc' needs.",
+        "Such as 'JDBC_DRIVER': 'org.mariadb.jdbc.Driver', 'JDBC_URL': 'jdbc:mariadb://{HOST}:{PORT}/{NAME}'.",
+    ),
+    (
+        {"shop": mysql(ENGINE="poollife.backends.jdbc", JDBC_DRIVER="org.h2.Driver", JDBC_URL="")},
+        "E009",
+        "DATABASES['shop'] has no JDBC_URL, which",
+        "Such as 'JDBC_URL': ",
+    ),
+    (
+        {"shop": mysql(ENGINE="poollife.backends.jdbc.oracle")},
+        "I004",
+        "was never tried with Oracle's JDBC driver",
+        "'poollife.backends.oracle' needs no Java",
+    ),
+    (
+        {"shop": mysql(ENGINE="poollife.backends.jdbc.oceanbase")},
+        "I004",
+        "DATABASES['shop']: ENGINE 'poollife.backends.jdbc.oceanbase' is experimental",
+        "For a tenant in MySQL mode use 'poollife.backends.mysql', which needs no Java.",
+    ),
+    (
         {"shop": mysql(), "other": mysql(ENGINE="poollife.backends.sqlite", POOL={"pool_size": 1})},
         "E005",
         "DATABASES['other']: ENGINE 'poollife.backends.sqlite' does not exist",
@@ -363,7 +399,8 @@ BAD_DATABASES: list[tuple[dict[str, dict[str, Any]], str, str, str]] = [
         {"shop": mysql(ENGINE="poollife.mysql.base")},
         "E005",
         "ENGINE 'poollife.mysql.base' does not exist",
-        "There are 'poollife.backends.jdbc', 'poollife.backends.mysql', 'poollife.backends.mysql_gis', "
+        "There are 'poollife.backends.jdbc', 'poollife.backends.jdbc.oceanbase', "
+        "'poollife.backends.jdbc.oracle', 'poollife.backends.mysql', 'poollife.backends.mysql_gis', "
         "'poollife.backends.mysql_pymysql', 'poollife.backends.oracle', 'poollife.backends.postgis', "
         "'poollife.backends.postgresql', 'poollife.backends.sqlite3'.",
     ),

@@ -71,6 +71,12 @@ def java() -> dict[str, str]:
     return {"CLASSPATH": ":".join(map(str, jars)), "TZ": "UTC"}
 
 
+def java_compiler() -> None:
+    """Look for javac, which compiles the stubs of JDBC drivers."""
+    if not system_packages.has_program("javac"):
+        raise Missing(f"missing: a Java compiler; {INSTALL}")
+
+
 def h2() -> None:
     """Look for H2, a database in the process of the JVM."""
     if not system_packages.H2_JAR.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -25,30 +26,40 @@ else:
 HEALTH_CHECK_LIMIT = 5.0
 #: The keys of settings that may stand in JDBC_URL, in braces.
 IN_URL = ("HOST", "PORT", "NAME")
+#: The settings that only JDBC has, with examples.
+EXAMPLES = {"JDBC_DRIVER": "org.mariadb.jdbc.Driver", "JDBC_URL": "jdbc:mariadb://{HOST}:{PORT}/{NAME}"}
 
 
 class JDBCMixin(BaseDatabaseWrapper):
     """A mixin with JDBC in the methods where a backend uses its driver."""
 
     Database = dbapi
+    #: The values of settings that an entry of ``DATABASES`` does not give.
+    default_settings: Mapping[str, str] = {}
 
     @property
     def jdbc_driver(self) -> str:
         """The class of the JDBC driver."""
-        return self._jdbc_setting("JDBC_DRIVER", "org.mariadb.jdbc.Driver")
+        return self.jdbc_setting("JDBC_DRIVER")
 
     @property
     def jdbc_url(self) -> str:
         """The JDBC URL. ``{HOST}``, ``{PORT}`` and ``{NAME}`` in it stand for these settings."""
-        url = self._jdbc_setting("JDBC_URL", "jdbc:mariadb://{HOST}:{PORT}/{NAME}")
+        url = self.jdbc_setting("JDBC_URL")
         for key in IN_URL:
-            url = url.replace(f"{{{key}}}", str(self.settings_dict[key] or ""))
+            url = url.replace(
+                f"{{{key}}}", str(self.settings_dict[key] or self.default_settings.get(key, ""))
+            )
         return url
 
-    def _jdbc_setting(self, key: str, example: str) -> str:
-        if value := self.settings_dict.get(key):
+    def jdbc_setting(self, key: str) -> str:
+        """Return the value of JDBC_DRIVER or JDBC_URL.
+
+        :raises ImproperlyConfigured: it is not given, and this ENGINE has none of its own.
+        """
+        if value := self.settings_dict.get(key) or self.default_settings.get(key):
             return str(value)
-        raise ImproperlyConfigured(f"DATABASES[{self.alias!r}] needs {key}, such as {example!r}.")
+        raise ImproperlyConfigured(f"DATABASES[{self.alias!r}] needs {key}, such as {EXAMPLES[key]!r}.")
 
     @property
     def dialect(self) -> Dialect:
@@ -61,6 +72,7 @@ class JDBCMixin(BaseDatabaseWrapper):
         return {
             "driver": self.jdbc_driver,
             "url": self.jdbc_url,
+            "dialect": self.dialect,
             "properties": {
                 "user": settings["USER"] or None,
                 "password": settings["PASSWORD"] or None,
@@ -88,6 +100,7 @@ class PooledJDBCMixin(PooledMixin, JDBCMixin):
     """A mixin to be put before a DatabaseWrapper of Django's, or before a subclass of one."""
 
     driver = jdbc.driver
+    needed_settings = EXAMPLES
 
     def pool_key(self) -> PoolKey:
         """Return the key of this wrapper's pool, with JDBC_DRIVER and JDBC_URL in it."""

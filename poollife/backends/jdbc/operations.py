@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from poollife.backends.jdbc.common import JDBCMixin
 
 RAW_ONLY = (
-    "ENGINE 'poollife.backends.jdbc' makes no SQL: it runs your own SQL, by connection.cursor() or "
+    "This ENGINE of JDBC makes no SQL: it runs your own SQL, by connection.cursor() or "
     "Model.objects.raw(). For Django's queries and migrations use an ENGINE of this database."
 )
 
@@ -72,7 +72,7 @@ class DatabaseCreation(BaseDatabaseCreation):
     connection: JDBCMixin
 
     def _create_test_db(self, *args: Any, **kwargs: Any) -> str:
-        if "{NAME}" not in self.connection.settings_dict["JDBC_URL"]:
+        if "{NAME}" not in self.connection.jdbc_setting("JDBC_URL"):
             # Tests would run on the real database.
             raise ImproperlyConfigured(
                 f"DATABASES[{self.connection.alias!r}]: no test database can be made, because JDBC_URL names "

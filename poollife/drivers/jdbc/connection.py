@@ -42,7 +42,11 @@ class JDBCConnection(GuardedSocket):
     effects: int
     #: The state of autocommit in a clean session.
     autocommit_at_rest: bool
-    CHANGING: frozenset[str] = GuardedSocket.CHANGING | {"java", "dialect", "effects", "autocommit_at_rest"}
+    #: ``writability()`` of a clean session.
+    expected_writability: list[str] | None
+    CHANGING: frozenset[str] = GuardedSocket.CHANGING | {
+        *("java", "dialect", "effects", "autocommit_at_rest", "expected_writability"),
+    }
 
     def __init__(self, java: Any, dialect: Dialect) -> None:
         """Take a connection of Java's. ``adopt()`` guards it.
@@ -107,6 +111,12 @@ class JDBCConnection(GuardedSocket):
     def autocommit(self, value: bool) -> None:
         self.check()
         self.call(self.java.setAutoCommit, value)
+
+    @property
+    def version(self) -> str:
+        """The version of the database, such as "19.0"."""
+        data = self.call(self.java.getMetaData)
+        return f"{self.call(data.getDatabaseMajorVersion)}.{self.call(data.getDatabaseMinorVersion)}"
 
     def get_java_connection(self) -> Any:
         """Return the ``java.sql.Connection``. The session is closed at its return, and not lent again."""
@@ -185,7 +195,18 @@ class JDBCConnection(GuardedSocket):
             self.failure = f"{type(error).__name__}: {error}"
             self.lost = verdict is not None
         elif Verdict.READ_ONLY in verdict:
-            self.failed_over = True
+            found = self.writability()
+            # If it is known and the same, the borrower's own READ ONLY transaction has refused the statement.
+            self.failed_over = found is None or found != self.expected_writability
+
+    def writability(self) -> list[str] | None:
+        """Return what the server has reported of whether it takes writes. Sends nothing.
+
+        :returns: None if the server does not report it, or the driver has no method for it.
+        """
+        if not (names := self.dialect.writability) or not hasattr(self.java, "getParameterStatus"):
+            return None
+        return [str(self.call(self.java.getParameterStatus, name)) for name in names]
 
     @property
     def begun(self) -> bool:
@@ -195,6 +216,7 @@ class JDBCConnection(GuardedSocket):
     def mark_clean(self) -> None:
         self.dirty = False
         self.autocommit_at_rest = self.autocommit
+        self.expected_writability = self.writability()
         self.marks_at_rest = marks_of(self, self.CHANGING)
 
     def reason_to_close(self) -> str | None:
@@ -230,13 +252,14 @@ class JDBCConnection(GuardedSocket):
             return False
 
 
-def connect(driver: str, url: str, properties: Mapping[str, Any]) -> JDBCConnection:
+def connect(driver: str, url: str, properties: Mapping[str, Any], dialect: Dialect) -> JDBCConnection:
     """Open a session. The first call starts the JVM.
 
     :param driver: the class of the JDBC driver.
     :param url: the JDBC URL.
     :param properties: the driver's properties, ``user`` and ``password`` among them. Those that are None are
         left out.
+    :param dialect: the kind of the database.
     :raises ImproperlyConfigured: there is no JVM, CLASSPATH does not have the driver, or the URL is not one
         of this driver's.
     :raises ForkedJVM: in a process that was forked from one with a JVM.
@@ -244,7 +267,6 @@ def connect(driver: str, url: str, properties: Mapping[str, Any]) -> JDBCConnect
     """
     jvm.start()
     enter_thread()
-    dialect = dialect_of(url)
     given = java_class("java.util.Properties")()
     for name, value in properties.items():
         if value is not None:

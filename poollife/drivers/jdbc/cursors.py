@@ -12,7 +12,7 @@ from poollife.drivers.cursors import LeasedCursor
 from poollife.drivers.effects import INSERT_ID, LONGEST_REMEMBERED, MAY_SET_INSERT_ID, SETS, UPSERTS
 from poollife.drivers.jdbc.dbapi import InterfaceError, ProgrammingError
 from poollife.drivers.jdbc.parameters import Template
-from poollife.drivers.jdbc.values import Getter, getter_of, set_parameter, to_python
+from poollife.drivers.jdbc.values import NUMBERS, Getter, getter_of, set_parameter, to_python
 from poollife.process.guard import alive
 
 #: java.sql.Statement.RETURN_GENERATED_KEYS, and what a batch says of a statement whose rows were not counted.
@@ -21,22 +21,9 @@ RETURN_GENERATED_KEYS, SUCCESS_NO_INFO = 1, -2
 _remembered = lru_cache(maxsize=1024)(Template)
 
 
-def template_of(sql: Any, pattern: re.Pattern[str]) -> Template:
-    """Return a statement with its parameters read.
-
-    :raises ProgrammingError: the statement is no text.
-    """
-    check_text(sql)
+def template_of(sql: str, pattern: re.Pattern[str]) -> Template:
+    """Return a statement with its parameters read."""
     return (_remembered if len(sql) <= LONGEST_REMEMBERED else Template)(sql, pattern)
-
-
-def check_text(sql: Any) -> None:
-    """Refuse a statement that is no text, such as bytes.
-
-    :raises ProgrammingError: for such a statement.
-    """
-    if not isinstance(sql, str):
-        raise ProgrammingError(f"a statement is a text, not {type(sql).__qualname__!r}")
 
 
 class Cursor:
@@ -67,8 +54,8 @@ class Cursor:
         """
         self._begin()
         connection = self.connection
+        sql = self._text_of(sql)
         if params is None:
-            check_text(sql)
             self._statement = connection.call(connection.java.createStatement)
             has_rows = connection.call(self._execute_plain, sql)
         else:
@@ -83,7 +70,7 @@ class Cursor:
         :param params_seq: the sets.
         """
         self._begin()
-        template = template_of(sql, self.connection.dialect.pattern)
+        template = template_of(self._text_of(sql), self.connection.dialect.pattern)
         values = [template.values(params) for params in params_seq]
         self.rowcount = self.connection.call(self._execute_batch, template.text, values) if values else 0
 
@@ -149,6 +136,15 @@ class Cursor:
         self._forget()
         self.rowcount, self.lastrowid = -1, None
 
+    def _text_of(self, sql: Any) -> str:
+        """Return a statement as the server takes it.
+
+        :raises ProgrammingError: the statement is no text, but bytes, say.
+        """
+        if not isinstance(sql, str):
+            raise ProgrammingError(f"a statement is a text, not {type(sql).__qualname__!r}")
+        return sql[:-1] if sql.endswith(self.connection.dialect.ends) else sql
+
     def _forget(self) -> None:
         """Close Java's statement, and with it its rows."""
         statement, self._statement, self._rows, self.description = self._statement, None, None, None
@@ -210,7 +206,11 @@ class Cursor:
             (str(columns.getColumnLabel(number)), int(columns.getColumnType(number)), *[None] * 5)
             for number in range(1, int(columns.getColumnCount()) + 1)
         ]
-        self._getters = [getter_of(column[1]) for column in self.description]
+        number_getter = self.connection.dialect.number_getter
+        self._getters = [
+            number_getter(columns, number) if number_getter and column[1] in NUMBERS else getter_of(column[1])
+            for number, column in enumerate(self.description, 1)
+        ]
 
     def _take_key(self) -> None:
         keys = self._statement.getGeneratedKeys()

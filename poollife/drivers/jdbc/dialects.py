@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from poollife.drivers.effects import LEAVES, UNKNOWN, memories
 from poollife.drivers.jdbc import parameters
 from poollife.drivers.jdbc.dbapi import Error
+from poollife.drivers.jdbc.values import Getter, number_getter
 from poollife.drivers.mysql import effects as mysql_effects
 from poollife.drivers.mysql import errors as mysql_errors
 from poollife.drivers.mysql import statements as mysql
+from poollife.drivers.oracle import errors as oracle_errors
+from poollife.drivers.oracle import statements as oracle
+from poollife.drivers.postgresql import connection as postgresql_connection
 from poollife.drivers.postgresql import effects as postgresql_effects
 from poollife.drivers.postgresql import errors as postgresql_errors
 from poollife.drivers.postgresql import statements as postgresql
@@ -47,6 +52,13 @@ class Dialect:
     number_methods: tuple[str, ...] = ()
     #: Whether the driver tells the id that an INSERT has generated, without another statement.
     returns_keys: bool = False
+    #: The parameters by which the server reports, with any answer, whether it takes writes.
+    writability: tuple[str, ...] = ()
+    #: The characters at the end of a statement that are for the database's shell, and that a server refuses.
+    ends: tuple[str, ...] = ()
+    #: Returns the function that reads a column of the type NUMERIC, by the description of the rows and the
+    #: number of the column; None: it is a ``Decimal``.
+    number_getter: Callable[[Any, int], Getter] | None = None
 
     def verdict_on(self, error: Error) -> Verdict:
         """Return the meaning of an error in a session."""
@@ -74,6 +86,11 @@ def _verdict_by_number(error: Error) -> Verdict:
     return _verdict_by_class(error)
 
 
+def _verdict_of_oracle(error: Error) -> Verdict:
+    """Return the meaning of an error of Oracle, whose SQLSTATEs say little."""
+    return oracle_errors.SERVERS.get(error.code) or _verdict_by_class(error)
+
+
 # --- statements -----------------------------------------------------------------------------------------
 
 #: Statements of PostgreSQL that begin or end a transaction. Other drivers know by the server's status that
@@ -87,6 +104,13 @@ def _read_postgresql(sql: object, is_template: bool) -> int:
     effects = postgresql.read(sql, is_template)
     code = postgresql_effects.code_of(postgresql_effects.text_of(sql, is_template) or b"")
     return effects | LEAVES if any(map(_TRANSACTION.match, code.split(b";"))) else effects
+
+
+def _read_oracle(sql: object, is_template: bool) -> int:
+    if is_template and isinstance(sql, str):
+        # As Oracle has parameters.
+        sql = parameters.ORACLE.sub(lambda match: match["text"] or (":p" if match["parameter"] else "%"), sql)
+    return oracle.read(sql)
 
 
 #: Functions of the standard that leave nothing, and words before a parenthesis.
@@ -142,9 +166,26 @@ POSTGRESQL = Dialect(
     postgresql_effects.told_by,
     maintenance="postgres",
     number_methods=("getBackendPID",),
+    writability=postgresql_connection.REPORTED[-2:],
+)
+ORACLE = Dialect(
+    1521,
+    '"',
+    parameters.ORACLE,
+    memories(_read_oracle),
+    _verdict_of_oracle,
+    oracle.told_by,
+    # As Django's Oracle backend does.
+    ends=(";", "/"),
+    number_getter=number_getter,
 )
 #: Dialects by a part of the URL before its "//".
-BY_SUBPROTOCOL: dict[str, Dialect] = {"mariadb": MYSQL, "mysql": MYSQL, "postgresql": POSTGRESQL}
+BY_SUBPROTOCOL: dict[str, Dialect] = {
+    "mariadb": MYSQL,
+    "mysql": MYSQL,
+    "postgresql": POSTGRESQL,
+    "oracle": ORACLE,
+}
 
 
 def dialect_of(url: str) -> Dialect:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from poollife.errors import ForkedJVM
 from poollife.process.atfork import at_fork
+from poollife.process.greenlets import is_patched
 from poollife.process.guard import getpid, process
 
 try:
@@ -38,6 +40,12 @@ FORKED = (
     "query no JDBC database before the fork: gunicorn without preload_app, uWSGI with lazy-apps, no query "
     "when modules are imported or in AppConfig.ready(). (2) Start this process by spawn or forkserver. (3) "
     "Have process {owner} make the queries."
+)
+
+BLOCKS_GREENLETS = (
+    "gevent has patched this process, but Java does not know it: while one greenlet waits for a JDBC "
+    "database, all others stand still. If it waits for a lock that another greenlet holds, they wait until "
+    "the server gives up. Use threads for JDBC: gunicorn's gthread, Celery's threads or prefork."
 )
 
 
@@ -67,6 +75,8 @@ class JVM:
                 self._start()
 
     def _start(self) -> None:
+        if is_patched("socket"):
+            warnings.warn(BLOCKS_GREENLETS, RuntimeWarning, stacklevel=2)
         if not jpype.isJVMStarted():
             path = path_of_jvm()
             self.owner = getpid()

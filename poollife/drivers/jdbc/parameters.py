@@ -16,6 +16,10 @@ _ESCAPED_STRING = r"'(?:[^'\\]++|''|\\.)*(?:'|\Z)"
 _DOUBLE_QUOTED = r'"(?:[^"\\]++|""|\\.)*(?:"|\Z)'
 _BACKQUOTED = r"`(?:[^`]++|``)*(?:`|\Z)"
 _DOLLAR_QUOTED = r"(?<![\w$])\$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z)"
+#: Oracle's strings with a quote of the author's choice: the brackets, or any other character.
+_Q_QUOTED = (
+    r"(?<![\w$#])[nN]?[qQ]'(?:\[.*?\]|\{.*?\}|<.*?>|\(.*?\)|(?P<quote>[^\s\[{<(]).*?(?P=quote))(?:'|\Z)"
+)
 _PARAMETER = r"(?P<parameter>%(?:\((?P<name>[^)]+)\))?s)"
 
 
@@ -29,6 +33,7 @@ MYSQL = _pattern(_ESCAPED_STRING, _DOUBLE_QUOTED, _BACKQUOTED, r"--(?=\s|\Z)[^\n
 POSTGRESQL = _pattern(
     rf"(?<![\w$])[eE]{_ESCAPED_STRING}", _STRING, _NAME, _LINE_COMMENT, _COMMENT, _DOLLAR_QUOTED
 )
+ORACLE = _pattern(_Q_QUOTED, _STRING, _NAME, _LINE_COMMENT, _COMMENT)
 
 
 class Template:

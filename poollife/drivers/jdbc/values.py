@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cache, singledispatch
 from typing import Any
 from uuid import UUID
@@ -26,6 +26,8 @@ TIMES = {
     2013: ("OffsetTime",),
     2014: ("OffsetDateTime",),
 }
+#: The codes of NUMERIC and DECIMAL.
+NUMBERS = (2, 3)
 #: The bounds of java.lang.Long.
 LONG = range(-(1 << 63), 1 << 63)
 
@@ -142,6 +144,33 @@ def getter_of(code: int) -> Getter:
         return to_python(value)
 
     return read_time
+
+
+def number_getter(columns: Any, number: int) -> Getter:
+    """Return the function that reads a NUMBER of Oracle's, with the types that Django's Oracle backend gives.
+
+    :param columns: the ``ResultSetMetaData``.
+    :param number: the number of the column, from 1.
+    """
+    precision, scale = int(columns.getPrecision(number)), int(columns.getScale(number))
+    if scale == -127 and precision:  # FLOAT
+        convert: Callable[[str], Any] = float
+    elif precision and scale >= 0:
+        unit = Decimal(1).scaleb(-scale)
+        context = Context(prec=precision)
+        convert = int if scale == 0 else lambda text: Decimal(text).quantize(unit, context=context)
+    else:  # an expression, or a number of any size
+        convert = _integer_or_decimal
+
+    def read_number(rows: Any, number: int) -> Any:
+        value = rows.getBigDecimal(number)
+        return None if value is None else convert(str(value.toPlainString()))
+
+    return read_number
+
+
+def _integer_or_decimal(text: str) -> int | Decimal:
+    return Decimal(text) if "." in text else int(text)
 
 
 def _read(rows: Any, number: int) -> Any:

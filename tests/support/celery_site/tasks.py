@@ -11,7 +11,7 @@ from typing import Any
 from django.db import transaction
 
 from tests.support.celery_site import parent
-from tests.support.celery_site.app import app
+from tests.support.celery_site.app import WITH, app
 from tests.support.celery_site.notes import note
 from tests.support.programs import sockets
 from tests.support.programs.databases import ask, session
@@ -88,4 +88,5 @@ def narrow(mark: str, until: str) -> None:
     eventually("it may end", Path(until).exists)
 
 
-parent.warm_up()
+if "idle parent" not in WITH:
+    parent.warm_up()

@@ -213,6 +213,33 @@ def errors() -> Report:
     return found
 
 
+def read_only() -> Report:
+    """Write in a READ ONLY transaction, and then on a server that takes no writes any more."""
+
+    def ask_session() -> int:
+        return int(ask("postgresql", "SELECT pg_backend_pid()")[0])
+
+    logging.disable(logging.CRITICAL)
+    ask_nothing("admin", "CREATE TABLE log (n INT)")
+    found: Report = {"sessions": [ask_session()], "errors": []}
+    for own in (True, False):
+        if not own:
+            ask_nothing("admin", "ALTER SYSTEM SET default_transaction_read_only = on")
+            ask("admin", "SELECT pg_reload_conf()")
+            while ask("postgresql", "SHOW default_transaction_read_only") != ("on",):
+                pass  # the server tells its sessions a moment later
+        try:
+            with transaction.atomic(using="postgresql"):
+                if own:
+                    ask_nothing("postgresql", "SET TRANSACTION READ ONLY")
+                ask_nothing("postgresql", "INSERT INTO log VALUES (1)")
+        except DatabaseError as error:
+            found["errors"].append(error.__cause__.sqlstate)  # type: ignore[union-attr]
+        connections["postgresql"].close()
+        found["sessions"].append(ask_session())
+    return found
+
+
 def refused() -> Report:
     """Return the messages for wrong settings, and those for servers that are not there."""
     logging.disable(logging.CRITICAL)

@@ -1,0 +1,1 @@
+"""``ENGINE = "poollife.backends.jdbc.oceanbase"``: raw SQL on OceanBase through JDBC. Experimental."""

@@ -1,0 +1,1 @@
+"""``ENGINE = "poollife.backends.jdbc.oracle"``: Django's Oracle backend through JDBC. Experimental."""

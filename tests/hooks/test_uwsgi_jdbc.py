@@ -1,0 +1,73 @@
+"""uWSGI with JDBC: each worker has a JVM of its own with lazy-apps, and is refused if the master has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers import MariaDB
+from tests.support import needs
+from tests.support.uwsgi_site.running import VARIANTS, Uwsgi
+from tests.support.web_server import eventually, fetch
+
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MariaDB]:
+    """A server whose sessions are all this module's."""
+    with MariaDB() as server:
+        server.create_database("site")
+        yield server
+
+
+@pytest.fixture
+def database(server: MariaDB, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The settings of its database. The programs find Java and its drivers."""
+    for name, value in needs.java().items():
+        monkeypatch.setenv(name, value)
+    return {
+        **server.database("site"),
+        "ENGINE": "poollife.backends.jdbc",
+        "JDBC_DRIVER": "org.mariadb.jdbc.Driver",
+        "JDBC_URL": "jdbc:mariadb://{HOST}:{PORT}/{NAME}",
+        "POOL": {"pool_size": 2, "max_overflow": 0},
+    }
+
+
+def test_workers_with_lazy_apps_have_a_jvm_each_and_end_in_good_order(
+    server: MariaDB, database: dict[str, Any], tmp_path: Path
+) -> None:
+    aborted = server.aborted()
+    with Uwsgi(tmp_path, database, VARIANTS["lazy-apps"]) as uwsgi:
+        answers = uwsgi.get_all([f"/echo/{number}/" for number in range(20)])
+        uwsgi.replace_workers()
+        answers += uwsgi.get_all([f"/echo/{number}/" for number in range(20)])
+        uwsgi.end()
+        assert uwsgi.process.returncode == 0
+    assert [answer["right"] for answer in answers] == [True] * 40
+    # At least one worker before the replacement, and another one after it.
+    assert {answer["pid"] for answer in answers[:20]}.isdisjoint(answer["pid"] for answer in answers[20:])
+    eventually("all sessions end", lambda: not server.sessions())
+    assert server.aborted() == aborted
+
+
+def test_workers_of_a_master_with_a_jvm_are_refused_and_end_in_good_order(
+    server: MariaDB, database: dict[str, Any], tmp_path: Path
+) -> None:
+    """The application has queried in the master. (How the master ends is in docs/java.md.)"""
+    with Uwsgi(tmp_path, database, VARIANTS["default"]) as uwsgi:
+        assert [fetch(uwsgi.port, f"/echo/{number}/").status for number in range(4)] == [500] * 4
+        assert f"was forked from process {uwsgi.process.pid}, in which a JVM was running" in uwsgi.log
+        began = [note["pid"] for note in uwsgi.notes("child")]
+        present = {session.id for session in server.sessions()}
+        uwsgi.replace_workers()
+        eventually(
+            "the exit handlers ran", lambda: {note["pid"] for note in uwsgi.notes("end")} == set(began)
+        )
+        # The master keeps its sessions.
+        assert {session.id for session in server.sessions()} == present
+        assert set(uwsgi.sessions("start").values()) == present

@@ -1,0 +1,40 @@
+package com.oceanbase.jdbc;
+
+import java.sql.Connection;
+import java.sql.DriverPropertyInfo;
+import java.sql.SQLException;
+import java.util.Properties;
+import java.util.logging.Logger;
+
+/** A stub that stands in for OceanBase's driver: MariaDB's, of which that one is a fork, with OceanBase's URL. */
+public class Driver implements java.sql.Driver {
+    private final java.sql.Driver driver = new org.mariadb.jdbc.Driver();
+
+    public Connection connect(String url, Properties properties) throws SQLException {
+        return acceptsURL(url) ? driver.connect(url.replace("jdbc:oceanbase:", "jdbc:mariadb:"), properties) : null;
+    }
+
+    public boolean acceptsURL(String url) {
+        return url.startsWith("jdbc:oceanbase:");
+    }
+
+    public DriverPropertyInfo[] getPropertyInfo(String url, Properties properties) {
+        return new DriverPropertyInfo[0];
+    }
+
+    public int getMajorVersion() {
+        return 0;
+    }
+
+    public int getMinorVersion() {
+        return 0;
+    }
+
+    public boolean jdbcCompliant() {
+        return false;
+    }
+
+    public Logger getParentLogger() {
+        return Logger.getGlobal();
+    }
+}
