@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import select
 import threading
 from collections.abc import Callable, Iterator
@@ -59,19 +60,26 @@ def begin(driver: Any, guard: Guard, guarded_class: type[GuardedSocket] | None =
 def ended_after(seconds: float, end: Callable[..., None], *arguments: Any) -> Iterator[None]:
     """Call a function if the block takes longer than this, for a call of a driver that has no limit.
 
-    It costs the start of a thread, which calls the function.
+    It costs the start of a thread, which calls the function. (No ``threading.Timer``: its ``start()`` waits
+    for the new thread. With Python 3.11 that wait never ends, if ``PyThreadState_SetAsyncExc`` throws an
+    exception at the starting thread meanwhile: it may strike the new one.)
 
     :param seconds: the limit.
     :param end: a function that ends the block's wait, such as ``Guard.shut_down()``.
     :param arguments: the arguments of the function.
     """
-    watchdog = threading.Timer(seconds, end, arguments)
-    watchdog.daemon = True
+    running = threading.Lock()
+
+    def watch() -> None:
+        if not running.acquire(timeout=seconds):
+            end(*arguments)
+
     try:
-        watchdog.start()
+        running.acquire()
+        _thread.start_new_thread(watch, ())
         yield
     finally:
-        watchdog.cancel()
+        running.release()
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
