@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from poollife import clock
-from poollife.errors import remembered
+from poollife.errors import UselessSession, remembered
 from poollife.pools import log
 from poollife.pools.base import Borrower
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
@@ -43,9 +43,21 @@ class Gate:
         #: The checkouts that were admitted, until they have failed or come to an end.
         self._admitted: WeakRegistry[Ticket] = WeakRegistry()
 
+    @property
+    def _outage_wait(self) -> float:
+        """Seconds for which checkouts wait in an outage.
+
+        Without an end but their deadline, if each new session is of no use, and the pool has others: a
+        balancer leads the new ones to a lost node, and those at other nodes go on, and are returned.
+        """
+        wait, pool = self._pool.options.outage_wait, self._pool
+        if wait and isinstance(self._outage.error, UselessSession) and pool.opened > pool.closed:
+            return math.inf
+        return wait
+
     def delay(self, ticket: Ticket) -> float:
         """Return the seconds until a session may be opened for a checkout that waits."""
-        delay = self._outage.delay(ticket, self._pool.options.outage_wait)
+        delay = self._outage.delay(ticket, self._outage_wait)
         if self._is_full(now := clock.monotonic(), ticket):
             return max(delay, min(self._full_until, ticket.deadline) - now)
         return delay
@@ -80,7 +92,7 @@ class Gate:
         if (error := self._full_error) and self._is_full(now := clock.monotonic(), ticket):
             raise Postponed if now < ticket.deadline else remembered(error)
         try:
-            self._outage.check(ticket, self._pool.options.outage_wait)
+            self._outage.check(ticket, self._outage_wait)
         except Exception as error:
             self._call_probe(ticket, error)
             raise
@@ -92,7 +104,7 @@ class Gate:
         :raises Exception: as ``check()``.
         """
         try:
-            admitted = self._outage.admit(ticket, self._pool.options.outage_wait)
+            admitted = self._outage.admit(ticket, self._outage_wait)
         except Exception as error:
             self._call_probe(ticket, error)
             raise
@@ -138,9 +150,9 @@ class Gate:
         self._note_unreachable(ticket, error, certain=False)
 
     def _note_unreachable(self, ticket: Ticket, error: Exception, *, certain: bool) -> None:
-        wait = self._pool.options.outage_wait
         self._admitted.remove(ticket)
         self._outage.failed(ticket, error, certain=certain)
+        wait = self._outage_wait
         if wait and not isinstance(ticket, SpareTicket) and self._outage.is_worth_waiting(ticket, wait):
             raise Postponed
         self._call_probe(ticket, error)
@@ -184,7 +196,7 @@ class Gate:
         """Have the probe make the attempts, if this checkout waits no longer."""
         if isinstance(error, Postponed) or isinstance(ticket, SpareTicket):
             return
-        if self._outage.is_long(self._pool.options.outage_wait):
+        if self._outage.is_long(self._outage_wait):
             self._outage.probe.call(lambda: partial(self._probe, ticket.borrower.opener()))
 
     def _probe(self, opener: Borrower) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from poollife import clock
 from poollife.board.layout import CLOSED, CONNECT_ERRORS, OPENED, TIMEOUTS
 from poollife.board.page import page
-from poollife.errors import PoolTimeout, remembered
+from poollife.errors import PoolTimeout, UselessSession, remembered
 from poollife.pools.base import Borrower
 from poollife.pools.exhaustion import noted, timeout_of
 from poollife.pools.gate import Gate
@@ -37,7 +37,7 @@ class OpeningPool(OperatedPool):
         params = self._parameters(ticket.borrower)
         if not self._gate.admit(ticket):
             raise self._timeout(ticket, admitted=False) from self.connect_error
-        began, doubts = clock.monotonic(), self._gate.doubts
+        began = clock.monotonic()
         try:
             connection = ticket.borrower.open_connection(params)
         except Exception as error:
@@ -49,13 +49,13 @@ class OpeningPool(OperatedPool):
                 self._gate.failed(ticket, error)
             raise
         driver = self.driver.unwrap(connection)
-        if doubts and not driver.answers(LONGEST_PING):
+        if self._gate.doubts and not driver.answers(LONGEST_PING):
             driver.close()
             text = "the server has accepted the login, and answers no statement"
-            unanswered = OperationalError(f"Pool {self.key.alias!r}: {text}")
-            self._note_failure(unanswered)
-            self._gate.unanswered(ticket, unanswered)
-            raise unanswered
+            useless = UselessSession(f"Pool {self.key.alias!r}: {text}")
+            self._note_failure(useless)
+            self._gate.unanswered(ticket, useless)
+            raise useless
         self.connect_error = None
         self._gate.opened()
         # Drawn from the system: children of one parent must not all draw the same.
