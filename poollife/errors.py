@@ -115,6 +115,10 @@ class UselessSession(OperationalError):
     """
 
 
+class WrongRole(OperationalError):
+    """The error of a new session of a pool with ``"role": "primary"`` whose server takes no writes."""
+
+
 def remembered(error: Exception) -> Exception:
     """Return a copy of an error, to be kept: without the traceback, whose frames keep their variables."""
     try:

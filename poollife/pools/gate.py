@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from poollife import clock
-from poollife.errors import UselessSession, remembered
+from poollife.errors import UselessSession, WrongRole, remembered
 from poollife.pools import log
 from poollife.pools.base import Borrower
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
@@ -136,18 +136,28 @@ class Gate:
         driver = self._pool.driver
         if (unreachable := driver.unreachable(error)) is not False:
             self._note_unreachable(ticket, error, certain=bool(unreachable))
+            self._call_probe(ticket, error)
             return
         self._admitted.remove(ticket)
         self._outage.over()
         if driver.is_full(error):
             self._wait_for_return(ticket, error)
 
-    def unanswered(self, ticket: Ticket, error: Exception) -> None:
-        """Note that a session was opened in doubt, and does not answer a ping. Otherwise as ``failed()``.
+    def unfit(self, ticket: Ticket, error: Exception) -> None:
+        """Note that a session was opened that is of no use: no ping is answered, or the role is wrong.
 
-        :param error: of the pool's.
+        A return means that it is to be lent all the same: checkouts have waited for a server with the role
+        for as long as they should, and this one can be read.
+
+        :param error: the pool's own, a ``WrongRole`` in the latter case.
+        :raises Postponed: if another attempt makes sense, and the checkout has time for that.
+        :raises Exception: this error otherwise.
         """
-        self._note_unreachable(ticket, error, certain=False)
+        wrong_role = isinstance(error, WrongRole)
+        self._note_unreachable(ticket, error, certain=wrong_role)
+        if not (wrong_role and self._outage.is_long(self._outage_wait)):
+            self._call_probe(ticket, error)
+            raise error
 
     def _note_unreachable(self, ticket: Ticket, error: Exception, *, certain: bool) -> None:
         self._admitted.remove(ticket)
@@ -155,7 +165,6 @@ class Gate:
         wait = self._outage_wait
         if wait and not isinstance(ticket, SpareTicket) and self._outage.is_worth_waiting(ticket, wait):
             raise Postponed
-        self._call_probe(ticket, error)
 
     def error(self, ticket: Ticket) -> Exception | None:
         """Return the error of the server because of which a checkout got no session; None: there is none."""

@@ -12,11 +12,11 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from poollife import clock
 from poollife.board.layout import CLOSED, CONNECT_ERRORS, OPENED, TIMEOUTS
 from poollife.board.page import page
-from poollife.errors import PoolTimeout, UselessSession, remembered
+from poollife.errors import PoolTimeout, remembered
 from poollife.pools.base import Borrower
 from poollife.pools.exhaustion import noted, timeout_of
 from poollife.pools.gate import Gate
-from poollife.pools.liveness import LONGEST_PING, SHORTEST_LIFETIME
+from poollife.pools.liveness import SHORTEST_LIFETIME
 from poollife.pools.operated import OperatedPool
 from poollife.pools.tickets import SpareTicket, Ticket, current
 
@@ -49,13 +49,14 @@ class OpeningPool(OperatedPool):
                 self._gate.failed(ticket, error)
             raise
         driver = self.driver.unwrap(connection)
-        if self._gate.doubts and not driver.answers(LONGEST_PING):
-            driver.close()
-            text = "the server has accepted the login, and answers no statement"
-            useless = UselessSession(f"Pool {self.key.alias!r}: {text}")
-            self._note_failure(useless)
-            self._gate.unanswered(ticket, useless)
-            raise useless
+        if fault := self.liveness.fault_of(driver, self._gate.doubts):
+            self._note_failure(fault)
+            try:
+                self._gate.unfit(ticket, fault)
+            except Exception:
+                driver.close()
+                raise
+            self.liveness.accepts_any_role = True
         self.connect_error = None
         self._gate.opened()
         # Drawn from the system: children of one parent must not all draw the same.
