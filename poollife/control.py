@@ -48,8 +48,9 @@ def pool_available(alias: str) -> bool:
     """Return whether the server of an alias answers, as far as this process knows: for database routers.
 
     The answer is that of the last attempt to open a session, of this alias or of another one with the same
-    server and ``OPTIONS``. Nothing is sent and nothing is waited for. While the answer is False, a background
-    thread tries to open a session about once a second: so the answer changes although no query goes there.
+    server, ``OPTIONS`` and ``role``. Nothing is sent and nothing is waited for. While the answer is False, a
+    background thread tries to open a session about once a second: so the answer changes although no query
+    goes there.
 
     :param alias: a key of ``DATABASES``.
     :returns: True if no attempt has failed, if none was made yet, or if the ENGINE is none of poollife's.

@@ -108,6 +108,17 @@ class ForkedJVM(InterfaceError):
     """
 
 
+class UselessSession(OperationalError):
+    """The error of a new session whose server accepts logins, and nothing else.
+
+    A Galera node out of its cluster is such a server. There may be others behind the same address.
+    """
+
+
+class WrongRole(OperationalError):
+    """The error of a new session of a pool with ``"role": "primary"`` whose server takes no writes."""
+
+
 def remembered(error: Exception) -> Exception:
     """Return a copy of an error, to be kept: without the traceback, whose frames keep their variables."""
     try:

@@ -16,7 +16,12 @@ class Proxy:
     Its faults are blocks: ``with proxy.deaf(): ...``. After the block it works again.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, listens: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        """
+        :param host: of the server.
+        :param port: of the server.
+        :param listens: the address of the proxy.
+        """
         #: The server's address for new connections.
         self.server = (host, port)
         #: Seconds before a new connection is passed on.
@@ -27,8 +32,8 @@ class Proxy:
         self.cut_after: int | None = None
         #: The times of the connections that came, on the monotonic clock.
         self.accepted: list[float] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = socket.create_server(listens, backlog=512)
+        self.host, self.port = self._listener.getsockname()
         self._deaf = False
         self._flowing = threading.Event()
         self._flowing.set()
@@ -56,7 +61,7 @@ class Proxy:
         try:
             yield
         finally:
-            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+            self._listener = socket.create_server((self.host, self.port), backlog=512)
             self._listen()
 
     @contextmanager

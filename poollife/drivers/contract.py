@@ -371,9 +371,9 @@ class Guarded(metaclass=ABCMeta):
         """
 
     def has_role(self, role: Role, seconds: float) -> bool | None:
-        """Ping the server, and return whether it has this role; None: no answer.
+        """Return whether the server has this role; None: no answer.
 
-        Called if ``Driver.asks_for_role`` is true.
+        If ``Driver.asks_for_role`` is true, this is a ping as well.
 
         :param role: the role.
         :param seconds: as for ``answers()``.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from poollife import clock
-from poollife.errors import remembered
+from poollife.errors import UselessSession, WrongRole, remembered
 from poollife.pools import log
 from poollife.pools.base import Borrower
 from poollife.pools.outage import FIRST_PAUSE, JITTER, LONGEST_PAUSE, Outage, ProbeTicket
@@ -43,9 +43,21 @@ class Gate:
         #: The checkouts that were admitted, until they have failed or come to an end.
         self._admitted: WeakRegistry[Ticket] = WeakRegistry()
 
+    @property
+    def _outage_wait(self) -> float:
+        """Seconds for which checkouts wait in an outage.
+
+        Without an end but their deadline, if each new session is of no use, and the pool has others: a
+        balancer leads the new ones to a lost node, and those at other nodes go on, and are returned.
+        """
+        wait, pool = self._pool.options.outage_wait, self._pool
+        if wait and isinstance(self._outage.error, UselessSession) and pool.opened > pool.closed:
+            return math.inf
+        return wait
+
     def delay(self, ticket: Ticket) -> float:
         """Return the seconds until a session may be opened for a checkout that waits."""
-        delay = self._outage.delay(ticket, self._pool.options.outage_wait)
+        delay = self._outage.delay(ticket, self._outage_wait)
         if self._is_full(now := clock.monotonic(), ticket):
             return max(delay, min(self._full_until, ticket.deadline) - now)
         return delay
@@ -80,7 +92,7 @@ class Gate:
         if (error := self._full_error) and self._is_full(now := clock.monotonic(), ticket):
             raise Postponed if now < ticket.deadline else remembered(error)
         try:
-            self._outage.check(ticket, self._pool.options.outage_wait)
+            self._outage.check(ticket, self._outage_wait)
         except Exception as error:
             self._call_probe(ticket, error)
             raise
@@ -92,7 +104,7 @@ class Gate:
         :raises Exception: as ``check()``.
         """
         try:
-            admitted = self._outage.admit(ticket, self._pool.options.outage_wait)
+            admitted = self._outage.admit(ticket, self._outage_wait)
         except Exception as error:
             self._call_probe(ticket, error)
             raise
@@ -124,26 +136,35 @@ class Gate:
         driver = self._pool.driver
         if (unreachable := driver.unreachable(error)) is not False:
             self._note_unreachable(ticket, error, certain=bool(unreachable))
+            self._call_probe(ticket, error)
             return
         self._admitted.remove(ticket)
         self._outage.over()
         if driver.is_full(error):
             self._wait_for_return(ticket, error)
 
-    def unanswered(self, ticket: Ticket, error: Exception) -> None:
-        """Note that a session was opened in doubt, and does not answer a ping. Otherwise as ``failed()``.
+    def unfit(self, ticket: Ticket, error: Exception) -> None:
+        """Note that a session was opened that is of no use: no ping is answered, or the role is wrong.
 
-        :param error: of the pool's.
+        A return means that it is to be lent all the same: checkouts have waited for a server with the role
+        for as long as they should, and this one can be read.
+
+        :param error: the pool's own, a ``WrongRole`` in the latter case.
+        :raises Postponed: if another attempt makes sense, and the checkout has time for that.
+        :raises Exception: this error otherwise.
         """
-        self._note_unreachable(ticket, error, certain=False)
+        wrong_role = isinstance(error, WrongRole)
+        self._note_unreachable(ticket, error, certain=wrong_role)
+        if not (wrong_role and self._outage.is_long(self._outage_wait)):
+            self._call_probe(ticket, error)
+            raise error
 
     def _note_unreachable(self, ticket: Ticket, error: Exception, *, certain: bool) -> None:
-        wait = self._pool.options.outage_wait
         self._admitted.remove(ticket)
         self._outage.failed(ticket, error, certain=certain)
+        wait = self._outage_wait
         if wait and not isinstance(ticket, SpareTicket) and self._outage.is_worth_waiting(ticket, wait):
             raise Postponed
-        self._call_probe(ticket, error)
 
     def error(self, ticket: Ticket) -> Exception | None:
         """Return the error of the server because of which a checkout got no session; None: there is none."""
@@ -184,7 +205,7 @@ class Gate:
         """Have the probe make the attempts, if this checkout waits no longer."""
         if isinstance(error, Postponed) or isinstance(ticket, SpareTicket):
             return
-        if self._outage.is_long(self._pool.options.outage_wait):
+        if self._outage.is_long(self._outage_wait):
             self._outage.probe.call(lambda: partial(self._probe, ticket.borrower.opener()))
 
     def _probe(self, opener: Borrower) -> None:

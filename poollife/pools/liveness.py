@@ -10,6 +10,7 @@ from typing import Any
 from poollife import clock
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import Driver, Guarded
+from poollife.errors import UselessSession, WrongRole
 from poollife.pools import log
 from poollife.pools.outage import Outage
 from poollife.pools.tickets import current
@@ -72,6 +73,9 @@ class Liveness:
         #: threads costs one renewal.
         self._next_renewal = -math.inf
         self._renewal_pause = FIRST_RENEWAL_PAUSE
+        #: Whether new sessions are lent at a server that is not the primary that is wanted: checkouts have
+        #: waited for the primary, and it was not found since.
+        self.accepts_any_role = False
 
     def learn(self, session: Guarded) -> None:
         """Ask the server how long it keeps idle sessions, if that is not known yet, and set ``recycle``.
@@ -83,6 +87,22 @@ class Liveness:
                 _idle_limits[self._server] = self._driver.idle_limit(session)
             limit = _idle_limits[self._server]
             self.recycle = LONGEST_LIFE if limit is None else min(LONGEST_LIFE, 0.9 * limit)
+
+    def fault_of(self, session: Guarded, in_doubt: bool) -> UselessSession | WrongRole | None:
+        """Return the error because of which a new session can't be lent; None: there is none.
+
+        :param in_doubt: whether it has to answer a ping.
+        """
+        options = self._options
+        if in_doubt and not session.answers(LONGEST_PING):
+            text = "the server has accepted the login, and answers no statement"
+            return UselessSession(f"Pool {self._alias!r}: {text}")
+        if options.role == "primary" and options.outage_wait:
+            if session.has_role("primary", LONGEST_PING):
+                self.accepts_any_role = False
+            elif not self.accepts_any_role:
+                return WrongRole(f"Pool {self._alias!r}: the server takes no writes, and role is 'primary'")
+        return None
 
     def note_opening(self, session: Guarded) -> None:
         """Note that a session was opened."""
@@ -209,6 +229,8 @@ class RoleLiveness(Liveness):
         session.role_seen = now
         if not answer:
             self._renew(now)
+        elif self.accepts_any_role:
+            self.accepts_any_role = False
         # While new sessions lead to a server with the wrong role, too, it serves what it can.
         return OUTDATED if session.born <= self.renewed else None
 

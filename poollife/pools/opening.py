@@ -16,7 +16,7 @@ from poollife.errors import PoolTimeout, remembered
 from poollife.pools.base import Borrower
 from poollife.pools.exhaustion import noted, timeout_of
 from poollife.pools.gate import Gate
-from poollife.pools.liveness import LONGEST_PING, SHORTEST_LIFETIME
+from poollife.pools.liveness import SHORTEST_LIFETIME
 from poollife.pools.operated import OperatedPool
 from poollife.pools.tickets import SpareTicket, Ticket, current
 
@@ -37,7 +37,7 @@ class OpeningPool(OperatedPool):
         params = self._parameters(ticket.borrower)
         if not self._gate.admit(ticket):
             raise self._timeout(ticket, admitted=False) from self.connect_error
-        began, doubts = clock.monotonic(), self._gate.doubts
+        began = clock.monotonic()
         try:
             connection = ticket.borrower.open_connection(params)
         except Exception as error:
@@ -49,13 +49,14 @@ class OpeningPool(OperatedPool):
                 self._gate.failed(ticket, error)
             raise
         driver = self.driver.unwrap(connection)
-        if doubts and not driver.answers(LONGEST_PING):
-            driver.close()
-            text = "the server has accepted the login, and answers no statement"
-            unanswered = OperationalError(f"Pool {self.key.alias!r}: {text}")
-            self._note_failure(unanswered)
-            self._gate.unanswered(ticket, unanswered)
-            raise unanswered
+        if fault := self.liveness.fault_of(driver, self._gate.doubts):
+            self._note_failure(fault)
+            try:
+                self._gate.unfit(ticket, fault)
+            except Exception:
+                driver.close()
+                raise
+            self.liveness.accepts_any_role = True
         self.connect_error = None
         self._gate.opened()
         # Drawn from the system: children of one parent must not all draw the same.

@@ -30,6 +30,9 @@ CONFIRMATIONS = 3
 #: Seconds by which the probe may be late before a checkout makes its attempt: there may be no thread for it.
 #: Waiting checkouts wait for so many seconds more for the last attempt, which ends their wait.
 GRACE = 1.2
+#: Seconds after a loss for which each new session has to answer a ping. Behind one address may be several
+#: servers: one session that answers says nothing of the next.
+DOUBT = 60.0
 NEVER = -math.inf
 
 
@@ -65,8 +68,9 @@ class Outage:
       that was cut off while it was opened. A session that could not be opened because the server did not
       answer leads to DOWN.
     - DOUBTFUL: sessions are opened one at a time, for ``min_idle`` too. The first that is opened and answers
-      a ping leads to REACHABLE. An attempt that the server does not answer leads to DOWN. So do CONFIRMATIONS
-      attempts in a row that are cut off, or whose ping is not answered.
+      a ping leads to REACHABLE, and each one that is opened within DOUBT seconds is pinged as well. An
+      attempt that the server does not answer leads to DOWN. So do CONFIRMATIONS attempts in a row that are
+      cut off, or whose ping is not answered.
     - DOWN: one attempt at a time, after pauses that grow. The first that succeeds leads to REACHABLE. For the
       first ``outage_wait`` seconds checkouts wait, and the first in a queue makes the attempt. The end of
       that time cuts the pause short: one last attempt is made, and all waiting checkouts get its outcome. It
@@ -84,7 +88,7 @@ class Outage:
     ``_pause``, ``_since``, ``_haste``, ``_tried``, ``error`` and ``attempts``; each change counts itself in
     ``_changes``. They are read without the lock: a thread that reads in the middle of a change waits in vain
     for a moment, or asks again. Nothing is called while the lock is held, so no signal handler, no finalizer
-    and no asynchronous exception comes between.
+    and no asynchronous exception comes between. ``_doubted`` is a single assignment.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -104,6 +108,8 @@ class Outage:
         #: Times on the monotonic clock: the next attempt, the beginning of the outage, and the end of the
         #: last attempt in it.
         self._next_attempt = self._since = self._tried = -math.inf
+        #: The time of the last loss: of a session, or while one was opened.
+        self._doubted = NEVER
         self._pause = FIRST_PAUSE
         #: The part of a pause by which the last attempt is early that checkouts wait for.
         self._haste = 0.0
@@ -227,6 +233,7 @@ class Outage:
 
     def doubt(self) -> None:
         """Note that a session was lost: the next one is opened alone."""
+        self._doubted = clock.monotonic()
         with self._lock:
             if self._state is REACHABLE:
                 self._state = DOUBTFUL
@@ -241,6 +248,7 @@ class Outage:
             in a row make an outage.
         """
         kept, now, dice = remembered(error), clock.monotonic(), random.SystemRandom()
+        self._doubted = now
         part, haste = dice.uniform(JITTER, 1), dice.uniform(0, 1 - JITTER)
         before = self.error, self._prober  # freed after the lock
         with self._lock:
@@ -291,8 +299,8 @@ class Outage:
 
     @property
     def in_doubt(self) -> bool:
-        """True if a session was lost, or could not be opened, and none was opened since."""
-        return self._state is not REACHABLE
+        """True for DOUBT seconds after a loss, and until a session was opened."""
+        return self._state is not REACHABLE or clock.monotonic() < self._doubted + DOUBT
 
     def probe_delay(self) -> float | None:
         """Return the seconds until the probe should make an attempt; None: no outage."""

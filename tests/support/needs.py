@@ -97,14 +97,18 @@ def tests_of_django() -> None:
         raise Missing("missing: the source of Django, which pip could not download") from error
 
 
-def network_namespace() -> list[str]:
-    """Return the beginning of a command that runs another command in a network of its own."""
+def namespace(flag: str) -> list[str]:
+    """Return the beginning of a command that runs another command in a namespace of its own.
+
+    :param flag: of unshare, for the kind: ``-n`` for the network, ``-m`` for mounts.
+    """
     unshare = shutil.which("unshare")
-    for flags in ("-n", "-rn"):
-        if unshare and subprocess.run([unshare, flags, "true"], capture_output=True).returncode == 0:
-            return [unshare, flags]
+    for flags in ([flag], ["-r", flag]):
+        if unshare and subprocess.run([unshare, *flags, "true"], capture_output=True).returncode == 0:
+            return [unshare, *flags]
     raise Missing(
-        "missing: the privilege to make a network namespace (neither 'unshare -n' nor 'unshare -rn' works). "
+        f"missing: the privilege to make a namespace (neither 'unshare {flag}' nor 'unshare -r {flag}' "
+        "works). "
         "As root in a container: give it CAP_SYS_ADMIN. As another user: allow user namespaces "
         "(sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0)."
     )

@@ -14,6 +14,7 @@ from django import db
 from django.db import InterfaceError, NotSupportedError, OperationalError
 
 from poollife import clock
+from poollife.backends.opening import the_registry
 from poollife.conf import PoolOptions
 from poollife.drivers.contract import HELD, Driver, Guarded
 from poollife.pools.base import BorrowerReference, PoolKey
@@ -189,6 +190,7 @@ def stub_pool(name: str, server: object = None, **options: Any) -> LeasePool:
 
     :param server: what other pools lead to as well, if any.
     """
+    the_registry()  # each process with a pool has it: its hooks act on the stub's pools, too
     key = PoolKey(name, (server or object(),), None, None, None)
     return LeasePool(key, pool_options(name, **options), STUB_DRIVER)
 

@@ -246,6 +246,11 @@ class PostgreSQLConnection(GuardedSocket):
             on, off = (b"on", b"off") if isinstance(standby, bytes) else ("on", "off")
             self.expected_writability = (off, off) if role == "primary" else (on, read_only)
 
+    def has_role(self, role: Role, seconds: float) -> bool:
+        """Implement ``Guarded.has_role()``. Sends nothing; before PostgreSQL 14 each server has each role."""
+        standby = self.reports()[-2]
+        return standby is None or (standby in (b"on", "on")) == (role == "replica")
+
     def mark_clean(self) -> None:
         """Record the present state as that of a clean session: the session was just initialised."""
         self.dirty = self.has_prepared = False

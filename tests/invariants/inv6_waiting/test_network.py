@@ -50,7 +50,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], str, bool]] = {
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[dict[str, Any]]]]:
     """What the programs report. They run side by side, each in a network of its own: all they do is wait."""
-    program = partial(run, "deaf_network", within=needs.network_namespace())
+    program = partial(run, "deaf_network", within=needs.namespace("-n"))
     folder = str(tmp_path_factory.mktemp("networks"))
     with ThreadPoolExecutor(len(NETWORKS)) as executor:
         yield {

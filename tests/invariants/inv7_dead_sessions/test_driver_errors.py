@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import gc
-import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import MySQLdb
@@ -22,8 +19,8 @@ from poollife.drivers.mysql import pymysql as pymysql_driver
 from poollife.drivers.mysql.errors import MEANINGS, verdict_on
 from poollife.drivers.verdicts import Verdict
 from servers import MariaDB
-from servers.proxy import Proxy
 from tests.conftest import MakeAlias
+from tests.support.cluster import Cluster
 from tests.support.counting import pool_of
 from tests.support.web_server import eventually
 
@@ -267,42 +264,6 @@ def test_the_table_says_whether_an_error_of_connecting_is_an_outage(driver: Any,
 
 
 # --- Galera -------------------------------------------------------------------------------------------------
-
-
-class Cluster(Proxy):
-    """A balancer in front of nodes: open sessions stay on theirs, which may stop to serve statements.
-
-    Such a node answers to each COM_QUERY but SET and SHOW with 1047, and still to COM_PING.
-    """
-
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(host, port)
-        self._clients: list[socket.socket] = []
-        self._refused: set[socket.socket] = set()
-
-    def __enter__(self) -> Cluster:
-        super().__enter__()
-        return self
-
-    def leave_primary_component(self) -> None:
-        """Have the node of all open sessions refuse; new sessions lead to another one."""
-        self._refused.update(self._clients)
-
-    def _pass_on_requests(self, client: socket.socket, server: socket.socket) -> None:
-        self._clients.append(client)
-        with suppress(OSError):
-            while data := client.recv(65536):
-                if client in self._refused and data[4] == 3 and not data[5:].startswith((b"SET", b"SHOW")):
-                    client.sendall(refusal(1047, "WSREP has not yet prepared node for application use"))
-                else:
-                    self._pass_on(data, server)
-        with suppress(OSError):
-            server.shutdown(socket.SHUT_WR)
-
-
-def refusal(code: int, message: str) -> bytes:
-    body = b"\xff" + struct.pack("<H", code) + b"#08S01" + message.encode()
-    return struct.pack("<I", len(body))[:3] + b"\x01" + body
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pytest
 from django.db import connections
 
+from poollife import pool_stats
 from poollife.drivers.postgresql.errors import sqlstate_of
 from poollife.pools import liveness
 from poollife.pools.registry import registry
@@ -148,7 +150,7 @@ def test_pool_with_a_role_leaves_the_server_that_a_proxy_led_it_to_by_mistake(
         entry: dict[str, Any] = {
             "PORT": str(proxy.port),
             "OPTIONS": {"sslmode": "disable"},
-            "POOL": {**POOL, "role": role},
+            "POOL": {**POOL, "role": role, "outage_wait": 0},
         }
         alias = make_alias("poollife.backends.postgresql", server=wrong, NAME="shop", **entry)
         visitors, pool = Visitors(alias, COUNT), pool_of(alias)
@@ -163,5 +165,27 @@ def test_pool_with_a_role_leaves_the_server_that_a_proxy_led_it_to_by_mistake(
         visitors.sql = sql
         visitors.come(20, threads=1)
         assert (visitors.failed, pool.opened) == ([], 3)
+        connections[alias].close()
+        registry.dispose(alias, "the test is over")
+
+
+def test_writers_wait_while_a_proxy_leads_to_the_standby(pair: Pair, make_alias: MakeAlias) -> None:
+    """A new session says by itself which role its server has."""
+    with Proxy(pair.standby.host, pair.standby.port) as proxy:
+        entry: dict[str, Any] = {
+            "PORT": str(proxy.port),
+            "OPTIONS": {"sslmode": "disable"},
+            "POOL": {**POOL, "role": "primary", "outage_wait": 20},
+        }
+        alias = make_alias("poollife.backends.postgresql", server=pair.standby, NAME="shop", **entry)
+        visitors, pool = Visitors(alias, INSERT), pool_of(alias)
+        with ThreadPoolExecutor(1) as executor:
+            later = executor.submit(visitors.come, 20)
+            eventually("an attempt has failed", lambda: pool_stats()[alias]["connect_errors"] > 0)
+            proxy.server = (pair.primary.host, pair.primary.port)
+            later.result()
+        assert visitors.failed == []
+        assert pool.opened <= THREADS
+        assert pair.rows(pair.primary) == 20
         connections[alias].close()
         registry.dispose(alias, "the test is over")

@@ -1,0 +1,160 @@
+"""Invariant 7: with ``"role": "primary"`` checkouts wait while new sessions lead to a read-only server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from benchmarks.wiretap import Wiretap
+from poollife import pool_available, pool_stats
+from poollife.pools import liveness
+from servers import MariaDB
+from tests.conftest import MakeAlias, NewDatabase
+from tests.support.counting import pool_of
+from tests.support.failover import Failover, rows
+from tests.support.visitors import POOL, THREADS, Visitors, are_gone, sessions
+from tests.support.web_server import eventually
+
+WRITER: dict[str, Any] = {"USER": "writer", "PASSWORD": "writer"}
+INSERT = "INSERT INTO log VALUES (1)"
+
+
+@pytest.fixture(scope="module")
+def heir() -> Iterator[MariaDB]:
+    """A second server."""
+    with MariaDB() as server:
+        yield server
+
+
+@pytest.fixture
+def failover(mariadb: MariaDB, heir: MariaDB, new_database: NewDatabase) -> Iterator[Failover]:
+    """Two servers with the same table."""
+    with Failover(mariadb, heir, new_database()) as failover:
+        yield failover
+
+
+@pytest.fixture
+def tap(mariadb: MariaDB) -> Iterator[Wiretap]:
+    """A proxy that leads to the first server."""
+    with Wiretap(mariadb.host, mariadb.port) as tap:
+        yield tap
+
+
+@pytest.fixture(params=["poollife.backends.mysql", "poollife.backends.mysql_pymysql"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each driver."""
+    return str(request.param)
+
+
+def demote(server: MariaDB, read_only: bool = True) -> None:
+    """Have a server refuse writes, or take them again."""
+    server.execute(f"SET GLOBAL read_only = {int(read_only)}")
+
+
+def test_writers_wait_until_the_address_leads_to_the_new_primary(
+    engine: str, make_alias: MakeAlias, failover: Failover, tap: Wiretap
+) -> None:
+    """Each session that was open fails once at most. The proxy notices later."""
+    pool = {**POOL, "role": "primary", "outage_wait": 30}
+    alias = make_alias(engine, NAME=failover.name, PORT=str(tap.port), POOL=pool, **WRITER)
+    visitors = Visitors(alias, INSERT)
+    visitors.fill()
+    demote(failover.primary)
+    with ThreadPoolExecutor(1) as executor:
+        later = executor.submit(visitors.come, 10 * THREADS)
+        eventually("new sessions were tried", lambda: pool_stats()[alias]["connect_errors"] > 2)
+        tap.server = (failover.heir.host, failover.heir.port)
+        later.result()
+    assert {each.error.args[0] for each in visitors.failed if each.error} == {1290}
+    assert len(visitors.failed) <= THREADS
+    assert rows(failover.heir, failover.name) == 10 * THREADS - len(visitors.failed)
+    are_gone(failover.primary, alias)
+    connections[alias].close()
+
+
+def test_reads_go_on_after_outage_wait_at_a_server_that_stays_read_only(
+    make_alias: MakeAlias, mariadb: MariaDB, failover: Failover, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server is in maintenance: there is one wait, and not one for each session."""
+    alias = make_alias(NAME=failover.name, POOL={**POOL, "role": "primary", "outage_wait": 0.01}, **WRITER)
+    demote(mariadb)
+    visitors = Visitors(alias, "SELECT COUNT(*) FROM log")
+    with caplog.at_level(logging.WARNING, "poollife"):
+        visitors.come(20 * THREADS)
+        waited = pool_stats()[alias]["connect_errors"]
+        pool_of(alias).close_idle()
+        visitors.come(20 * THREADS)
+    assert visitors.failed == []
+    assert pool_stats()[alias]["connect_errors"] == waited > 0
+    assert ["takes no writes" in each.getMessage() for each in caplog.records] == [True]
+    demote(mariadb, False)
+    writers = Visitors(alias, INSERT)
+    writers.come(4 * THREADS)
+    assert writers.failed == []
+    connections[alias].close()
+
+
+@pytest.mark.parametrize("finds", ["by a new session", "by one that is there"])
+def test_pool_that_has_found_its_primary_waits_in_the_next_failover_as_well(
+    finds: str,
+    make_alias: MakeAlias,
+    mariadb: MariaDB,
+    failover: Failover,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The end of a wait is for one failover."""
+    monkeypatch.setattr(liveness, "ROLE_INTERVAL", 1000.0 if finds == "by a new session" else -1.0)
+    alias = make_alias(NAME=failover.name, POOL={**POOL, "role": "primary", "outage_wait": 0.01}, **WRITER)
+    visitors, pool = Visitors(alias), pool_of(alias)
+    for _ in range(2):
+        before = pool_stats()[alias]["connect_errors"]
+        demote(mariadb)
+        pool.close_idle()
+        visitors.come(1, threads=1)
+        assert pool_stats()[alias]["connect_errors"] > before
+        demote(mariadb, False)
+        if finds == "by a new session":
+            pool.close_idle()
+        visitors.come(1, threads=1)
+    assert visitors.failed == []
+    connections[alias].close()
+
+
+def test_pool_that_wants_no_primary_does_not_wait_for_it(
+    make_alias: MakeAlias, mariadb: MariaDB, failover: Failover
+) -> None:
+    """A read-only server is out of reach for writers only: the outage is not shared."""
+    pools = {"role": "primary", "outage_wait": 50}, {"role": "replica"}, {}
+    aliases = [make_alias(NAME=failover.name, POOL={**POOL, **pool}, **WRITER) for pool in pools]
+    writers, *readers = map(Visitors, aliases)
+    demote(mariadb)
+    with ThreadPoolExecutor(1) as executor:
+        later = executor.submit(writers.come, THREADS)
+        eventually("an attempt has failed", lambda: not pool_available(aliases[0]))
+        for visitors in readers:
+            visitors.come(THREADS)
+        assert [pool_available(alias) for alias in aliases] == [False, True, True]
+        assert not later.done()
+        demote(mariadb, False)
+        later.result()
+    assert [visitors.failed for visitors in (writers, *readers)] == [[], [], []]
+    for alias in aliases:
+        connections[alias].close()
+
+
+@pytest.mark.parametrize("pool", [{"role": "replica"}, {"role": "primary", "outage_wait": 0}, {}])
+def test_pool_without_a_wait_for_the_primary_asks_nothing_when_it_opens_a_session(
+    pool: dict[str, Any], make_alias: MakeAlias, failover: Failover, tap: Wiretap
+) -> None:
+    alias = make_alias(NAME=failover.name, PORT=str(tap.port), POOL={**POOL, **pool}, **WRITER)
+    demote(failover.primary)
+    with tap.listening() as heard:
+        Visitors(alias).come(1, threads=1)
+    assert not any("read_only" in each for each in heard)
+    assert sessions(failover.primary, alias)
+    connections[alias].close()
