@@ -97,7 +97,8 @@ def test_every_claim_about_pools_has_a_command_or_a_source() -> None:
 def test_job_with_the_development_version_of_django_may_fail() -> None:
     job = read(GITHUB / "workflows/ci.yml")["jobs"]["django-main"]
     assert job["continue-on-error"] is True
-    assert job["steps"][-1]["run"] == f".venv/bin/nox --session {noxfile.django_main.__name__}"
+    session = job["steps"][-1]["run"].removeprefix(".venv/bin/nox --session ")
+    assert callable(getattr(noxfile, session))
 
 
 def test_jobs_run_targets_that_exist() -> None:
