@@ -188,6 +188,19 @@ def test_plot_of_each_scenario_has_the_ratios_to_stock_django(tmp_path: Path) ->
     assert title == "Requests per second, x stock Django: an update, 1 ms: stock 1.00, poollife 0.94"
 
 
+@pytest.mark.parametrize("title", [scenario.title for scenario in SCENARIOS.values()])
+def test_title_of_a_plot_is_broken_into_lines_that_fit(title: str) -> None:
+    whole = f"Requests per second, x stock Django: {title}"
+    tree = ElementTree.fromstring(plots.Plot("name", whole, {"stock": 1}).svg())
+    texts = [each for each in tree if each.tag.endswith("text")]
+    lines = [str(each.text) for each in texts if "font-weight" in each.attrib]
+    assert " ".join(lines) == whole
+    assert max(map(len, lines)) <= plots.LINE
+    # No line of it is on the bars.
+    heights = [int(each.attrib["y"]) for each in texts]
+    assert heights == sorted(set(heights))
+
+
 def test_each_picture_of_a_run_is_on_the_page_of_benchmarks_with_a_text() -> None:
     text = (ROOT / "docs/benchmarks.md").read_text()
     shown = re.findall(r"!\[[^\]]+\]\(images/([\w-]+\.svg)\)", text)
