@@ -54,10 +54,13 @@ lint: $(VENV)/.installed ## Run ruff, mypy and the rules for imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-coverage: $(VENV)/.installed ## Run the tests and report what they do not reach
+# The workers of pytest are measured as all processes are that a test starts: by the setting "patch" in pyproject.toml.
+coverage: system-packages $(VENV)/.installed ## Run all tests, report what they do not reach, and fail below the floor
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	$(BIN)/coverage combine --quiet
+	@mkdir -p build
+	$(BIN)/coverage json --quiet --fail-under=0 -o build/coverage.json
 	$(BIN)/coverage report
 
 conformance: $(VENV)/.installed ## Run Django's own tests with stock and pooled backends and compare (ARGS='--database sqlite --all': all of it)

@@ -92,3 +92,12 @@ def psycopg_c(session: nox.Session) -> None:
     # Otherwise Django takes psycopg2 if the implementation can't be imported.
     session.run("python", "-c", "import psycopg", env=environment)
     session.run("python", "-m", "pytest", "-q", *(session.posargs or PSYCOPG), env=environment)
+
+
+@nox.session(default=False)
+def django_main(session: nox.Session) -> None:
+    """Run the tests of a cell with Django's development version. They may fail."""
+    session.install("-e", ".[dev,mysql]")
+    # Without its dependencies, and not as a requirement: pyproject.toml excludes versions that are not out.
+    session.install("--no-deps", "https://github.com/django/django/archive/main.tar.gz")
+    session.run("python", "-m", "pytest", "-q", *(session.posargs or TESTS))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 #: Pixels: of the picture, of the names on the left, of the longest bar, of a row and of the title.
 WIDTH, LABELS, LONGEST, ROW, TITLE = 760, 270, 400, 30, 56
+#: Characters of a line of the title that surely fit into the picture, and pixels from one line to the next.
+LINE, LEADING = 76, 22
 OWN, OTHER = "#1d4ed8", "#94a3b8"
 
 
@@ -25,17 +28,21 @@ class Plot(NamedTuple):
     def svg(self) -> str:
         """Return the picture. The bars of poollife have another colour."""
         most = max(self.bars.values(), default=0) or 1
-        height = TITLE + ROW * len(self.bars) + 14
+        lines = wrap(self.title, LINE)
+        first = TITLE + LEADING * (len(lines) - 1)
+        height = first + ROW * len(self.bars) + 14
         text = f"{self.title}: " + ", ".join(f"{name} {self._number(name)}" for name in self.bars)
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
             ' font-family="system-ui, sans-serif" font-size="14" fill="#0f172a" role="img">',
             f"<title>{escape(text)}</title>",
             f'<rect width="{WIDTH}" height="{height}" rx="12" fill="#f8fafc"/>',
-            f'<text x="20" y="33" font-size="16" font-weight="600">{escape(self.title)}</text>',
         ]
+        for row, line in enumerate(lines):
+            top = 33 + LEADING * row
+            parts.append(f'<text x="20" y="{top}" font-size="16" font-weight="600">{escape(line)}</text>')
         for row, (name, value) in enumerate(self.bars.items()):
-            top, length = TITLE + ROW * row, max(LONGEST * value / most, 1)
+            top, length = first + ROW * row, max(LONGEST * value / most, 1)
             colour = OWN if name.startswith("poollife") else OTHER
             parts += [
                 f'<text x="{LABELS - 10}" y="{top + 19}" text-anchor="end">{escape(name)}</text>',

@@ -34,7 +34,7 @@ __all__ = [
     "resume_pool",
     "suspend_pool",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if not TYPE_CHECKING:
 

@@ -117,7 +117,7 @@ def give_pass(request: HttpRequest, response: HttpResponse) -> None:
 
 def _pass_of(request: HttpRequest) -> str:
     session = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    return salted_hmac(PASS, session).hexdigest() if session else ""
+    return salted_hmac(PASS, session, algorithm="sha256").hexdigest() if session else ""
 
 
 def _plain(text: str, status: int) -> HttpResponse:

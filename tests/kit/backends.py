@@ -264,8 +264,10 @@ BACKENDS: tuple[Backend, ...] = (
     ORACLE,
     SQLITE,
 )
+#: The driver that docs/new-backend.md shows. A process of its own has it in a folder of its path.
+EXAMPLE = _mysql("example", "newcomer", resets=False)
 if only := os.environ.get("POOLLIFE_KIT"):
-    BACKENDS = tuple(backend for backend in (*BACKENDS, *JDBC) if backend.name in only.split(","))
+    BACKENDS = tuple(backend for backend in (*BACKENDS, *JDBC, EXAMPLE) if backend.name in only.split(","))
 #: Those with a server.
 SERVED = [backend for backend in BACKENDS if backend.server]
 

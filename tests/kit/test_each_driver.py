@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from tests.kit.backends import BACKENDS, JDBC, POSTGRESQL, SERVED, postgresql
+from tests.kit.backends import BACKENDS, EXAMPLE, JDBC, POSTGRESQL, SERVED, postgresql
 from tests.kit.description import Backend
 from tests.kit.table import PROPERTY, lines
 from tests.support import PYTEST_WITHOUT, ROOT, needs
+from tests.support.pages import page
 
 MODULES = sorted(path.stem for path in Path(__file__).parent.glob("test_inv*.py"))
 #: Names that no module of the kit may have in it, and ways to leave a driver out.
@@ -107,6 +108,21 @@ def test_each_test_runs_with_a_driver_of_java_in_a_process_of_its_own(
     found = run_kit(str(backend), "", needs.java(), tmp_path)
     record_property(PROPERTY, found)
     assert Counter(map(tuple, found)) == expected(backend)
+
+
+@pytest.mark.slow
+def test_each_test_runs_with_the_driver_of_the_guide(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """docs/new-backend.md shows a whole driver."""
+    (shown,) = (block.text for block in page("docs/new-backend.md").blocks if block.language == "python")
+    package = tmp_path / EXAMPLE.engine
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "base.py").write_text(shown)
+    found = run_kit(str(EXAMPLE), "", {"PYTHONPATH": str(tmp_path)}, tmp_path)
+    record_property(PROPERTY, found)
+    assert Counter(map(tuple, found)) == expected(EXAMPLE)
 
 
 def run_kit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -171,6 +172,39 @@ def test_plots_have_a_bar_for_each_peer_and_a_text_for_screen_readers(tmp_path: 
         bars = [each for each in tree if each.tag.endswith("rect") and each is not background]
         assert [float(each.attrib["width"]) for each in bars] == [plots.LONGEST, 1]
         assert [each.attrib["fill"] for each in bars] == [plots.OTHER, plots.OWN]
+
+
+def test_plot_of_each_scenario_has_the_ratios_to_stock_django(tmp_path: Path) -> None:
+    measured = {"stock": {"ratio": {"median": 1.0}}, "poollife": {"ratio": {"median": 0.937}}}
+    found = {
+        "throughput": {
+            "atomic_delay": {"title": "an update, 1 ms", "left_out": None, "contenders": measured},
+            "statement": {"title": "a wait", "left_out": "this version can't"},
+        }
+    }
+    (path,) = plots.write(found, "postgresql", tmp_path)
+    assert path.name == "bench-postgresql-throughput-atomic-delay.svg"
+    title = str(ElementTree.parse(path).getroot()[0].text)
+    assert title == "Requests per second, x stock Django: an update, 1 ms: stock 1.00, poollife 0.94"
+
+
+@pytest.mark.parametrize("title", [scenario.title for scenario in SCENARIOS.values()])
+def test_title_of_a_plot_is_broken_into_lines_that_fit(title: str) -> None:
+    whole = f"Requests per second, x stock Django: {title}"
+    tree = ElementTree.fromstring(plots.Plot("name", whole, {"stock": 1}).svg())
+    texts = [each for each in tree if each.tag.endswith("text")]
+    lines = [str(each.text) for each in texts if "font-weight" in each.attrib]
+    assert " ".join(lines) == whole
+    assert max(map(len, lines)) <= plots.LINE
+    # No line of it is on the bars.
+    heights = [int(each.attrib["y"]) for each in texts]
+    assert heights == sorted(set(heights))
+
+
+def test_each_picture_of_a_run_is_on_the_page_of_benchmarks_with_a_text() -> None:
+    text = (ROOT / "docs/benchmarks.md").read_text()
+    shown = re.findall(r"!\[[^\]]+\]\(images/([\w-]+\.svg)\)", text)
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "docs/images").glob("bench-*.svg"))
 
 
 def test_plots_of_the_page_have_the_numbers_of_their_views() -> None:
