@@ -19,7 +19,7 @@ def test_no_more_sessions_than_the_limit(bed: Bed) -> None:
         nonlocal most
         assert ask(bed.alias, f"SELECT {number}") == number
         with lock:
-            most = max(most, bed.pool.out)
+            most = max(most, bed.pool.opened - bed.pool.closed)
 
     with ThreadPoolExecutor(8) as executor:
         list(executor.map(work, range(100)))
