@@ -129,7 +129,7 @@ def test_pool_that_wants_no_primary_does_not_wait_for_it(
     make_alias: MakeAlias, mariadb: MariaDB, failover: Failover
 ) -> None:
     """A read-only server is out of reach for writers only: the outage is not shared."""
-    pools = {"role": "primary", "outage_wait": 50}, {"role": "replica"}, {}
+    pools: list[dict[str, Any]] = [{"role": "primary", "outage_wait": 50}, {"role": "replica"}, {}]
     aliases = [make_alias(NAME=failover.name, POOL={**POOL, **pool}, **WRITER) for pool in pools]
     writers, *readers = map(Visitors, aliases)
     demote(mariadb)
