@@ -4,8 +4,8 @@ It runs with MySQL and PostgreSQL, on private servers, and with SQLite, in files
 pooled.
 
 The suite is that of the installed Django: pip downloads its source distribution into .cache. The outcomes of
-a run with Django's backend are kept there, too: they are the same until another version of a package or of
-the server is installed.
+a run with Django's backend are kept there, too, if nothing failed: they are the same until another version of
+a package or of the server is installed.
 
 The exit status is 0 if no test failed with poollife's backend only, and all tests that ran with Django's ran
 with poollife's.
@@ -109,18 +109,18 @@ class Outcomes:
         return cls(seconds, finished, failed, failed | passed, skipped)
 
     def keep(self, file: Path) -> None:
-        """Write them."""
+        """Write those of a run in which nothing failed."""
         file.parent.mkdir(parents=True, exist_ok=True)
         # In one step: another process may read it.
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as new:
-            json.dump({"seconds": self.seconds, "failed": sorted(self.failed), "ran": sorted(self.ran)}, new)
+            json.dump({"seconds": self.seconds, "ran": sorted(self.ran)}, new)
         Path(new.name).replace(file)
 
     @classmethod
     def load(cls, file: Path) -> Outcomes:
         """Read what ``keep()`` wrote."""
         kept = json.loads(file.read_text())
-        return cls(kept["seconds"], True, frozenset(kept["failed"]), frozenset(kept["ran"]))
+        return cls(kept["seconds"], True, frozenset(), frozenset(kept["ran"]))
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Suite:
             print(f"{databases.stock}, --parallel {parallel}: kept from an earlier run", flush=True)
             return Outcomes.load(kept)
         outcomes = self.run(databases, databases.stock, parallel, name)
-        if outcomes.finished and outcomes.ran:
+        if outcomes.finished and outcomes.ran and not outcomes.failed:
             outcomes.keep(kept)
         return outcomes
 
