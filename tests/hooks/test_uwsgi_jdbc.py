@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from servers import MariaDB
-from tests.support import needs
+from tests.hooks.conftest import JDBC
 from tests.support.uwsgi_site.running import VARIANTS, Uwsgi
 from tests.support.web_server import eventually, fetch
 
@@ -25,17 +25,9 @@ def server() -> Iterator[MariaDB]:
 
 
 @pytest.fixture
-def database(server: MariaDB, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The settings of its database. The programs find Java and its drivers."""
-    for name, value in needs.java().items():
-        monkeypatch.setenv(name, value)
-    return {
-        **server.database("site"),
-        "ENGINE": "poollife.backends.jdbc",
-        "JDBC_DRIVER": "org.mariadb.jdbc.Driver",
-        "JDBC_URL": "jdbc:mariadb://{HOST}:{PORT}/{NAME}",
-        "POOL": {"pool_size": 2, "max_overflow": 0},
-    }
+def database(server: MariaDB, java_environment: None) -> dict[str, Any]:
+    """The settings of its database."""
+    return {**server.database("site"), **JDBC}
 
 
 def test_workers_with_lazy_apps_have_a_jvm_each_and_end_in_good_order(
