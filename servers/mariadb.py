@@ -137,7 +137,7 @@ class MariaDB(PrivateServer):
         return int(rows[0][1])
 
     def aborted(self) -> int:
-        """Return how many sessions have ended so far because the client was gone, without a goodbye."""
+        """Return how many sessions have ended so far because the client was gone, without a quit packet."""
         return self.status("Aborted_clients")
 
     def sessions(self, user: str | None = None) -> list[Session]:

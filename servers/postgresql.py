@@ -152,7 +152,7 @@ class PostgreSQL(PrivateServer):
                 return list(cursor.fetchall()) if cursor.description else []
 
     def aborted(self) -> int:
-        """Return how many sessions have ended so far because the client was gone, without a goodbye.
+        """Return how many sessions have ended so far because the client was gone, without a quit packet.
 
         From PostgreSQL 15 on, a session that is not in ``sessions()`` any more has been counted.
         """

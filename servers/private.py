@@ -112,7 +112,7 @@ class PrivateServer(PrivateProgram):
 
     @abstractmethod
     def aborted(self) -> int:
-        """Return how many sessions have ended so far because the client was gone, without a goodbye."""
+        """Return how many sessions have ended so far because the client was gone, without a quit packet."""
 
     @abstractmethod
     def sessions(self, user: str | None = None) -> list[Session]:

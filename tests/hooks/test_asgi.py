@@ -59,7 +59,7 @@ class Server:
         self.sessions.append(self.count())
 
     def count(self) -> int:
-        # Not by the server's list, which has a session for a moment after its goodbye.
+        # Not by the server's list, which has a session for a moment after its quit packet.
         stats = pool_stats().get(self.alias)
         return stats["opened"] - stats["closed"] if stats else 0
 

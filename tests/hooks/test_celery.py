@@ -86,7 +86,7 @@ def test_worker(
 def test_worker_without_poollife(
     mariadb: MariaDB, new_database: Callable[[], str], redis: Redis, tmp_path: Path
 ) -> None:
-    """The pooled backend alone keeps the sessions safe, but nobody gives back, or says goodbye."""
+    """The pooled backend alone keeps the sessions safe, but nothing returns or ends them."""
     # Not worker_process_init: without poollife nobody knows which file the closed descriptor becomes.
     beside = ("worker_init", "worker_ready")
     counts = measure("prefork", mariadb, new_database(), redis, tmp_path, tasks=5, beside=beside, **KEEPING)

@@ -9,7 +9,7 @@ import pytest
 
 from servers import MariaDB
 from tests.conftest import NewDatabase
-from tests.support import needs
+from tests.hooks.conftest import JDBC
 from tests.support.celery_site.worker import Worker, sessions
 from tests.support.redis_server import Redis
 from tests.support.web_server import eventually
@@ -26,17 +26,9 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def entry(mariadb: MariaDB, new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The settings of a database. The programs find Java and its drivers."""
-    for name, value in needs.java().items():
-        monkeypatch.setenv(name, value)
-    return {
-        **mariadb.database(new_database(mariadb)),
-        "ENGINE": "poollife.backends.jdbc",
-        "JDBC_DRIVER": "org.mariadb.jdbc.Driver",
-        "JDBC_URL": "jdbc:mariadb://{HOST}:{PORT}/{NAME}",
-        "POOL": {"pool_size": 2, "max_overflow": 0},
-    }
+def entry(mariadb: MariaDB, new_database: NewDatabase, java_environment: None) -> dict[str, Any]:
+    """The settings of a database."""
+    return {**mariadb.database(new_database(mariadb)), **JDBC}
 
 
 @pytest.mark.parametrize(

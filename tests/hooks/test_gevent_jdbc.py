@@ -6,6 +6,7 @@ import pytest
 
 from servers import MariaDB
 from tests.conftest import NewDatabase
+from tests.hooks.conftest import JDBC
 from tests.support import needs
 from tests.support.programs import running
 
@@ -15,13 +16,8 @@ pytestmark = pytest.mark.slow
 def test_greenlets_keep_their_sessions_and_are_warned_that_java_stops_them_all(
     mariadb: MariaDB, new_database: NewDatabase
 ) -> None:
-    entry = {
-        **mariadb.database(new_database(mariadb)),
-        "ENGINE": "poollife.backends.jdbc",
-        "JDBC_DRIVER": "org.mariadb.jdbc.Driver",
-        "JDBC_URL": "jdbc:mariadb://{HOST}:{PORT}/{NAME}",
-        "POOL": {"pool_size": 3, "max_overflow": 0},
-    }
+    database = mariadb.database(new_database(mariadb))
+    entry = {**database, **JDBC, "POOL": {"pool_size": 3, "max_overflow": 0}}
     variables = [f"{name}={value}" for name, value in needs.java().items()]
     report = running.run("jdbc_greenlets", entry, within=["env", *variables])
     (warning,) = report.pop("warnings")

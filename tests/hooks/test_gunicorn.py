@@ -128,7 +128,7 @@ class Gunicorn:
 
     @property
     def aborted(self) -> int:
-        """How many sessions ended without a goodbye since the start."""
+        """How many sessions ended without a quit packet since the start."""
         return self._server.status("Aborted_clients") - self._aborted
 
     def notes(self, what: str) -> list[Note]:
@@ -340,7 +340,7 @@ def test_a_worker_that_reacts_to_its_timeout(run: Callable[..., Gunicorn]) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kills(run: Callable[..., Gunicorn], kind: str) -> None:
-    """They can't say goodbye: one session each is cut off, and nobody else's."""
+    """They can't end their sessions: one session each is cut off, and no other."""
     gunicorn = run(QUERYING, "--workers", "3", "--timeout", "3", *of_kind(kind))
     gunicorn.wait_for_workers(3)
     answers = gunicorn.get_from_all()

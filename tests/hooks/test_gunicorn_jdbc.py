@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from servers import MariaDB
+from tests.hooks.conftest import JDBC
 from tests.hooks.test_gunicorn import Gunicorn
-from tests.support import needs
 from tests.support.web_server import PATIENCE, eventually, fetch
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
@@ -47,21 +47,10 @@ def server() -> Iterator[MariaDB]:
 
 @pytest.fixture
 def gunicorn(
-    request: pytest.FixtureRequest, tmp_path: Path, server: MariaDB, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path: Path, server: MariaDB, java_environment: None
 ) -> Iterator[Gunicorn]:
     """A gunicorn with the arguments that the test names."""
-    for name, value in needs.java().items():
-        monkeypatch.setenv(name, value)
-    found = Gunicorn(
-        tmp_path,
-        server,
-        CONFIG,
-        *request.param,
-        ENGINE="poollife.backends.jdbc",
-        JDBC_DRIVER="org.mariadb.jdbc.Driver",
-        JDBC_URL="jdbc:mariadb://{HOST}:{PORT}/{NAME}",
-        POOL={"pool_size": 2, "max_overflow": 0},
-    )
+    found = Gunicorn(tmp_path, server, CONFIG, *request.param, **JDBC)
     found.start()
     yield found
     found.kill()

@@ -1,4 +1,4 @@
-"""The end of a process, and ``close_pool()``: goodbyes are said by nobody but the sessions' own process."""
+"""The end of a process, and ``close_pool()``: only the process that opened a session ends it."""
 
 from __future__ import annotations
 
@@ -56,8 +56,10 @@ def server() -> Iterator[MariaDB]:
         ("late_handler", 0, 2),
     ],
 )
-def test_goodbye(server: MariaDB, ending: str, status: int, sessions: int, via: Any) -> None:
-    """However it ends, the server misses no goodbye."""
+def test_sessions_of_a_process_that_ends_are_closed_in_order(
+    server: MariaDB, ending: str, status: int, sessions: int, via: Any
+) -> None:
+    """However the process ends, the server gets each quit packet."""
     databases = {"default": {"ENGINE": "poollife.backends.mysql", **server.database("ends", via=via)}}
     aborted, before = server.status("Aborted_clients"), server.status("Connections")
     done = subprocess.run(

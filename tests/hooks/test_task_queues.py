@@ -102,7 +102,7 @@ def work_off(site: Site, server: Redis, worker: str, *calls: tuple[Any, ...]) ->
 
 
 def test_rq_forking(mariadb: MariaDB, entry: dict[str, Any], redis_server: Redis, tmp_path: Path) -> None:
-    """A child for each job, and so a session; all say goodbye, and the parent keeps its own."""
+    """A child for each job, and so a session; all end by a quit packet, and the parent keeps its own."""
     aborted = mariadb.status("Aborted_clients")
     site = Site(tmp_path, DATABASES={"default": entry})
     calls = [("job", number) for number in range(5)]

@@ -1,4 +1,4 @@
-"""``poollife.uwsgi``: invariant 1 under uWSGI, goodbyes to the database, and hooks of other code."""
+"""``poollife.uwsgi``: invariant 1 under uWSGI, sessions that end in order, and hooks of other code."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_without_the_guard_a_worker_ends_a_session_of_the_master(server: MariaDB
 
 
 class Site(Uwsgi):
-    """A uWSGI, and how many of its sessions have ended without a goodbye."""
+    """A uWSGI, and how many of its sessions have ended without a quit packet."""
 
     def __init__(
         self, server: MariaDB, folder: Path, variant: Variant, *arguments: str, without: str = ""
@@ -229,7 +229,7 @@ def test_a_mule_in_the_middle_of_a_query(server: MariaDB, tmp_path: Path) -> Non
         (mules,) = asleep(server)
         uwsgi.process.terminate()
         uwsgi.process.wait(PATIENCE)
-        # The goodbye of a mysqlclient before 2.3 waits on the wire for the end of the query.
+        # The quit packet of a mysqlclient before 2.3 waits on the wire for the end of the query.
         with suppress(OperationalError):
             server.execute("KILL QUERY %s", mules)
     assert uwsgi.sessions("end") == uwsgi.sessions("start")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from servers import MariaDB
-from tests.support import needs
+from tests.hooks.conftest import JDBC
 from tests.support.uwsgi_site.running import VARIANTS, Uwsgi
 from tests.support.web_server import eventually, fetch
 
@@ -25,17 +26,9 @@ def server() -> Iterator[MariaDB]:
 
 
 @pytest.fixture
-def database(server: MariaDB, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The settings of its database. The programs find Java and its drivers."""
-    for name, value in needs.java().items():
-        monkeypatch.setenv(name, value)
-    return {
-        **server.database("site"),
-        "ENGINE": "poollife.backends.jdbc",
-        "JDBC_DRIVER": "org.mariadb.jdbc.Driver",
-        "JDBC_URL": "jdbc:mariadb://{HOST}:{PORT}/{NAME}",
-        "POOL": {"pool_size": 2, "max_overflow": 0},
-    }
+def database(server: MariaDB, java_environment: None) -> dict[str, Any]:
+    """The settings of its database."""
+    return {**server.database("site"), **JDBC}
 
 
 def test_workers_with_lazy_apps_have_a_jvm_each_and_end_in_good_order(
@@ -58,7 +51,7 @@ def test_workers_with_lazy_apps_have_a_jvm_each_and_end_in_good_order(
 def test_workers_of_a_master_with_a_jvm_are_refused_and_end_in_good_order(
     server: MariaDB, database: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The application has queried in the master. (How the master ends is in docs/java.md.)"""
+    """The application has queried in the master, which ends as docs/java.md says."""
     with Uwsgi(tmp_path, database, VARIANTS["default"]) as uwsgi:
         assert [fetch(uwsgi.port, f"/echo/{number}/").status for number in range(4)] == [500] * 4
         assert f"was forked from process {uwsgi.process.pid}, in which a JVM was running" in uwsgi.log
@@ -71,3 +64,6 @@ def test_workers_of_a_master_with_a_jvm_are_refused_and_end_in_good_order(
         # The master keeps its sessions.
         assert {session.id for session in server.sessions()} == present
         assert set(uwsgi.sessions("start").values()) == present
+        uwsgi.end()
+        assert uwsgi.process.returncode == -signal.SIGABRT
+    eventually("all sessions end", lambda: not server.sessions())

@@ -90,10 +90,25 @@ def test_function_for_the_end_of_a_master_of_uwsgi_has_the_documented_name() -> 
 
 def test_modules_on_the_page_on_upgrading() -> None:
     _, _, modules = tables()
-    assert len(modules) == 5
+    assert len(modules) == 9
+    package = Path(poollife.__file__).parent
     for was, now in modules:
-        *files, old = (text for text in re.findall(r"`([^`]+)`", was) if text != "FairQueuePool")
-        *kept, new = re.findall(r"`([^`]+)`", now)
+        *files, old = paths(was)
+        *kept, new = paths(now)
         for file, renamed in zip(files, kept or files, strict=True):
-            assert not (Path(poollife.__file__).parent / old / f"{file}.py").exists()
-            assert (Path(poollife.__file__).parent / new / f"{renamed}.py").exists()
+            assert not (package / old / f"{file}.py").exists()
+            assert (package / new.removeprefix("poollife/") / f"{renamed}.py").exists()
+
+
+def paths(cell: str) -> list[str]:
+    """Return the names of modules, and at the end that of their folder; classes are left out."""
+    return [name for name in names(cell) if name.islower()]
+
+
+def test_pages_on_the_version_name_the_newest_system_checks() -> None:
+    """Such as "`poollife.E005` to `poollife.E009`": the last one is the last of its letter."""
+    ids = re.findall(r"^\| `(poollife\.[EWI]\d+)`", page("docs/checks.md").prose, re.MULTILINE)
+    newest = {max(each for each in ids if each[9] == letter) for letter in "EWI"}
+    for prose in (UPGRADING.prose, (ROOT / "CHANGELOG.md").read_text()):
+        ranges = re.findall(r"`poollife\.[EWI]\d+`\s+to\s+`(poollife\.[EWI]\d+)`", prose)
+        assert set(ranges) == newest

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from servers import MariaDB, Proxy
+
+#: The keys of ``DATABASES`` for the account.
+WRITER: dict[str, Any] = {"USER": "writer", "PASSWORD": "writer"}
 
 
 class Failover:

@@ -77,7 +77,7 @@ class Counts:
     inherited_sockets: int
     wrong_answers: int
     over_limit: int
-    #: Sessions whose client was gone without a goodbye, as the server counts them.
+    #: Sessions whose client was gone without a quit packet, as the server counts them.
     aborted: int
     #: What the log has of them; see ``tracebacks_in()``.
     tracebacks: tuple[str, ...]

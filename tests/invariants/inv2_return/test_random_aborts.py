@@ -51,7 +51,7 @@ class Question:
         except TimeoutError:
             return "left" if self.leaves else "no answer"
         finally:
-            # Without a goodbye, as when a phone loses its network.
+            # Without a close, as when a phone loses its network.
             writer.transport.abort()
 
     def _judge(self, answer: str) -> str:

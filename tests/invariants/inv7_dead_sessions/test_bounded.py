@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,13 +31,19 @@ def proxy(mariadb: MariaDB) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread can be started."""
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """From here on no thread is started. An attempt is noted, because the pool would handle its error."""
+    started: list[object] = []
 
-    def refuse(thread: threading.Thread) -> None:
-        raise AssertionError(f"{thread} was started")
+    def refuse(*args: object) -> None:
+        started.append(args)
+        raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        patch.setattr(_thread, "start_new_thread", refuse)  # ended_after() calls it
+        yield
+    assert started == []
 
 
 def begin(engine: str, lazy: bool, make_alias: MakeAlias, proxy: Proxy) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import MySQLdb
@@ -112,12 +112,6 @@ def test_an_error_that_is_not_in_the_table_is_judged_by_its_kind(error: Exceptio
 
 
 # --- said in a session --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tap(mariadb: MariaDB) -> Iterator[Wiretap]:
-    with Wiretap(mariadb.host, mariadb.port) as tap:
-        yield tap
 
 
 def signal(code: int) -> str:
@@ -264,12 +258,6 @@ def test_the_table_says_whether_an_error_of_connecting_is_an_outage(driver: Any,
 
 
 # --- Galera -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cluster(mariadb: MariaDB) -> Iterator[Cluster]:
-    with Cluster(mariadb.host, mariadb.port) as cluster:
-        yield cluster
 
 
 def test_a_node_that_leaves_galeras_primary_component_costs_one_request(

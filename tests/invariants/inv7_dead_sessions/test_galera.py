@@ -5,15 +5,12 @@ The check of such a balancer asks only whether the node accepts logins, and it d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
 from django.db import connections
 
 from poollife import pool_stats
-from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.support.cluster import Cluster
 from tests.support.counting import pool_of
@@ -21,13 +18,6 @@ from tests.support.visitors import POOL, THREADS, Visitors
 from tests.support.web_server import eventually
 
 UNANSWERED = "has accepted the login, and answers no statement"
-
-
-@pytest.fixture
-def cluster(mariadb: MariaDB) -> Iterator[Cluster]:
-    """A balancer."""
-    with Cluster(mariadb.host, mariadb.port) as cluster:
-        yield cluster
 
 
 def errors(visitors: Visitors) -> list[Any]:

@@ -182,12 +182,6 @@ def test_killed_at_random_only_what_was_on_its_way_fails(make_alias: MakeAlias, 
 # --- and what becomes of the others -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def tap(mariadb: MariaDB) -> Iterator[Wiretap]:
-    with Wiretap(mariadb.host, mariadb.port) as tap:
-        yield tap
-
-
 def next_session(alias: str) -> Any:
     """The one that the next borrower gets."""
     connections[alias].ensure_connection()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,40 +16,18 @@ from poollife.drivers.mysql.mysqlclient import driver
 from poollife.pools import liveness
 from servers import MariaDB
 from servers.ports import free_port
-from tests.conftest import MakeAlias, NewDatabase
+from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
-from tests.support.failover import Failover, rows
+from tests.support.failover import WRITER, Failover, rows
 from tests.support.visitors import POOL, THREADS, Visitors, are_gone, sessions
 from tests.support.web_server import eventually
 
 QUESTION = "SELECT @@global.read_only, @@global.innodb_read_only"
-WRITER: dict[str, Any] = {"USER": "writer", "PASSWORD": "writer"}
 PRIMARY: dict[str, Any] = {**POOL, "role": "primary"}
 
 engines = pytest.mark.parametrize(
     "engine", ["poollife.backends.mysql", "poollife.backends.mysql_pymysql"], ids=["mysqlclient", "PyMySQL"]
 )
-
-
-@pytest.fixture(scope="module")
-def heir() -> Iterator[MariaDB]:
-    """A second server."""
-    with MariaDB() as server:
-        yield server
-
-
-@pytest.fixture
-def failover(mariadb: MariaDB, heir: MariaDB, new_database: NewDatabase) -> Iterator[Failover]:
-    """Two servers with the same table."""
-    with Failover(mariadb, heir, new_database()) as failover:
-        yield failover
-
-
-@pytest.fixture
-def tap(mariadb: MariaDB) -> Iterator[Wiretap]:
-    """A proxy that leads to the first server."""
-    with Wiretap(mariadb.host, mariadb.port) as tap:
-        yield tap
 
 
 @pytest.fixture

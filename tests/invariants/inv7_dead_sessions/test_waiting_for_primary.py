@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,35 +13,13 @@ from benchmarks.wiretap import Wiretap
 from poollife import pool_available, pool_stats
 from poollife.pools import liveness
 from servers import MariaDB
-from tests.conftest import MakeAlias, NewDatabase
+from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
-from tests.support.failover import Failover, rows
+from tests.support.failover import WRITER, Failover, rows
 from tests.support.visitors import POOL, THREADS, Visitors, are_gone, sessions
 from tests.support.web_server import eventually
 
-WRITER: dict[str, Any] = {"USER": "writer", "PASSWORD": "writer"}
 INSERT = "INSERT INTO log VALUES (1)"
-
-
-@pytest.fixture(scope="module")
-def heir() -> Iterator[MariaDB]:
-    """A second server."""
-    with MariaDB() as server:
-        yield server
-
-
-@pytest.fixture
-def failover(mariadb: MariaDB, heir: MariaDB, new_database: NewDatabase) -> Iterator[Failover]:
-    """Two servers with the same table."""
-    with Failover(mariadb, heir, new_database()) as failover:
-        yield failover
-
-
-@pytest.fixture
-def tap(mariadb: MariaDB) -> Iterator[Wiretap]:
-    """A proxy that leads to the first server."""
-    with Wiretap(mariadb.host, mariadb.port) as tap:
-        yield tap
 
 
 @pytest.fixture(params=["poollife.backends.mysql", "poollife.backends.mysql_pymysql"])

@@ -224,7 +224,7 @@ class Counts(NamedTuple):
     wrong: int
     #: Sessions.
     over_limit: int
-    #: Sessions that ended without a goodbye.
+    #: Sessions that ended without a quit packet.
     aborted: int
 
 

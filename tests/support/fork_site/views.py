@@ -83,7 +83,7 @@ def child_work(number: int) -> Report:
 
 
 def leave() -> NoReturn:
-    """Say goodbye and be gone. At any other end of a greenlet's child all of its parent's would go on."""
+    """Close the pools and end. At any other end of a greenlet's child all of its parent's would go on."""
     close_pool()
     os._exit(0)
 

@@ -30,7 +30,7 @@ ROUNDS, REQUESTS = 3, 24
 THREADS = 4
 
 #: As in deploy/uwsgi.ini. The master looks back before it leaves.
-GOODBYE = (
+CLOSE_POOLS = (
     "call:PyRun_SimpleString import sys, poollife.uwsgi; "
     "site = sys.modules.get('tests.support.uwsgi_site.wsgi'); "
     "site and site.at_exit(); poollife.uwsgi.close_pools_on_exit()"
@@ -38,7 +38,7 @@ GOODBYE = (
 MASTER = (
     *("--master", "--min-worker-lifetime", "0", "--forkbomb-delay", "0"),
     *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
-    *("--hook-as-user-atexit", "call:PyGILState_Ensure", "--hook-as-user-atexit", GOODBYE),
+    *("--hook-as-user-atexit", "call:PyGILState_Ensure", "--hook-as-user-atexit", CLOSE_POOLS),
 )
 
 

@@ -5,19 +5,18 @@ import java.lang.reflect.Proxy;
 import java.sql.Connection;
 import java.sql.DatabaseMetaData;
 import java.sql.Driver;
-import java.sql.DriverPropertyInfo;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.util.List;
 import java.util.Properties;
 import java.util.concurrent.CopyOnWriteArrayList;
-import java.util.logging.Logger;
+import stubs.StubDriver;
 
 /**
  * A stub that stands in for Oracle's driver: it takes Oracle's URL, and connects to the database H2 in Oracle mode. The
  * little of Oracle's SQL that H2 lacks and Django sends to each session is rewritten.
  */
-public class OracleDriver implements Driver {
+public class OracleDriver extends StubDriver {
     /** What arrived: URLs, and statements before they are rewritten. */
     public static final List<String> heard = new CopyOnWriteArrayList<>();
 
@@ -61,25 +60,5 @@ public class OracleDriver implements Driver {
 
     public boolean acceptsURL(String url) {
         return url.startsWith("jdbc:oracle:thin:@//");
-    }
-
-    public DriverPropertyInfo[] getPropertyInfo(String url, Properties properties) {
-        return new DriverPropertyInfo[0];
-    }
-
-    public int getMajorVersion() {
-        return 0;
-    }
-
-    public int getMinorVersion() {
-        return 0;
-    }
-
-    public boolean jdbcCompliant() {
-        return false;
-    }
-
-    public Logger getParentLogger() {
-        return Logger.getGlobal();
     }
 }

@@ -1,13 +1,12 @@
 package com.oceanbase.jdbc;
 
 import java.sql.Connection;
-import java.sql.DriverPropertyInfo;
 import java.sql.SQLException;
 import java.util.Properties;
-import java.util.logging.Logger;
+import stubs.StubDriver;
 
 /** A stub that stands in for OceanBase's driver: MariaDB's, of which that one is a fork, with OceanBase's URL. */
-public class Driver implements java.sql.Driver {
+public class Driver extends StubDriver {
     private final java.sql.Driver driver = new org.mariadb.jdbc.Driver();
 
     public Connection connect(String url, Properties properties) throws SQLException {
@@ -16,25 +15,5 @@ public class Driver implements java.sql.Driver {
 
     public boolean acceptsURL(String url) {
         return url.startsWith("jdbc:oceanbase:");
-    }
-
-    public DriverPropertyInfo[] getPropertyInfo(String url, Properties properties) {
-        return new DriverPropertyInfo[0];
-    }
-
-    public int getMajorVersion() {
-        return 0;
-    }
-
-    public int getMinorVersion() {
-        return 0;
-    }
-
-    public boolean jdbcCompliant() {
-        return false;
-    }
-
-    public Logger getParentLogger() {
-        return Logger.getGlobal();
     }
 }
