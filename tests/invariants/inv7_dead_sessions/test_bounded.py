@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from django.db import OperationalError, connections
 
 from poollife.backends.mysql import common as mysql_backend
 from poollife.backends.postgresql import base as postgresql_backend
+from poollife.drivers.connection import ended_after
 from poollife.drivers.mysql import connection as mysql
 from poollife.drivers.mysql import mysqlclient
 from servers import MariaDB, PrivateServer, Proxy
@@ -31,12 +33,13 @@ def proxy(mariadb: MariaDB) -> Iterator[Proxy]:
 
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread can be started."""
+    """No thread can be started, neither by ``threading`` nor without it."""
 
-    def refuse(thread: threading.Thread) -> None:
+    def refuse(*thread: object) -> None:
         raise AssertionError(f"{thread} was started")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
 
 
 def begin(engine: str, lazy: bool, make_alias: MakeAlias, proxy: Proxy) -> str:
@@ -109,6 +112,24 @@ def test_reset_ends_without_read_timeout(
         connection.close()
     pool = pool_of(alias)
     assert (pool.out, pool.idle, pool.closed) == (0, 0, 1)
+
+
+def test_limit_leaves_an_exception_that_comes_before_it_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gevent's locks are taken by code of Python: an asynchronous exception may come in it."""
+
+    class Struck(BaseException):
+        """An asynchronous exception."""
+
+    class Lock:
+        def acquire(self) -> None:
+            raise Struck
+
+        def release(self) -> None:
+            raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr(threading, "Lock", Lock)
+    with pytest.raises(Struck), ended_after(3600.0, pytest.fail):
+        pass
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1", "SET @mine = 1"], ids=["rollback", "reset"])
