@@ -11,8 +11,9 @@ import pytest
 from django.db import connections
 
 from benchmarks.wiretap import Wiretap
-from poollife import pool_available, pool_stats
+from poollife import drain_pool, pool_available, pool_stats
 from poollife.pools import liveness
+from poollife.pools.outage import forget_outages
 from servers import MariaDB
 from tests.conftest import MakeAlias, NewDatabase
 from tests.support.counting import pool_of
@@ -33,7 +34,8 @@ def heir() -> Iterator[MariaDB]:
 
 @pytest.fixture
 def failover(mariadb: MariaDB, heir: MariaDB, new_database: NewDatabase) -> Iterator[Failover]:
-    """Two servers with the same table."""
+    """Two servers with the same table, of which nothing is known."""
+    forget_outages()
     with Failover(mariadb, heir, new_database()) as failover:
         yield failover
 
@@ -129,7 +131,12 @@ def test_pool_that_wants_no_primary_does_not_wait_for_it(
     make_alias: MakeAlias, mariadb: MariaDB, failover: Failover
 ) -> None:
     """A read-only server is out of reach for writers only: the outage is not shared."""
-    pools: list[dict[str, Any]] = [{"role": "primary", "outage_wait": 50}, {"role": "replica"}, {}]
+    pools: list[dict[str, Any]] = [
+        {"role": "primary", "outage_wait": 50},
+        {"role": "primary", "outage_wait": 0},
+        {"role": "replica"},
+        {},
+    ]
     aliases = [make_alias(NAME=failover.name, POOL={**POOL, **pool}, **WRITER) for pool in pools]
     writers, *readers = map(Visitors, aliases)
     demote(mariadb)
@@ -138,12 +145,45 @@ def test_pool_that_wants_no_primary_does_not_wait_for_it(
         eventually("an attempt has failed", lambda: not pool_available(aliases[0]))
         for visitors in readers:
             visitors.come(THREADS)
-        assert [pool_available(alias) for alias in aliases] == [False, True, True]
+        assert [pool_available(alias) for alias in aliases] == [False, True, True, True]
         assert not later.done()
         demote(mariadb, False)
         later.result()
-    assert [visitors.failed for visitors in (writers, *readers)] == [[], [], []]
+    assert [visitors.failed for visitors in (writers, *readers)] == [[], [], [], []]
     for alias in aliases:
+        connections[alias].close()
+
+
+def test_pools_of_one_server_wait_for_its_primary_once(
+    make_alias: MakeAlias, mariadb: MariaDB, failover: Failover, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of tenants, say: each would wait, and hold up the others' new sessions. The shortest wait counts."""
+    pool = {**POOL, "role": "primary", "timeout": 2}
+    first, second = (
+        make_alias(NAME=failover.name, POOL={**pool, "outage_wait": wait}, **WRITER) for wait in (0.01, 50)
+    )
+    demote(mariadb)
+    with caplog.at_level(logging.INFO, "poollife"):
+        for alias in (first, second):
+            visitors = Visitors(alias)
+            visitors.come(4, threads=1)
+            assert visitors.failed == []
+        assert pool_stats()[second]["connect_errors"] == 0
+        # The next pool of the alias does not wait either.
+        drain_pool(first)
+        visitors = Visitors(first)
+        visitors.come(4, threads=1)
+        assert visitors.failed == []
+        demote(mariadb, False)
+        pool_of(second).close_idle()
+        Visitors(second).come(4, threads=1)
+    told = [each.getMessage() for each in caplog.records if each.getMessage().startswith("Server")]
+    assert [each.partition(" ")[2].partition(" ")[2][:20] for each in told] == [
+        "is out of reach, and",
+        "takes no writes, and",
+        "takes writes again",
+    ]
+    for alias in (first, second):
         connections[alias].close()
 
 
