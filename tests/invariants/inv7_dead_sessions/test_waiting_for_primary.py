@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.db import connections
 
 from benchmarks.wiretap import Wiretap
 from poollife import drain_pool, pool_available, pool_stats
-from poollife.pools import liveness
+from poollife.pools import liveness, log
 from poollife.pools.outage import forget_outages
 from servers import MariaDB
 from tests.conftest import MakeAlias, NewDatabase
@@ -185,6 +185,32 @@ def test_pools_of_one_server_wait_for_its_primary_once(
     ]
     for alias in (first, second):
         connections[alias].close()
+
+
+def test_min_idle_makes_one_attempt_at_a_read_only_server(
+    make_alias: MakeAlias,
+    mariadb: MariaDB,
+    failover: Failover,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No checkout waits for the session. The log has the outage, and no line for each attempt."""
+    options = {**POOL, "role": "primary", "outage_wait": 50, "min_idle": 1}
+    alias = make_alias(NAME=failover.name, POOL=options, **WRITER)
+    Visitors(alias).come(1, threads=1)
+    pool, connection = pool_of(alias), cast(Any, connections[alias])
+    eventually("another session is ready", lambda: pool.opened == 2)
+    demote(mariadb)
+    pool.close_idle()
+    with caplog.at_level(logging.INFO, "poollife"):
+        for _ in range(10):
+            pool.housekeeping.opener = connection.opener()
+            pool.housekeeping._warm()
+            pool._outage._next_attempt -= 3600
+        log.write()
+    assert pool_stats()[alias]["connect_errors"] == 1
+    assert (pool.opened, pool.closed) == (2, 2)
+    assert sum("takes no writes" in each.getMessage() for each in caplog.records) == 2
+    demote(mariadb, False)
 
 
 @pytest.mark.parametrize("pool", [{"role": "replica"}, {"role": "primary", "outage_wait": 0}, {}])
