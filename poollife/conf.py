@@ -236,6 +236,11 @@ class PoolOptions:
         return self.poolclass is None or getattr(self.poolclass, "is_fair", False)
 
     @property
+    def waits_for_primary(self) -> bool:
+        """True if checkouts wait while new sessions lead to a server that takes no writes."""
+        return self.role == "primary" and self.outage_wait > 0
+
+    @property
     def resets(self) -> tuple[bool, bool]:
         """Flags for clean and for dirty sessions, whether they are reset at their return: see ``RESETS``.
 

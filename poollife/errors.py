@@ -111,12 +111,17 @@ class ForkedJVM(InterfaceError):
 class UselessSession(OperationalError):
     """The error of a new session whose server accepts logins, and nothing else.
 
-    A Galera node out of its cluster is such a server. There may be others behind the same address.
+    A Galera node out of its cluster is such a server, and so is one that hangs. A checkout gets this error if
+    no other session was found in time. Have the balancer's check ask ``wsrep_ready``, or send a statement.
     """
 
 
 class WrongRole(OperationalError):
-    """The error of a new session of a pool with ``"role": "primary"`` whose server takes no writes."""
+    """The error of a new session of a pool with ``"role": "primary"`` whose server takes no writes.
+
+    A checkout gets this error if its ``timeout`` ends before ``outage_wait``. After ``outage_wait`` such a
+    session is lent all the same. Have the address lead to the primary.
+    """
 
 
 def remembered(error: Exception) -> Exception:

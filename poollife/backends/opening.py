@@ -141,7 +141,7 @@ class OpeningMixin(BaseDatabaseWrapper):
 
         :param params: the arguments of the driver's ``connect()``.
         :param pid: this process.
-        :returns: if none has the role, a session at the first that is reached.
+        :returns: if none has the role, a session at the first that answers.
         :raises Error: the driver's, if none is reached; and if the primary is wanted and may be a server that
             is not reached: the checkouts wait then, as in each outage, for its return or for a promotion.
         """
@@ -150,6 +150,8 @@ class OpeningMixin(BaseDatabaseWrapper):
             return self.driver.adopt(self._connect_with_answers(params), pid, params)
         role = self.pool_options.role
         opened: list[Any] = []
+        #: Those that have answered, and have another role.
+        others: list[Any] = []
         chosen: Any = None
         failure: Exception | None = None
         try:
@@ -161,13 +163,16 @@ class OpeningMixin(BaseDatabaseWrapper):
                         raise
                     failure = error
                 else:
-                    if role is None or self.driver.unwrap(opened[-1]).has_role(role, ROLE_LIMIT):
+                    has_role = role is None or self.driver.unwrap(opened[-1]).has_role(role, ROLE_LIMIT)
+                    if has_role:
                         chosen = opened[-1]
                         break
+                    if has_role is False:
+                        others.append(opened[-1])
             else:
                 if failure and (role == "primary" or not opened):
                     raise failure
-                chosen = opened[0]
+                chosen = (others or opened)[0]
             return chosen
         finally:
             for connection in opened:

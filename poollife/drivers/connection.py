@@ -74,8 +74,9 @@ def ended_after(seconds: float, end: Callable[..., None], *arguments: Any) -> It
         if not running.acquire(timeout=seconds):
             end(*arguments)
 
+    # Outside of the block that releases it: an asynchronous exception may come first.
+    running.acquire()
     try:
-        running.acquire()
         _thread.start_new_thread(watch, ())
         yield
     finally:

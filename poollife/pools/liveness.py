@@ -73,9 +73,6 @@ class Liveness:
         #: threads costs one renewal.
         self._next_renewal = -math.inf
         self._renewal_pause = FIRST_RENEWAL_PAUSE
-        #: Whether new sessions are lent at a server that is not the primary that is wanted: checkouts have
-        #: waited for the primary, and it was not found since.
-        self.accepts_any_role = False
 
     def learn(self, session: Guarded) -> None:
         """Ask the server how long it keeps idle sessions, if that is not known yet, and set ``recycle``.
@@ -93,15 +90,21 @@ class Liveness:
 
         :param in_doubt: whether it has to answer a ping.
         """
-        options = self._options
-        if in_doubt and not session.answers(LONGEST_PING):
-            text = "the server has accepted the login, and answers no statement"
-            return UselessSession(f"Pool {self._alias!r}: {text}")
-        if options.role == "primary" and options.outage_wait:
-            if session.has_role("primary", LONGEST_PING):
-                self.accepts_any_role = False
-            elif not self.accepts_any_role:
-                return WrongRole(f"Pool {self._alias!r}: the server takes no writes, and role is 'primary'")
+        # The texts have no alias: the pools of all aliases that lead to the server share the error.
+        outage, waits = self._outage, self._options.waits_for_primary
+        has_role = session.has_role("primary", LONGEST_PING) if waits else True
+        if has_role is None or (in_doubt and not session.answers(LONGEST_PING)):
+            return UselessSession(
+                f"{outage.name} has accepted the login, and answers no statement. It hangs, or has lost its "
+                f"cluster: see docs/failover.md"
+            )
+        if has_role:
+            outage.role_found()
+        elif not outage.accepts_any_role:
+            return WrongRole(
+                f"{outage.name} takes no writes, and POOL['role'] is 'primary'. Have its address lead to the "
+                f"primary: see docs/failover.md"
+            )
         return None
 
     def note_opening(self, session: Guarded) -> None:
@@ -156,6 +159,11 @@ class Liveness:
         # The event that ended this session may have ended others, and their sockets may not show it.
         self._suspect()
         return DEAD
+
+    def note_return(self, session: Guarded) -> None:
+        """Note the role of a server that reports it. Called at a return while any role is accepted."""
+        if session.has_role("primary", 0.0):
+            self._outage.role_found()
 
     def note_end(self, session: Guarded) -> None:
         """Note what happened to a session while it was borrowed: then all are replaced, or pinged first.
@@ -215,6 +223,9 @@ class RoleLiveness(Liveness):
     def is_fit(self, session: Guarded, now: float) -> bool:
         return now - session.role_seen <= ROLE_INTERVAL and super().is_fit(session, now)
 
+    def note_return(self, session: Guarded) -> None:
+        pass  # asked at a checkout
+
     def note_end(self, session: Guarded) -> None:
         if self._options.role == "replica":
             session.failed_over = False  # a replica has refused a write, as it should
@@ -229,8 +240,8 @@ class RoleLiveness(Liveness):
         session.role_seen = now
         if not answer:
             self._renew(now)
-        elif self.accepts_any_role:
-            self.accepts_any_role = False
+        else:
+            self._outage.role_found()
         # While new sessions lead to a server with the wrong role, too, it serves what it can.
         return OUTDATED if session.born <= self.renewed else None
 

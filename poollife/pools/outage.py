@@ -88,7 +88,8 @@ class Outage:
     ``_pause``, ``_since``, ``_haste``, ``_tried``, ``error`` and ``attempts``; each change counts itself in
     ``_changes``. They are read without the lock: a thread that reads in the middle of a change waits in vain
     for a moment, or asks again. Nothing is called while the lock is held, so no signal handler, no finalizer
-    and no asynchronous exception comes between. ``_doubted`` is a single assignment.
+    and no asynchronous exception comes between. ``_doubted`` and ``accepts_any_role`` are set by single
+    assignments.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -110,6 +111,9 @@ class Outage:
         self._next_attempt = self._since = self._tried = -math.inf
         #: The time of the last loss: of a session, or while one was opened.
         self._doubted = NEVER
+        #: Whether new sessions are lent at a server that is not the primary that is wanted: checkouts have
+        #: waited for the primary, and it was not found since. One pool has waited for all.
+        self.accepts_any_role = False
         self._pause = FIRST_PAUSE
         #: The part of a pause by which the last attempt is early that checkouts wait for.
         self._haste = 0.0
@@ -295,7 +299,14 @@ class Outage:
         for waiters in self.waiters.strong_references():
             waiters.serve()
         if was_down:
-            log.note(logging.INFO, "%s is back after %.1f s", self.name, lasted)
+            end = "takes no writes, and is used for reads" if self.accepts_any_role else "is back"
+            log.note(logging.INFO, "%s %s after %.1f s", self.name, end, lasted)
+
+    def role_found(self) -> None:
+        """Note that a session has found the wanted role: checkouts wait in the next failover as well."""
+        if self.accepts_any_role:
+            self.accepts_any_role = False
+            log.note(logging.INFO, "%s takes writes again", self.name)
 
     @property
     def in_doubt(self) -> bool:

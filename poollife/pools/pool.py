@@ -60,8 +60,8 @@ class LeasePool(OpeningPool):
         #: The key of all that is known of the server. The driver is part of it, as drivers don't know each
         #: other's errors. The options are, as init_command may set the session's own limit of idleness.
         server = (id(driver), *key.server, key.options)
-        # A read-only server is out of reach for a pool that wants the primary, and not for others.
-        self._outage = outage_of((*server, options.role), server_name(key))
+        # A read-only server is out of reach for a pool that waits for the primary, and not for others.
+        self._outage = outage_of((*server, options.role, options.waits_for_primary), server_name(key))
         self.liveness = (RoleLiveness if options.role and driver.asks_for_role else Liveness)(
             # A child has other meters.
             *(key.alias, options, driver, server, self._outage, lambda reason: self.meters.replace(reason))

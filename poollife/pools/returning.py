@@ -25,6 +25,7 @@ from poollife.pools import log
 from poollife.pools.leaks import Watch
 from poollife.pools.lease import Lease
 from poollife.pools.liveness import OUTDATED, REFUSED, Liveness
+from poollife.pools.outage import Outage
 from poollife.pools.state import PoolState
 from poollife.process.atfork import at_fork
 from poollife.process.guard import alive
@@ -36,6 +37,7 @@ class ReturningPool(PoolState):
     """A pool that takes sessions back. ``LeasePool`` lends them."""
 
     liveness: Liveness
+    _outage: Outage
     _sessions: Pool
     #: Whether a returned session is reset: if it is clean, and if something may have been left in it.
     _resets: tuple[bool, bool]
@@ -127,6 +129,8 @@ class ReturningPool(PoolState):
                 self.liveness.note_end(driver)
                 if driver.born <= self.liveness.renewed:
                     return OUTDATED
+            elif self._outage.accepts_any_role:
+                self.liveness.note_return(driver)
             if self._resets[driver.dirty]:
                 if driver.born <= self.liveness.refused:
                     return REFUSED

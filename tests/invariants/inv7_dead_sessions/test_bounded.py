@@ -13,6 +13,7 @@ from django.db import OperationalError, connections
 
 from poollife.backends.mysql import common as mysql_backend
 from poollife.backends.postgresql import base as postgresql_backend
+from poollife.drivers.connection import ended_after
 from poollife.drivers.mysql import connection as mysql
 from poollife.drivers.mysql import mysqlclient
 from servers import MariaDB, PrivateServer, Proxy
@@ -116,6 +117,24 @@ def test_reset_ends_without_read_timeout(
         connection.close()
     pool = pool_of(alias)
     assert (pool.out, pool.idle, pool.closed) == (0, 0, 1)
+
+
+def test_limit_leaves_an_exception_that_comes_before_it_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gevent's locks are taken by code of Python: an asynchronous exception may come in it."""
+
+    class Struck(BaseException):
+        """An asynchronous exception."""
+
+    class Lock:
+        def acquire(self) -> None:
+            raise Struck
+
+        def release(self) -> None:
+            raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr(threading, "Lock", Lock)
+    with pytest.raises(Struck), ended_after(3600.0, pytest.fail):
+        pass
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1", "SET @mine = 1"], ids=["rollback", "reset"])

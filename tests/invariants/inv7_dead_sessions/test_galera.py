@@ -11,6 +11,7 @@ from typing import Any
 from django.db import connections
 
 from poollife import pool_stats
+from poollife.errors import UselessSession
 from tests.conftest import MakeAlias
 from tests.support.cluster import Cluster
 from tests.support.counting import pool_of
@@ -60,6 +61,21 @@ def test_checkout_waits_for_a_session_at_another_node_while_all_new_ones_lead_to
             later.result()
     assert visitors.failed == []
     assert pool.opened == 1
+    connections[alias].close()
+
+
+def test_pool_that_lends_any_role_lends_no_session_at_a_lost_node(
+    make_alias: MakeAlias, cluster: Cluster
+) -> None:
+    """No answer to the question for the role is not that of a replica, which is lent after the wait."""
+    pool = {**POOL, "role": "primary", "outage_wait": 0.01}
+    alias = make_alias(PORT=str(cluster.port), POOL=pool)
+    cluster.leads_to_lost = True
+    visitors = Visitors(alias)
+    pool_of(alias)._outage.accepts_any_role = True
+    visitors.come(3, threads=1)
+    assert {type(each.error) for each in visitors.failed} == {UselessSession}
+    assert (len(visitors.failed), pool_of(alias).opened) == (3, 0)
     connections[alias].close()
 
 

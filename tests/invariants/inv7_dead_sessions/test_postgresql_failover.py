@@ -169,6 +169,27 @@ def test_pool_with_a_role_leaves_the_server_that_a_proxy_led_it_to_by_mistake(
         registry.dispose(alias, "the test is over")
 
 
+def test_return_shows_that_the_standby_was_promoted(pair: Pair, make_alias: MakeAlias) -> None:
+    """The checkouts wait in the next failover as well, although no session is opened until then."""
+    pool_wants = {**POOL, "role": "primary", "outage_wait": 0.01}
+    entry: dict[str, Any] = {"OPTIONS": {"sslmode": "disable"}, "POOL": pool_wants}
+    alias = make_alias("poollife.backends.postgresql", server=pair.standby, NAME="shop", **entry)
+    visitors, pool = Visitors(alias, COUNT), pool_of(alias)
+    # As if the pool had been renewed just now: its session stays.
+    pool.liveness._next_renewal = time.monotonic() + 1000
+    for accepts_any_role in (True, False):
+        visitors.come(1, threads=1)
+        assert (visitors.failed, pool.opened, pool.idle) == ([], 1, 1)
+        assert pool._outage.accepts_any_role is accepts_any_role
+        if accepts_any_role:
+            pair.promote()
+            eventually(
+                "it takes writes", lambda: pair.standby.execute("SELECT pg_is_in_recovery()") == [(False,)]
+            )
+    connections[alias].close()
+    registry.dispose(alias, "the test is over")
+
+
 def test_writers_wait_while_a_proxy_leads_to_the_standby(pair: Pair, make_alias: MakeAlias) -> None:
     """A new session says by itself which role its server has."""
     with Proxy(pair.standby.host, pair.standby.port) as proxy:

@@ -17,6 +17,7 @@ from poollife.pools import liveness
 from servers import MariaDB
 from servers.ports import free_port
 from tests.conftest import MakeAlias
+from tests.support.cluster import Cluster
 from tests.support.counting import pool_of
 from tests.support.failover import WRITER, Failover, rows
 from tests.support.visitors import POOL, THREADS, Visitors, are_gone, sessions
@@ -224,6 +225,22 @@ def test_list_without_a_server_of_the_role_leads_to_the_first(
         assert cursor.fetchone() == (failover.heir.port,)
     assert sessions(failover.primary, alias) == set()
     connections[alias].close()
+
+
+def test_list_without_a_server_of_the_role_leads_to_the_first_that_answers(
+    make_alias: MakeAlias, failover: Failover
+) -> None:
+    """The first one accepts logins, and nothing else."""
+    heir = failover.heir
+    with Cluster(failover.primary.host, failover.primary.port) as lost:
+        lost.leads_to_lost = True
+        where = f"{lost.host}:{lost.port},{heir.host}:{heir.port}"
+        pool = {**POOL, "role": "replica"}
+        alias = make_alias(NAME=failover.name, HOST=where, PORT="", POOL=pool, **WRITER)
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT @@port")
+            assert cursor.fetchone() == (heir.port,)
+        connections[alias].close()
 
 
 @pytest.mark.parametrize("role", ["primary", "replica"])

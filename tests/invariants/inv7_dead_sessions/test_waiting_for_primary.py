@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.db import connections
 
 from benchmarks.wiretap import Wiretap
-from poollife import pool_available, pool_stats
-from poollife.pools import liveness
+from poollife import drain_pool, pool_available, pool_stats
+from poollife.pools import liveness, log
 from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
@@ -106,7 +106,12 @@ def test_pool_that_wants_no_primary_does_not_wait_for_it(
     make_alias: MakeAlias, mariadb: MariaDB, failover: Failover
 ) -> None:
     """A read-only server is out of reach for writers only: the outage is not shared."""
-    pools: list[dict[str, Any]] = [{"role": "primary", "outage_wait": 50}, {"role": "replica"}, {}]
+    pools: list[dict[str, Any]] = [
+        {"role": "primary", "outage_wait": 50},
+        {"role": "primary", "outage_wait": 0},
+        {"role": "replica"},
+        {},
+    ]
     aliases = [make_alias(NAME=failover.name, POOL={**POOL, **pool}, **WRITER) for pool in pools]
     writers, *readers = map(Visitors, aliases)
     demote(mariadb)
@@ -115,13 +120,72 @@ def test_pool_that_wants_no_primary_does_not_wait_for_it(
         eventually("an attempt has failed", lambda: not pool_available(aliases[0]))
         for visitors in readers:
             visitors.come(THREADS)
-        assert [pool_available(alias) for alias in aliases] == [False, True, True]
+        assert [pool_available(alias) for alias in aliases] == [False, True, True, True]
         assert not later.done()
         demote(mariadb, False)
         later.result()
-    assert [visitors.failed for visitors in (writers, *readers)] == [[], [], []]
+    assert [visitors.failed for visitors in (writers, *readers)] == [[], [], [], []]
     for alias in aliases:
         connections[alias].close()
+
+
+def test_pools_of_one_server_wait_for_its_primary_once(
+    make_alias: MakeAlias, mariadb: MariaDB, failover: Failover, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of tenants, say: each would wait, and hold up the others' new sessions. The shortest wait counts."""
+    pool = {**POOL, "role": "primary", "timeout": 2}
+    first, second = (
+        make_alias(NAME=failover.name, POOL={**pool, "outage_wait": wait}, **WRITER) for wait in (0.01, 50)
+    )
+    demote(mariadb)
+    with caplog.at_level(logging.INFO, "poollife"):
+        for alias in (first, second):
+            visitors = Visitors(alias)
+            visitors.come(4, threads=1)
+            assert visitors.failed == []
+        assert pool_stats()[second]["connect_errors"] == 0
+        # The next pool of the alias does not wait either.
+        drain_pool(first)
+        visitors = Visitors(first)
+        visitors.come(4, threads=1)
+        assert visitors.failed == []
+        demote(mariadb, False)
+        pool_of(second).close_idle()
+        Visitors(second).come(4, threads=1)
+    told = [each.getMessage() for each in caplog.records if each.getMessage().startswith("Server")]
+    assert [each.partition(" ")[2].partition(" ")[2][:20] for each in told] == [
+        "is out of reach, and",
+        "takes no writes, and",
+        "takes writes again",
+    ]
+    for alias in (first, second):
+        connections[alias].close()
+
+
+def test_min_idle_makes_one_attempt_at_a_read_only_server(
+    make_alias: MakeAlias,
+    mariadb: MariaDB,
+    failover: Failover,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No checkout waits for the session. The log has the outage, and no line for each attempt."""
+    options = {**POOL, "role": "primary", "outage_wait": 50, "min_idle": 1}
+    alias = make_alias(NAME=failover.name, POOL=options, **WRITER)
+    Visitors(alias).come(1, threads=1)
+    pool, connection = pool_of(alias), cast(Any, connections[alias])
+    eventually("another session is ready", lambda: pool.opened == 2)
+    demote(mariadb)
+    pool.close_idle()
+    with caplog.at_level(logging.INFO, "poollife"):
+        for _ in range(10):
+            pool.housekeeping.opener = connection.opener()
+            pool.housekeeping._warm()
+            pool._outage._next_attempt -= 3600
+        log.write()
+    assert pool_stats()[alias]["connect_errors"] == 1
+    assert (pool.opened, pool.closed) == (2, 2)
+    assert sum("takes no writes" in each.getMessage() for each in caplog.records) == 2
+    demote(mariadb, False)
 
 
 @pytest.mark.parametrize("pool", [{"role": "replica"}, {"role": "primary", "outage_wait": 0}, {}])
