@@ -26,11 +26,7 @@ ALIAS = "poollife_selftest"
 #: For each vendor: a statement that leaves something in a session, a question, and its answer afterwards.
 SETTINGS = {
     "mysql": ("SET @poollife_selftest = 5", "SELECT @poollife_selftest", 5),
-    "postgresql": (
-        "SET my.poollife_selftest = '5'",
-        "SELECT current_setting('my.poollife_selftest', true)",
-        "5",
-    ),
+    "postgresql": ("SET poollife.selftest = '5'", "SELECT current_setting('poollife.selftest', true)", "5"),
     "oracle": (
         "ALTER SESSION SET NLS_DATE_FORMAT = 'DD.MM.YYYY'",
         "SELECT value FROM nls_session_parameters WHERE parameter = 'NLS_DATE_FORMAT'",

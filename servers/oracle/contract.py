@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from servers.oracle import wire
 from servers.oracle.columns import Column
 from servers.oracle.database import Store
 from servers.oracle.messages import Bind
 
-if TYPE_CHECKING:
-    from servers.oracle.session import Session
-
 
 class Owner(Protocol):
-    """The part of the server that a session needs."""
+    """The part of the server that a session needs. A session has no type: its module imports this one."""
 
     store: Store
     #: The most sessions; then a listener refuses with 12516.
     limit: int
 
-    def enter(self, session: Session) -> int:
+    def enter(self, session: Any) -> int:
         """Note a new session, and return its number."""
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: Any) -> None:
         """Note the end of a session."""
 
     def log(self, session: int, call: str, text: str = "") -> None:
