@@ -217,6 +217,7 @@ def make_alias(
     database unless ``NAME`` says otherwise: on ``server``, or on MariaDB. The test's end closes the
     connections of its thread and the pools.
     """
+    from poollife.pools.outage import forget_outages
     from poollife.pools.registry import registry
 
     aliases: list[str] = []
@@ -243,6 +244,8 @@ def make_alias(
         del connections[alias]
         del connections.settings[alias]
         registry.dispose(alias, "the test is over")
+    # A session that one test has lost would have new sessions pinged in the next.
+    forget_outages()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.wiretap import Wiretap
-from poollife.pools.outage import forget_outages
 from servers import MariaDB
 from tests.conftest import NewDatabase
 from tests.support.cluster import Cluster
@@ -23,8 +22,7 @@ def heir() -> Iterator[MariaDB]:
 
 @pytest.fixture
 def failover(mariadb: MariaDB, heir: MariaDB, new_database: NewDatabase) -> Iterator[Failover]:
-    """Two servers with the same table, of which nothing is known."""
-    forget_outages()
+    """Two servers with the same table."""
     with Failover(mariadb, heir, new_database()) as failover:
         yield failover
 
