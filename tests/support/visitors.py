@@ -72,16 +72,20 @@ class Visitors:
         self._in_threads(borrow)
 
     def come(self, number: int, threads: int = THREADS) -> None:
-        """So many requests."""
+        """So many requests, to a site that has this view alone: Django's settings have one site at a time."""
+        with site(view=self.view):
+            self.ask("/view", number, threads)
+
+    def ask(self, path: str, number: int, threads: int = THREADS) -> None:
+        """So many requests, to a site that has the view at this path."""
 
         def visit() -> None:
             for _ in range(number // threads):
-                response = wsgi()
+                response = wsgi(path)
                 b"".join(response)
                 response.close()
 
-        with site(view=self.view):
-            self._in_threads(visit, threads)
+        self._in_threads(visit, threads)
 
     @staticmethod
     def _in_threads(work: Callable[[], object], threads: int = THREADS) -> None:

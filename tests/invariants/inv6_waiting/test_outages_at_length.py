@@ -78,15 +78,15 @@ def test_outage_of_one_database_delays_no_request_to_the_other(
         POOL=WAITS,
     )
     first, second = Visitors(mysql), Visitors(other)
-    for visitors in (first, second):
-        visitors.come(THREADS)
-    with ThreadPoolExecutor(2) as executor:
+    with site(first=first.view, second=second.view), ThreadPoolExecutor(2) as executor:
+        first.ask("/first", THREADS)
+        second.ask("/second", THREADS)
         with proxy.dropped():
-            waits = executor.submit(first.come, 10 * THREADS)
+            waits = executor.submit(first.ask, "/first", 10 * THREADS)
             eventually("an attempt has failed", lambda: is_away(mysql))
-            second.come(10 * THREADS)
+            second.ask("/second", 10 * THREADS)
             with other_proxy.dropped():
-                waits_too = executor.submit(second.come, 10 * THREADS)
+                waits_too = executor.submit(second.ask, "/second", 10 * THREADS)
                 eventually("an attempt has failed", lambda: is_away(other))
             waits_too.result()
             assert not waits.done()
