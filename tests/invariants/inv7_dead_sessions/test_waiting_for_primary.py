@@ -16,6 +16,7 @@ from servers import MariaDB
 from tests.conftest import MakeAlias
 from tests.support.counting import pool_of
 from tests.support.failover import WRITER, Failover, rows
+from tests.support.handlers import site
 from tests.support.visitors import POOL, THREADS, Visitors, are_gone, sessions
 from tests.support.web_server import eventually
 
@@ -115,11 +116,12 @@ def test_pool_that_wants_no_primary_does_not_wait_for_it(
     aliases = [make_alias(NAME=failover.name, POOL={**POOL, **pool}, **WRITER) for pool in pools]
     writers, *readers = map(Visitors, aliases)
     demote(mariadb)
-    with ThreadPoolExecutor(1) as executor:
-        later = executor.submit(writers.come, THREADS)
+    views: dict[str, Any] = {f"reader_{number}": visitors.view for number, visitors in enumerate(readers)}
+    with site(writer=writers.view, **views), ThreadPoolExecutor(1) as executor:
+        later = executor.submit(writers.ask, "/writer", THREADS)
         eventually("an attempt has failed", lambda: not pool_available(aliases[0]))
-        for visitors in readers:
-            visitors.come(THREADS)
+        for number, visitors in enumerate(readers):
+            visitors.ask(f"/reader_{number}", THREADS)
         assert [pool_available(alias) for alias in aliases] == [False, True, True, True]
         assert not later.done()
         demote(mariadb, False)
