@@ -124,7 +124,7 @@ def more_than_one_file(threads: int) -> None:
 def load(threads: int) -> None:
     """Query in some threads, for as long as the input is open; say what became of the queries."""
     over, numbers = threading.Event(), {"good": 0, "failed": 0}
-    lock = threading.Lock()
+    lock, begun = threading.Lock(), threading.Event()
 
     @auto_close_db
     def query_once_more() -> None:
@@ -140,10 +140,12 @@ def load(threads: int) -> None:
                 what = "failed"
             with lock:
                 numbers[what] += 1
+            begun.set()
 
     running = [threading.Thread(target=run) for _ in range(threads)]
     for thread in running:
         thread.start()
+    begun.wait()  # the first query puts the process on the board
     say()
     wait()
     over.set()
