@@ -158,6 +158,7 @@ class Gate:
         if not (wrong_role and self._outage.is_long(self._outage_wait)):
             self._call_probe(ticket, error)
             raise error
+        self._outage.accepts_any_role = True
 
     def _note_unreachable(self, ticket: Ticket, error: Exception, *, certain: bool) -> None:
         self._admitted.remove(ticket)

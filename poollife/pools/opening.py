@@ -56,7 +56,6 @@ class OpeningPool(OperatedPool):
             except Exception:
                 driver.close()
                 raise
-            self._outage.accepts_any_role = True
         self.connect_error = None
         self._gate.opened()
         # Drawn from the system: children of one parent must not all draw the same.

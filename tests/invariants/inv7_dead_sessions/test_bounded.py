@@ -159,6 +159,15 @@ def test_read_timeout_of_the_site_is_the_limit(
     assert pool_of(alias).closed == 1
 
 
+def test_a_limit_waits_for_no_thread_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``Thread.start()`` waits. In Python 3.11 it waits for ever, if a time limit strikes the new thread."""
+    ended = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda thread: pytest.fail("it waits for its thread"))
+        with ended_after(0.0, ended.set):
+            assert ended.wait(30)
+
+
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 def test_opening_of_a_session_ends_without_connect_timeout(
     kind: str, make_alias: MakeAlias, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
