@@ -296,7 +296,9 @@ def download(requirement: str, folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
     for archive in folder.glob("*.tar.gz"):
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            # As an attribute, because Python 3.11.3 and older take no argument for it (and no notice of it).
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(folder)
 
 
 def report(difference: Difference) -> None:
