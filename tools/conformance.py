@@ -296,7 +296,7 @@ def download(requirement: str, folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
     for archive in folder.glob("*.tar.gz"):
         with tarfile.open(archive) as tar:
-            # As an attribute, because Python 3.11.3 and older take no argument for it (and no notice of it).
+            # An attribute, because extractall() of Python 3.11.3 and older has no argument for the filter.
             tar.extraction_filter = getattr(tarfile, "data_filter", None)
             tar.extractall(folder)
 
